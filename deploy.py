@@ -1,0 +1,19 @@
+"""From a bare host to answering services. One call a stage, in order; what a host gets stands in group_data/all.py.
+
+pyinfra inventory.py deploy.py            (shows the changes, asks, applies)
+pyinfra inventory.py deploy.py --dry      (only shows them)
+"""
+
+from tasks import comfyui, engine, gpu, images, layout, models, preflight, secrets, stacks, verify
+
+run = preflight.preflight()  # refuses before anything changes; None: this host is refused
+engine.packages(run)
+gpu.toolkit(run)
+engine.configuration(run)
+layout.layout(run)
+secrets.secrets(run)
+models.models(run)
+images.images(run)
+comfyui.comfyui(run)
+stacks.stacks(run)
+verify.verify(run)

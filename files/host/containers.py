@@ -1,0 +1,134 @@
+"""What Docker says of one container, and when that is an end of waiting."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import docker  # type: ignore[import-untyped]
+import docker.errors  # type: ignore[import-untyped]
+import requests
+
+LOG_LINES = 20
+LOG_LINE_CHARS = 500
+LOOP_RESTARTS = 3  # one restart may be a race at start; three are a loop
+TIMEOUT_S = 10
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z")
+
+
+class DockerUnavailable(Exception):
+    """Docker does not answer. `str()` says what happened."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One `docker inspect`. `health` is None when the container has no health check; `health_log` is the
+    last check's output; `error` is Docker's own (a port that was taken, a device that is missing)."""
+
+    id: str
+    state: str
+    health: str | None
+    health_log: str
+    restart_count: int
+    oom_killed: bool
+    exit_code: int
+    error: str
+    started_at: str
+
+    @property
+    def ready(self) -> bool:
+        return self.state == "running" and self.health in (None, "healthy")
+
+    def started_s(self) -> float | None:
+        """The start as Unix time, None before the first. (3.10's fromisoformat knows neither Z nor nanoseconds.)"""
+        found = _TIME.fullmatch(self.started_at)
+        if found is None or found[1].startswith("0001"):
+            return None
+        whole = datetime.strptime(found[1], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)  # noqa: UP017
+        return whole.timestamp() + float(f"0.{found[2] or 0}")
+
+
+def end_of_waiting(first: Observation | None, last: Observation | None, out_of_time: bool) -> str | None:
+    """`ready`, `dead`, `absent` or `timeout`; None = keep waiting.
+
+    A container that is unhealthy within its budget may still become healthy, so only time ends that.
+    """
+    if first is None or last is None:
+        return "absent"
+    if last.state in ("exited", "dead", "removing") or (last.state == "created" and last.error):
+        return "dead"
+    restarts = last.restart_count - (first.restart_count if first.id == last.id else 0)
+    looping = last.state == "restarting" and (last.oom_killed or last.restart_count >= LOOP_RESTARTS)
+    if looping or restarts >= LOOP_RESTARTS:
+        return "dead"
+    if last.ready:
+        return "ready"
+    return "timeout" if out_of_time else None
+
+
+class Containers:
+    """Reads containers through the docker SDK. Raises `DockerUnavailable`."""
+
+    def __init__(self) -> None:
+        try:
+            self._api = docker.from_env(timeout=TIMEOUT_S).api
+        except docker.errors.DockerException as error:
+            raise DockerUnavailable(str(error)) from error
+
+    def observe(self, name: str) -> Observation | None:
+        """None when there is no such container."""
+        try:
+            return _observation(self._api.inspect_container(name))
+        except docker.errors.NotFound:
+            return None
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise DockerUnavailable(str(error)) from error
+
+    def log_tail(self, container_id: str) -> list[str]:
+        """The last lines that the container wrote, both streams, without colours."""
+        try:
+            raw = self._api.logs(container_id, stdout=True, stderr=True, tail=LOG_LINES)
+        except docker.errors.NotFound:
+            return []
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            return [f"(the log cannot be read: {error})"]
+        lines = _ANSI.sub("", raw.decode("utf-8", "replace")).splitlines()
+        return [line[:LOG_LINE_CHARS] for line in lines[-LOG_LINES:]]
+
+    def deaths(self, container_id: str, since_s: float, until_s: float) -> tuple[int | None, bool]:
+        """(exit code of the last death, was any OOM) between two Unix times, from Docker's event log.
+
+        A container that runs again has lost both from its state.
+        """
+        filters = {"container": container_id, "event": ["die", "oom"]}
+        exit_code, oom = None, False
+        try:
+            events = self._api.events(since=since_s, until=until_s, filters=filters, decode=True)
+            for event in events:
+                oom = oom or event["Action"] == "oom"
+                if event["Action"] == "die":
+                    exit_code = int(event["Actor"]["Attributes"]["exitCode"])
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise DockerUnavailable(str(error)) from error
+        return exit_code, oom
+
+
+def _observation(inspected: dict[str, Any]) -> Observation:
+    state = inspected["State"]
+    health = state.get("Health") or {}
+    checks = health.get("Log") or []
+    return Observation(
+        id=inspected["Id"],
+        state=state["Status"],
+        health=None if health.get("Status") in (None, "none") else health["Status"],
+        health_log=" ".join(checks[-1].get("Output", "").split())[:LOG_LINE_CHARS] if checks else "",
+        restart_count=inspected.get("RestartCount", 0),
+        oom_killed=bool(state.get("OOMKilled")),
+        exit_code=state.get("ExitCode", 0),
+        error=state.get("Error", ""),
+        started_at=state.get("StartedAt", ""),
+    )

@@ -1,0 +1,114 @@
+"""Every way in which a fetch fails, each as one sentence and one thing to do."""
+
+from __future__ import annotations
+
+import errno
+
+import httpx2
+from huggingface_hub import constants, errors
+
+TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+
+
+class FetchError(Exception):
+    """A fetch that cannot go on. `kind`: gated, token, licence, missing, network, disk, bytes, filesystem.
+
+    `str()` is one sentence, `hint` says what to do. `transient`: the same again may work.
+    """
+
+    def __init__(self, kind: str, message: str, hint: str, transient: bool = False) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.hint = hint
+        self.transient = transient
+
+
+def explain(error: Exception, repo: str, revision: str, file: str, has_token: bool) -> FetchError:
+    """What huggingface_hub, its HTTP client or the disk raised, in our words."""
+    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+        return _refused(error, error.response.status_code, repo, revision, file, has_token)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return FetchError(
+            "network",
+            "the hub is switched off for this program by `HF_HUB_OFFLINE`",
+            "unset `HF_HUB_OFFLINE` where models are fetched; only the services run offline",
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FetchError("disk", f"the disk is full: {error.filename or file}", "free space, then run again")
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return FetchError(
+            "filesystem",
+            f"`{error.filename}` cannot be written: {error.strerror}",
+            "run as the user who owns the models and the cache, or repair their owner",
+        )
+    # What remains of the hub's own errors wraps a connection that failed; the cause holds the reason.
+    cause = error.__cause__ or error
+    return FetchError(
+        "network",
+        f"the hub at {constants.ENDPOINT} cannot be reached for `{repo}`: {_one_line(cause)}",
+        "check the network, DNS and proxy of this host, then run again",
+        transient=isinstance(error, (httpx2.HTTPError, errors.LocalEntryNotFoundError, OSError)),
+    )
+
+
+def _refused(
+    error: errors.HfHubHTTPError, status: int, repo: str, revision: str, file: str, has_token: bool
+) -> FetchError:
+    # GatedRepoError is a RepositoryNotFoundError, so it comes first; 401 and 403 both raise it.
+    if isinstance(error, errors.GatedRepoError) or status == 403:
+        return _gated(status, repo, has_token)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return FetchError(
+            "missing",
+            f"`{repo}` has no revision `{revision}`",
+            f"see {constants.ENDPOINT}/{repo}/commits/main for what there is",
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return FetchError(
+            "missing",
+            f"`{repo}` has no file `{file}` at revision `{revision}`",
+            f"see {constants.ENDPOINT}/{repo}/tree/{revision} for what there is",
+        )
+    if status == 401 and has_token:
+        return FetchError(
+            "token",
+            f"the hub refuses the token, or hides `{repo}` from it (401)",
+            f"make a new read token at {constants.ENDPOINT}/settings/tokens, and check the repository's name",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError) or status in (401, 404):
+        return FetchError(
+            "missing",
+            f"the hub knows no public repository `{repo}`",
+            "check its name; a private one needs HF_TOKEN",
+        )
+    return FetchError(
+        "network",
+        f"the hub answered {status} for `{repo}`",
+        "wait, then run again",
+        transient=status in TRANSIENT_STATUS,
+    )
+
+
+def _gated(status: int, repo: str, has_token: bool) -> FetchError:
+    if status == 401 and not has_token:
+        return FetchError(
+            "gated",
+            f"`{repo}` is gated, and there is no Hugging Face token",
+            f"accept its licence at {constants.ENDPOINT}/{repo} and set HF_TOKEN to a read token of that account",
+        )
+    if status == 401:
+        return FetchError(
+            "token",
+            f"`{repo}` is gated, and the hub refuses the token (401)",
+            f"the token is wrong or revoked: make a new one at {constants.ENDPOINT}/settings/tokens",
+        )
+    return FetchError(
+        "licence",
+        f"the account of the token may not read `{repo}` (403)",
+        f"accept the licence at {constants.ENDPOINT}/{repo}; a fine-grained token also needs the scope"
+        " to read gated repositories",
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,1 @@
+"""The orchestrator: what runs on this host, read from Docker and served over HTTP."""

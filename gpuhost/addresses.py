@@ -1,0 +1,19 @@
+"""Where the services of a host are reached, and the `ssh -L` line for a remote one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def tunnel(user: str, hostname: str, port: int, key: str, ports: Iterable[int]) -> str:
+    """The ssh command that brings a remote host's loopback ports here."""
+    options = [f"-L {number}:127.0.0.1:{number}" for number in ports]
+    options += [f"-p {port}"] if port != 22 else []
+    options += [f"-i {key}"] if key else []
+    return f"ssh -N {' '.join(options)} {f'{user}@' if user else ''}{hostname}"
+
+
+def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the end of a run says, from its report's `address` events."""
+    return [f"[{event['host']}] {event['message']}" for event in events if event["event"] == "address"]

@@ -1,0 +1,27 @@
+"""What a user did that cannot work: one sentence, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cause that stops a run: `what` in one sentence, `hint` something to do; `host` empty when it concerns none."""
+
+    what: str
+    hint: str
+    host: str = ""
+
+    def lines(self) -> list[str]:
+        """The two lines a person reads: `error: [host] what` and `hint: ...`."""
+        where = f"[{self.host}] " if self.host else ""
+        return [f"error: {where}{self.what}", f"hint: {self.hint}"]
+
+
+class UserError(Exception):
+    """Raised where bad input is found; the command line prints its problems and exits 1."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(problem.what for problem in problems))
+        self.problems = problems

@@ -1,0 +1,137 @@
+"""Docker as it is: the engine, images, networks and our containers. Labels and states only, never an environment."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+
+_CONTAINER = (
+    '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
+    '"spec":{{json (index .Config.Labels "gpuhost.spec")}},'
+    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .Id}},"state":{{json .State.Status}},'
+    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
+)
+_IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhost.spec")}}}'
+_NETWORK = (
+    '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
+)
+
+_SCRIPT = r"""
+command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
+if systemctl is-active --quiet docker; then printf 'active\n'; fi
+if systemctl is-enabled --quiet docker 2>/dev/null; then printf 'enabled\n'; fi
+[ -e /etc/docker/daemon.json ] && printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
+if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
+  printf 'stale\n'
+fi
+printf 'gid\t%s\n' "$(getent group docker | cut -d: -f3)"
+docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
+printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
+docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u | while read -r id; do
+  docker image inspect "$id" --format '@IMAGE@' | sed 's/^/image\t/'
+done
+docker image ls --format '{{.Repository}}:{{.Tag}}' | sed 's/^/tag\t/'
+docker image ls --digests --format '{{.Repository}}@{{.Digest}}' | sed 's/^/tag\t/'
+docker network ls --format '{{.Name}}' | while read -r name; do
+  docker network inspect "$name" --format '@NETWORK@' | sed 's/^/network\t/'
+done
+docker ps -aq --no-trunc --filter label=gpuhost.service | while read -r id; do
+  docker inspect "$id" --format '@CONTAINER@' | sed 's/^/container\t/'
+done
+printf 'end\n'
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container of ours: `spec` and `secrets` are the stamps in its labels."""
+
+    service: str
+    spec: str
+    secrets: str
+    id: str
+    state: str
+    health: str
+
+
+@dataclass
+class DockerReading:
+    """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `stale`: written after
+    dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference."""
+
+    installed: bool = False
+    active: bool = False
+    enabled: bool = False
+    version: str = ""
+    gid: str = ""
+    config: dict[str, Any] | None = None
+    stale: bool = False
+    images: dict[str, str] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)
+    networks: dict[str, list[str]] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+
+
+def _config(reading: DockerReading, text: str) -> None:
+    try:
+        reading.config = json.loads(base64.b64decode(text))
+    except ValueError as error:
+        raise FactProcessError(f"/etc/docker/daemon.json is not JSON: {error}") from None
+
+
+def _image(reading: DockerReading, text: str) -> None:
+    image = json.loads(text)
+    for tag in image["tags"] or []:
+        reading.images[tag] = image["spec"]
+
+
+def _network(reading: DockerReading, text: str) -> None:
+    network = json.loads(text)
+    reading.networks[network["name"]] = network["subnets"]
+
+
+def _container(reading: DockerReading, text: str) -> None:
+    container = Container(**{key: value or "" for key, value in json.loads(text).items()})
+    reading.containers[container.service] = container
+
+
+_READERS = {
+    "active": lambda r, v: setattr(r, "active", True),
+    "enabled": lambda r, v: setattr(r, "enabled", True),
+    "stale": lambda r, v: setattr(r, "stale", True),
+    "config": _config,
+    "gid": lambda r, v: setattr(r, "gid", v),
+    "version": lambda r, v: setattr(r, "version", v),
+    "tag": lambda r, v: r.tags.add(v),
+    "image": _image,
+    "network": _network,
+    "container": _container,
+}
+
+
+class DockerState(FactBase[DockerReading]):
+    """One reading of everything."""
+
+    def command(self) -> str:
+        """One script; the templates name labels and states, never the environment."""
+        script = _SCRIPT.replace("@IMAGE@", _IMAGE).replace("@NETWORK@", _NETWORK)
+        return script.replace("@CONTAINER@", _CONTAINER)
+
+    @staticmethod
+    def default() -> DockerReading:
+        """No Docker."""
+        return DockerReading()
+
+    def process(self, output: list[str]) -> DockerReading:
+        """Lines of kind and value; `absent` alone means no Docker."""
+        reading = DockerReading(installed="absent" not in output)
+        for line in output:
+            kind, _, value = line.partition("\t")
+            if kind in _READERS:
+                _READERS[kind](reading, value)
+        return reading

@@ -1,0 +1,204 @@
+"""What preflight must know of a host, read in one round trip with nothing but POSIX sh.
+
+The script prints lines of `key<TAB>value...`; the parsing is pure and tested without a host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyinfra.api.facts import FactBase
+
+NVIDIA_SMI_FIELDS = ("uuid", "name", "memory.total", "memory.free", "driver_version")
+
+_SCRIPT = r"""
+LC_ALL=C; export LC_ALL; t="$(printf '\t')"
+sed "s/^/os$t/" /etc/os-release
+printf 'arch\t%s\n' "$(uname -m)"
+printf 'init\t%s\n' "$(cat /proc/1/comm)"
+grep -qi microsoft /proc/version && printf 'wsl\tyes\n'
+awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo
+for root in @ROOTS@; do
+  at="$root"; while [ ! -d "$at" ]; do at="$(dirname "$at")"; done
+  df -Pk "$at" | awk -v OFS="$t" -v r="$root" 'NR==2{print "disk_kib",r,$4}'
+done
+awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
+cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
+if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
+awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
+if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"; fi
+if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+  docker network ls -q | while read -r id; do
+    docker network inspect "$id" \
+      --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}$t{{.Id}}"
+  done
+  docker ps --filter label=gpuhost.service \
+    --format "published$t{{.Label \"gpuhost.service\"}}$t{{.Ports}}"
+fi
+for vendor in /sys/bus/pci/devices/*/vendor; do
+  if [ "$(cat "$vendor" 2>/dev/null)" = 0x10de ]; then
+    class="$(cat "${vendor%vendor}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
+  fi
+done
+smi="$(command -v nvidia-smi || true)"
+[ -z "$smi" ] && [ -x /usr/lib/wsl/lib/nvidia-smi ] && smi=/usr/lib/wsl/lib/nvidia-smi
+if [ -n "$smi" ]; then
+  if out="$("$smi" --query-gpu=@FIELDS@ --format=csv,noheader,nounits 2>&1)"; then
+    printf '%s\n' "$out" | sed "s/^/gpu$t/"
+  else
+    printf 'nvidia_error\t%s\n' "$(printf '%s' "$out" | head -n1)"
+  fi
+fi
+printf 'end\tend\n'
+"""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU as `nvidia-smi --query-gpu` reports it; memory in MiB."""
+
+    uuid: str
+    name: str
+    vram_mib: int
+    vram_free_mib: int
+    driver: str
+
+
+@dataclass
+class HostReading:
+    """A host as preflight sees it. Sizes in KiB as the kernel gives them."""
+
+    os: dict[str, str] = field(default_factory=dict)
+    arch: str = ""
+    init: str = ""
+    wsl: bool = False
+    memory_kib: int = 0
+    disk_kib: dict[str, int] = field(default_factory=dict)
+    mounts: set[str] = field(default_factory=set)
+    listening: dict[int, str] = field(default_factory=dict)  # port -> process, "" when unknown
+    routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
+    networks: dict[str, tuple[list[str], str]] = field(default_factory=dict)  # docker network -> (subnets, bridge)
+    published: dict[int, str] = field(default_factory=dict)  # host port -> our service that publishes it
+    daemon_json: str | None = None  # base64
+    nvidia_pci: int = 0
+    nvidia_error: str = ""
+    gpus: list[Gpu] = field(default_factory=list)
+
+    @property
+    def os_id(self) -> str:
+        """`debian`, `ubuntu`, ..."""
+        return self.os.get("ID", "unknown")
+
+    @property
+    def os_version(self) -> str:
+        """`13`, `24.04`, ..."""
+        return self.os.get("VERSION_ID", "")
+
+    @property
+    def suite(self) -> str:
+        """The code name under which apt repositories file this release."""
+        return self.os.get("VERSION_CODENAME", "")
+
+    @property
+    def deb_arch(self) -> str:
+        """dpkg's name of the architecture."""
+        return {"x86_64": "amd64", "aarch64": "arm64"}.get(self.arch, self.arch)
+
+
+def parse(lines: Iterable[str]) -> HostReading:
+    """Read the script's lines. A line that does not parse is a defect here, not on the host."""
+    reading = HostReading()
+    for line in lines:
+        key, *values = line.rstrip("\n").split("\t")
+        _READERS.get(key, _ignore)(reading, values)
+    return reading
+
+
+def _ignore(reading: HostReading, values: list[str]) -> None:
+    pass
+
+
+def _os(reading: HostReading, values: list[str]) -> None:
+    key, _, value = values[0].partition("=")
+    reading.os[key] = "".join(shlex.split(value)) if value else ""
+
+
+def _listen(reading: HostReading, values: list[str]) -> None:
+    reading.listening.setdefault(int(values[0].rsplit(":", 1)[1], 16), "")
+
+
+def _listener(reading: HostReading, values: list[str]) -> None:
+    process = re.search(r'\(\("([^"]+)",pid=(\d+)', values[1] if len(values) > 1 else "")
+    if process:
+        reading.listening[int(values[0].rsplit(":", 1)[1])] = f"{process[1]} (pid {process[2]})"
+
+
+def _route(reading: HostReading, values: list[str]) -> None:
+    interface, destination, mask = values
+    address = ipaddress.IPv4Address(int.from_bytes(bytes.fromhex(destination), "little"))
+    bits = bin(int(mask, 16)).count("1")
+    if bits:
+        reading.routes.append((interface, ipaddress.IPv4Network((address, bits), strict=False)))
+
+
+def _network(reading: HostReading, values: list[str]) -> None:
+    name, subnets, identifier = values
+    reading.networks[name] = (subnets.split(), f"br-{identifier[:12]}")
+
+
+def _published(reading: HostReading, values: list[str]) -> None:
+    service, ports = values
+    for port in re.findall(r":(\d+)->", ports):
+        reading.published[int(port)] = service
+
+
+def _gpu(reading: HostReading, values: list[str]) -> None:
+    uuid, name, total, free, driver = (part.strip() for part in values[0].split(","))
+    reading.gpus.append(Gpu(uuid, name, _mib(total), _mib(free), driver))
+
+
+def _mib(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+_READERS = {
+    "os": _os,
+    "arch": lambda r, v: setattr(r, "arch", v[0]),
+    "init": lambda r, v: setattr(r, "init", v[0]),
+    "wsl": lambda r, v: setattr(r, "wsl", True),
+    "memory_kib": lambda r, v: setattr(r, "memory_kib", int(v[0])),
+    "disk_kib": lambda r, v: r.disk_kib.update({v[0]: int(v[1])}),
+    "mount": lambda r, v: r.mounts.add(v[0]),
+    "listen": _listen,
+    "listener": _listener,
+    "route": _route,
+    "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
+    "docker_network": _network,
+    "published": _published,
+    "nvidia_pci": lambda r, v: setattr(r, "nvidia_pci", r.nvidia_pci + 1),
+    "nvidia_error": lambda r, v: setattr(r, "nvidia_error", v[0]),
+    "gpu": _gpu,
+}
+
+
+class HostState(FactBase[HostReading]):
+    """The reading of a host; `roots` are the folders whose free space counts."""
+
+    def command(self, roots: list[str]) -> str:
+        """The script, with the folders quoted into it."""
+        return _SCRIPT.replace("@ROOTS@", " ".join(map(shlex.quote, roots))).replace(
+            "@FIELDS@", ",".join(NVIDIA_SMI_FIELDS)
+        )
+
+    @staticmethod
+    def default() -> HostReading:
+        """An unread host."""
+        return HostReading()
+
+    def process(self, output: list[str]) -> HostReading:
+        """Parse the script's lines."""
+        return parse(output)

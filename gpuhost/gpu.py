@@ -1,0 +1,32 @@
+"""The NVIDIA Container Toolkit: its packages and the CDI specification. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .reconcile import Change
+
+# One version for all four, or apt cannot resolve them.
+TOOLKIT = (
+    "nvidia-container-toolkit",
+    "nvidia-container-toolkit-base",
+    "libnvidia-container-tools",
+    "libnvidia-container1",
+)
+CDI_FILE = "/var/run/cdi/nvidia.yaml"
+
+
+def reconcile(wanted: dict[str, object], stamp: dict[str, object] | None, devices: Iterable[str]) -> list[Change]:
+    """Refresh the CDI file when it was made for other GPUs, another driver or toolkit, or lacks a GPU.
+
+    `devices`: the device names in the file, for example `GPU-...`.
+    """
+    absent = sorted(set(map(str, wanted["gpus"])) - set(devices)) if isinstance(wanted["gpus"], list) else []
+    if stamp is None:
+        return [Change("gpu", CDI_FILE, "refresh", "never made by us")]
+    differing = [key for key in wanted if wanted[key] != stamp.get(key)]
+    if differing:
+        return [Change("gpu", CDI_FILE, "refresh", f"made for another {', '.join(differing)}")]
+    if absent:
+        return [Change("gpu", CDI_FILE, "refresh", f"it does not name {', '.join(absent)}")]
+    return []

@@ -1,0 +1,72 @@
+"""Compose services, started in order; compose only executes, the decision is ours."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from pyinfra.api.facts import FactBase
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from .. import services as rules
+from ..facts.docker import DockerState
+from ..remote import Step
+from ..run import HostRun
+from ..session import Commands, carry_out
+from ..stacks import Stacks
+from ..verify import document
+from . import files as file_operations
+
+
+class DockerGroup(FactBase[str]):
+    """The docker group's id, "" when there is no such group."""
+
+    def command(self) -> str:
+        """One look-up."""
+        return "getent group docker | cut -d: -f3"
+
+    @staticmethod
+    def default() -> str:
+        """No group."""
+        return ""
+
+
+@operation()
+def rendered(run: HostRun, stack: str) -> Commands:
+    """A stack's folder holds its compose file, `.env.docker` and secret files, as the catalogue says."""
+    stacks = Stacks(run, host.get_fact(DockerGroup))
+    yield from file_operations.files._inner("stacks", stacks.files(stack), run.layout.backups)
+
+
+@operation()
+def running(run: HostRun) -> Commands:
+    """Every service runs in a container with the right stamps. The next one starts when the one before is healthy."""
+    stacks = Stacks(run, host.get_fact(DockerGroup))
+    wanted = {name: stacks.stamps(name) for name in run.services}
+    changes = rules.reconcile(wanted, host.get_fact(DockerState).containers)
+
+    def act() -> Commands:
+        for change in changes:
+            yield Step(_up(run, change.subject), _explain)
+            # Whether it became healthy is for verify to judge, with the cause.
+            wait = f"{run.layout.venv}/bin/python {run.layout.programs}/probe.py --wait-only >/dev/null 2>&1 || true"
+            yield Step(wait, stdin=json.dumps(document(run, [change.subject], with_secrets=False)))
+
+    yield from carry_out(changes, act())
+
+
+def _up(run: HostRun, name: str) -> str:
+    stack, layout = run.services[name].stack, run.layout
+    files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
+    flags = "up -d --no-deps --no-build --pull never --force-recreate --quiet-pull"
+    return f"docker compose {shlex.join(files)} --env-file {shlex.quote(layout.env_file(stack))} {flags} {name}"
+
+
+def _explain(text: str) -> tuple[str, str] | None:
+    for line in text.splitlines():
+        if "port is already allocated" in line or "address already in use" in line:
+            return line.strip(), "another program took the port since preflight: stop it, then run again"
+        if "could not select device driver" in line or "unresolvable CDI devices" in line:
+            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+    return None

@@ -1,0 +1,76 @@
+"""The end of a run: every service answers through its published port, or the host fails with the cause."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.operation import operation
+from pyinfra.context import host, state
+
+from ..addresses import tunnel
+from ..remote import Completed, last_line
+from ..remote import run as run_now
+from ..run import HostRun
+from ..session import Commands, current, failing, note
+from ..verdict import Failure, judge
+from ..verify import document
+
+
+@operation()
+def answering(run: HostRun) -> Commands:
+    """Changes nothing. In a plan nothing is asked; in a run a service that is not up fails the host."""
+    if not state.is_executing or not run.services:
+        return
+    script = f"{run.layout.venv}/bin/python {run.layout.programs}/probe.py"
+    completed = run_now(script, stdin=json.dumps(document(run, run.services)))
+    observations = _observations(completed)
+    if not completed.ok or not observations:
+        what, hint = last_line(completed.output)
+        yield failing(f"the services could not be observed: {what}", hint)
+        return
+    for seen in observations:
+        current().report.add("observed", host.name, **seen)
+    verdict = judge(observations)
+    current().report.add("verdict", host.name, ok=verdict.ok, services=[seen["service"] for seen in observations])
+    for failure in verdict.failures:
+        yield _fail(failure)
+    if verdict.ok:
+        for seen in observations:
+            host.log(f"verified: {seen['service']} answers on port {seen['port']}")
+
+
+def _observations(completed: Completed) -> list[dict[str, Any]]:
+    lines = [line for line in completed.stdout.splitlines() if line.startswith("{")]
+    return [json.loads(line) for line in lines]
+
+
+def _fail(failure: Failure) -> PyinfraCommand:
+    for line in failure.lines()[2:]:
+        logger.error(line)
+    ended = "" if failure.exit_code is None else f" (exit code {failure.exit_code})"
+    current().report.add("log", host.name, service=failure.service, lines=failure.log_tail, exit_code=failure.exit_code)
+    return failing(f"{failure.service}: {failure.cause}{ended}", failure.hint)
+
+
+@operation()
+def addresses(run: HostRun) -> Commands:
+    """Changes nothing; says at the end of a run where each service is."""
+    yield from ()
+    if not state.is_executing:
+        return
+    for name, entry in run.services.items():
+        note("address", f"{name}: http://{entry.bind}:{entry.port}", service=name, port=entry.port)
+    loopback = [entry.port for entry in run.services.values() if entry.bind in ("127.0.0.1", "::1")]
+    if loopback and not host.name.startswith("@local"):
+        data = host.data
+        line = tunnel(
+            data.get("ssh_user") or "",
+            data.get("ssh_hostname") or host.name,
+            int(data.get("ssh_port") or 22),
+            data.get("ssh_key") or "",
+            loopback,
+        )
+        note("address", f"from your machine: {line}")

@@ -1,0 +1,160 @@
+"""One pyinfra run: what it announces, what it may do, what it did.
+
+Operations call `carry_out`; tasks wrap pyinfra's built-in operations in `builtin`. With an allow-list (from a plan),
+an own operation that finds a change which was not planned fails its host before it acts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.operation import OperationMeta
+from pyinfra.api.output import format_text
+from pyinfra.api.state import BaseStateCallback, State
+from pyinfra.context import host, state
+
+from .errors import Problem
+from .reconcile import Change
+from .report import Report
+
+Commands = Generator[PyinfraCommand, None, None]
+Explain = Callable[[str], tuple[str, str] | None]
+
+REPORT_DATA = "gpuhost_report"
+ALLOW_DATA = "gpuhost_allow"
+ONLY_DATA = "gpuhost_only"
+
+
+class Session:
+    """What belongs to the run as a whole; `current()` makes it at the first call."""
+
+    def __init__(self, report: Report, allowed: dict[str, list[list[str]]] | None) -> None:
+        self.report = report
+        self.allowed = allowed
+        self.announced: dict[tuple[str, str], list[Change]] = {}  # (host, operation) -> its changes in Execute
+        self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
+        self.told: set[str] = set()  # hosts whose failure has been explained
+
+    def planned(self, host_name: str, change: Change) -> bool:
+        """True when there is no allow-list, or the change stands in it."""
+        return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
+
+
+_current: Session | None = None
+
+
+def current() -> Session:
+    """The session of this process; reads the report's and the allow-list's path from `--data` at the first call."""
+    global _current
+    if _current is None:
+        allow = host.data.get(ALLOW_DATA)
+        allowed = json.loads(Path(allow).read_text()) if allow else None
+        _current = Session(Report(host.data.get(REPORT_DATA)), allowed)
+        state.add_callback_handler(_Outcome())
+    return _current
+
+
+class _Outcome(BaseStateCallback):
+    """Reports what became of each operation."""
+
+    @staticmethod
+    def operation_end(run: State, op_hash: str) -> None:
+        for target in run.inventory:
+            data = run.ops[target].get(op_hash)
+            if data is not None and data.operation_meta.is_complete():
+                _outcome(target, op_hash, data.operation_meta, ", ".join(run.op_meta[op_hash].names))
+
+
+def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None:
+    session = current()
+    changes = session.announced.pop((target.name, op_hash), [])
+    builtin_change, explain = session.builtins.get((target.name, op_hash), (None, None))
+    if builtin_change is not None and (meta.did_change() or meta.did_error()):
+        changes = [builtin_change]
+    for change in changes:
+        event = "performed" if meta.did_succeed() else "failed"
+        session.report.add(event, target.name, **_fields(change), planned=session.planned(target.name, change))
+    if meta.did_error() and target.name not in session.told:
+        cause = explain(f"{meta.stdout}\n{meta.stderr}") if explain else None
+        what, hint = cause or ("the command failed", "the lines above are its own")
+        tell(Problem(f"`{name}`: {what}", hint, target.name))
+
+
+def _fields(change: Change) -> dict[str, str]:
+    return {"stage": change.stage, "subject": change.subject, "action": change.action, "reason": change.reason}
+
+
+def tell(problem: Problem) -> None:
+    """Report a problem and show it to the person who watches."""
+    session = current()
+    session.told.add(problem.host)
+    session.report.add("problem", problem.host, what=problem.what, hint=problem.hint)
+    for line in problem.lines():
+        logger.error(format_text(line, "red" if line.startswith("error") else "yellow"))
+
+
+def note(event: str, message: str, **fields: Any) -> None:
+    """Report a fact about the host that is no change: a skipped service, an address."""
+    current().report.add(event, host.name, message=message, **fields)
+    host.log(message)
+
+
+def failing(what: str, hint: str) -> PyinfraCommand:
+    """A command that fails this host, and no other, with a sentence and a hint."""
+
+    def fail(state: State, host: Host) -> bool:
+        tell(Problem(what, hint, host.name))
+        return False
+
+    return FunctionCommand(fail, [], {})
+
+
+def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
+    """Report changes before they are made; the command that refuses them when they were not planned, else None."""
+    session = current()
+    phase = "apply" if state.is_executing else "plan"
+    for change in changes:
+        session.report.add("change", host.name, phase=phase, source="own", **_fields(change))
+        host.log(f"{'doing' if state.is_executing else 'will'}: {change.line()}")
+    if not state.is_executing:
+        return None
+    session.announced[(host.name, str(host.current_op_hash))] = list(changes)
+    for change in changes:
+        if not session.planned(host.name, change):
+            return failing(
+                f"the host changed after the plan was made: `{change.line()}` was not planned",
+                "run the plan again and look at what it says now",
+            )
+    return None
+
+
+def carry_out(changes: Sequence[Change], commands: Iterable[PyinfraCommand]) -> Commands:
+    """The one way in which an own operation acts: nothing to change, nothing yielded; else report, check, act.
+
+    `commands` is only drawn from while executing: a plan neither resolves a secret nor renders a command.
+    """
+    if not changes:
+        return
+    refusal = announce(changes)
+    if refusal is not None:
+        yield refusal
+    elif state.is_executing:
+        yield from commands
+    else:
+        yield StringCommand("true")
+
+
+def builtin(change: Change, meta: OperationMeta, explain: Explain | None = None) -> OperationMeta:
+    """Take one of pyinfra's built-in operations into the report, as one change; `explain` tells why it failed."""
+    session = current()
+    session.builtins[(host.name, meta._hash)] = (change, explain)
+    if state.should_check_for_changes() and not state.is_executing and meta.will_change:
+        session.report.add("change", host.name, phase="plan", source="builtin", **_fields(change))
+        host.log(f"will: {change.line()}")
+    return meta

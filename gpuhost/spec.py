@@ -1,0 +1,34 @@
+"""Specs and their hashes: what a thing is made from, so that a stamp tells whether it is still that. Pure, but for
+reading the project's own files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_LEFTOVERS = {"__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def digest(spec: Any) -> str:
+    """sha256 (hex) of a JSON-able spec, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def folder(path: Path) -> dict[str, str]:
+    """relative path -> text of every file below a folder of the project, in order; what tools leave is left out."""
+    files = (file for file in path.rglob("*") if file.is_file() and not _LEFTOVERS & set(file.parts))
+    return {str(file.relative_to(path)): file.read_text() for file in sorted(files)}
+
+
+def context(image: str) -> dict[str, str]:
+    """The build context of an image: `files/<image>/`."""
+    return folder(PROJECT / "files" / image)
+
+
+def image_hash(image: str, args: Mapping[str, str]) -> str:
+    """The spec hash of a built image: its context and its build arguments, not its id."""
+    return digest({"context": context(image), "args": dict(args)})

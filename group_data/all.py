@@ -1,0 +1,169 @@
+"""What every host gets. A file named after a group (`group_data/workstations.py`) replaces single names of it.
+
+The types, limits and cross checks are in gpuhost/catalog.py; a mistake here is told before any host is contacted.
+"""
+
+# --- Which services this host runs -----------------------------------------------------------------------------------
+# Services that need a GPU are skipped, with a line that says so, on a host without one.
+enabled_services = ["orchestrator", "comfyui-qwen"]
+
+# --- Where things live on the host -----------------------------------------------------------------------------------
+data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
+tools_root = "/opt/gpuhost"  # our programs, their venv, image build contexts
+state_root = "/var/lib/gpuhost"  # stamps, manifests, backups, last verdict
+data_mount = None  # "/srv": refuse to run while nothing is mounted there (a data disk that did not come up)
+account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns the data, runs the services
+disk_min_free_gib = 5.0  # free space below which nothing is begun
+memory_min_gib = 2.0
+base_packages = ["ca-certificates", "curl", "gpg", "python3", "python3-venv"]
+
+# --- Docker Engine ---------------------------------------------------------------------------------------------------
+# "docker": Docker's own apt repository. "distro": the packages of Debian (13 or later) or Ubuntu.
+engine_source = "docker"
+engine_packages = {
+    "docker": ["docker-ce", "docker-ce-cli", "containerd.io", "docker-buildx-plugin", "docker-compose-plugin"],
+    "debian": ["docker.io", "docker-cli", "docker-buildx", "docker-compose"],
+    "ubuntu": ["docker.io", "docker-buildx", "docker-compose-v2"],
+}
+# Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is.
+engine_config = {
+    "features": {"cdi": True},
+    "log-driver": "json-file",
+    "log-opts": {"max-size": "10m", "max-file": "3"},
+}
+apt_repositories = {
+    "docker": {
+        "url": "https://download.docker.com/linux/{os}",
+        "suites": "{suite}",
+        "components": "stable",
+        "key_url": "https://download.docker.com/linux/{os}/gpg",
+    },
+    "nvidia": {
+        "url": "https://nvidia.github.io/libnvidia-container/stable/deb/{arch}",
+        "suites": "/",
+        "key_url": "https://nvidia.github.io/libnvidia-container/gpgkey",
+    },
+}
+# A downloaded key with another fingerprint is refused.
+apt_key_fingerprints = {
+    "docker": "9DC858229FC7DD38854AE2D88D81803C0EBFCD88",
+    "nvidia": "C95B321B61E88C1809C4F759DDCAE044F796ECB0",
+}
+nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
+
+# --- Networks: containers find each other by name --------------------------------------------------------------------
+networks = {"genai": "172.20.0.0/16"}
+
+# --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
+# Sources, later ones win: `.env`, `<secrets_dir>/<host>.env`, the environment.
+secrets_dir = "secrets"
+secrets = {
+    "HF_TOKEN": {
+        "aliases": ["HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"],
+        "about": "Hugging Face read token; needed for gated models, reaches the model fetch only",
+    },
+    "COMFYUI_USER": {"generate": "username", "about": "user name of ComfyUI's login page"},
+    "COMFYUI_PASSWORD": {"generate": "password", "about": "password of ComfyUI's login page"},
+    "COMFYUI_PASSWORD_HASH": {
+        "generate": "bcrypt",
+        "derive_from": "COMFYUI_PASSWORD",
+        "about": "bcrypt hash of the password; ComfyUI-Login takes it as the API's bearer token",
+    },
+    "ORCHESTRATOR_TOKEN": {"generate": "token", "about": "bearer token of the orchestrator's API"},
+    "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
+}
+
+# --- Images ----------------------------------------------------------------------------------------------------------
+_python = "docker.io/library/python:3.12.11-slim-bookworm"
+images = {
+    "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},
+    "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
+}
+
+# --- Models: one shared Hugging Face cache, linked into <data_root>/models/<folder>/ ----------------------------------
+hub_endpoint = "https://huggingface.co"
+models = {
+    "qwen-image-vae": {
+        "repo": "Comfy-Org/Qwen-Image_ComfyUI",
+        "file": "split_files/vae/qwen_image_vae.safetensors",
+        "folder": "vae",
+    },
+}
+
+# --- ComfyUI installs: one folder a pinned version, mounted read-only into the services that name it ------------------
+comfyui = {
+    "stable": {
+        "version": "v0.3.64",
+        "source": {"url": "https://github.com/comfyanonymous/ComfyUI.git", "ref": "v0.3.64"},
+        "image": "comfyui",
+        "torch_index_url": "https://download.pytorch.org/whl/cu128",
+        "torch_packages": ["torch==2.8.0", "torchvision==0.23.0", "torchaudio==2.8.0"],
+        "login": {"url": "https://github.com/liusida/ComfyUI-Login.git", "ref": "6910925"},
+    },
+}
+
+# --- Services: one entry is one container ----------------------------------------------------------------------------
+services = {
+    "orchestrator": {
+        "stack": "orchestrator",
+        "image": "orchestrator",
+        "template": "orchestrator.yml.j2",
+        "port": 8193,
+        "container_port": 8193,
+        "memory": "2g",
+        "cpus": 2,
+        "all_gpus": True,  # reads NVML; CDI has no "utility only" filter, so it is given every GPU
+        "docker_socket": True,  # reads the state of containers there
+        "secrets": ["ORCHESTRATOR_TOKEN"],
+        "health": {
+            "command": ["python", "-m", "orchestrator.healthcheck"],
+            "interval_s": 15,
+            "timeout_s": 5,
+            "retries": 3,
+            "start_budget_s": 30,
+        },
+        "probes": [
+            {"name": "health", "path": "/health", "json_has": {"status": "ok"}},
+            {"name": "refused without a token", "path": "/services", "expect_status": 401},
+            {"name": "answers with the token", "path": "/services", "token": "ORCHESTRATOR_TOKEN"},
+        ],
+        "start_order": 10,
+    },
+    "comfyui-qwen": {
+        "stack": "comfyui-qwen",
+        "image": "comfyui",
+        "template": "comfyui.yml.j2",
+        "port": 8188,
+        "container_port": 8188,
+        "memory": "28g",
+        "cpus": 4,
+        "shm": "16g",
+        "gpus": 1,
+        "comfyui": "stable",
+        "login": True,
+        "models": ["qwen-image-vae"],
+        "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
+        "health": {
+            "command": [
+                "/app/venv/bin/python",
+                "-c",
+                "import urllib.request as r; r.urlopen('http://127.0.0.1:8188/login', timeout=8)",
+            ],
+            "interval_s": 30,
+            "timeout_s": 10,
+            "retries": 5,
+            "start_budget_s": 180,
+        },
+        "probes": [
+            {"name": "refused without a token", "path": "/system_stats", "expect_status": 401},
+            {
+                "name": "answers with the token",
+                "path": "/system_stats",
+                "token": "COMFYUI_PASSWORD_HASH",
+                "contains": "comfyui_version",
+            },
+        ],
+        "start_order": 50,
+    },
+}
+verify_window_s = 5.0  # how long restart counts must stand still

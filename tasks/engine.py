@@ -1,0 +1,82 @@
+"""Docker Engine: packages, then (after the GPU toolkit) its configuration."""
+
+from __future__ import annotations
+
+from pyinfra.operations import apt as builtin_apt
+
+from gpuhost.operations import apt, engine
+from gpuhost.reconcile import Change
+from gpuhost.run import HostRun
+from gpuhost.session import builtin
+from gpuhost.stage import stage
+from tasks.layout import make_folder
+
+KEY = "/etc/apt/keyrings/gpuhost-docker.asc"
+SOURCE = "gpuhost-docker"
+
+
+@stage("engine")
+def packages(run: HostRun) -> None:
+    """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
+    catalog = run.catalog
+    make_folder(run.layout.state, "755", "root")
+    apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
+    _install("base packages", catalog.base_packages)
+    if catalog.engine_source == "docker":
+        repository(run, "docker", KEY, SOURCE, "engine")
+        _install("Docker Engine", catalog.engine_packages["docker"])
+    else:
+        _install("Docker Engine", catalog.engine_packages["ubuntu" if run.reading.os_id == "ubuntu" else "debian"])
+
+
+def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> None:
+    """An apt repository: its checked key, its source, and apt's index with it."""
+    repository = run.catalog.apt_repositories[which]  # type: ignore[index]
+    places = {"os": run.reading.os_id, "suite": run.reading.suite, "arch": run.reading.deb_arch}
+    url = repository.url.format(**places)
+    apt.signing_key(
+        name=f"{stage} | signing key of {which}",
+        stage=stage,
+        url=repository.key_url.format(**places),
+        fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
+        path=key,
+    )
+    builtin(
+        Change(stage, f"apt source {which}", "write", f"{url} is not declared with our key"),
+        builtin_apt.sources_file(
+            name=f"{stage} | apt source {which}",
+            filename=source,
+            uris=[url],
+            suites=[repository.suites.format(**places)],
+            components=repository.components.split(),
+            architectures=[run.reading.deb_arch],
+            signed_by=key,
+        ),
+    )
+    apt.index(
+        name=f"{stage} | apt index with {which}",
+        stage=stage,
+        subject=f"apt index with {which}",
+        stamp=run.layout.apt_stamp,
+        source=f"/etc/apt/sources.list.d/{source}.sources",
+    )
+
+
+def _install(subject: str, packages: list[str]) -> None:
+    builtin(
+        Change("engine", subject, "install", f"missing among {', '.join(packages)}"),
+        builtin_apt.packages(
+            name=f"engine | {subject}",
+            packages=packages,
+            no_recommends=True,
+            extra_install_args=apt.LOCK_WAIT,
+        ),
+        apt.explain,
+    )
+
+
+@stage("engine")
+def configuration(run: HostRun) -> None:
+    """Our keys in daemon.json, and a dockerd that loaded them and answers."""
+    engine.configured(name="engine | dockerd", wanted=run.catalog.engine_config, backups=run.layout.backups)
+    engine.new_enough(name="engine | Docker is new enough")

@@ -1,0 +1,44 @@
+"""The NVIDIA Container Toolkit, on a host that has an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from pyinfra.operations import apt as builtin_apt
+
+from gpuhost.gpu import TOOLKIT
+from gpuhost.operations import apt, gpu
+from gpuhost.reconcile import Change
+from gpuhost.run import HostRun
+from gpuhost.session import builtin
+from gpuhost.stage import stage
+from tasks.engine import repository
+
+KEY = "/etc/apt/keyrings/gpuhost-nvidia.asc"
+SOURCE = "gpuhost-nvidia"
+
+
+@stage("gpu")
+def toolkit(run: HostRun) -> None:
+    """Four packages in one version, held; then the CDI specification for the GPUs that are there."""
+    if not run.reading.gpus:
+        return
+    version = run.catalog.nvidia_toolkit_version
+    repository(run, "nvidia", KEY, SOURCE, "gpu")
+    builtin(
+        Change("gpu", "NVIDIA Container Toolkit", "install", f"not all four packages are at {version}"),
+        builtin_apt.packages(
+            name="gpu | NVIDIA Container Toolkit",
+            packages=[f"{name}={version}" for name in TOOLKIT],
+            no_recommends=True,
+            allow_downgrades=True,
+            extra_install_args=f"{apt.LOCK_WAIT} --allow-change-held-packages",
+        ),
+        apt.explain,
+    )
+    apt.held(name="gpu | toolkit packages held", stage="gpu", packages=TOOLKIT, stamp=run.layout.apt_stamp)
+    gpu.cdi(
+        name="gpu | CDI specification",
+        uuids=[gpu.uuid for gpu in run.reading.gpus],
+        driver=run.reading.gpus[0].driver,
+        toolkit=version,
+        stamp=f"{run.layout.state}/cdi.json",
+    )

@@ -1,0 +1,24 @@
+"""Images: contexts shipped, ours built on the host, the others pulled."""
+
+from __future__ import annotations
+
+from gpuhost.catalog import BuildImage
+from gpuhost.operations import docker, files
+from gpuhost.run import HostRun
+from gpuhost.spec import context
+from gpuhost.stage import stage
+
+
+@stage("images")
+def images(run: HostRun) -> None:
+    """Every image that a service or an installer of this host runs in."""
+    wanted = {name: run.catalog.images[name] for name in run.image_names}
+    builds = {image.build for image in wanted.values() if isinstance(image, BuildImage)}
+    contexts = [
+        files.plain(f"{run.layout.image_context(build)}/{path}", text)
+        for build in sorted(builds)
+        for path, text in context(build).items()
+    ]
+    if contexts:
+        files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.layout.backups)
+    docker.images(name="images | built and pulled", wanted=wanted, layout=run.layout)

@@ -1,0 +1,81 @@
+"""The account, the folders, our programs on the host, the networks."""
+
+from __future__ import annotations
+
+from pyinfra.operations import files as builtin_files
+from pyinfra.operations import server
+
+from gpuhost.operations import docker, files, venv
+from gpuhost.reconcile import Change
+from gpuhost.run import HostRun
+from gpuhost.session import builtin
+from gpuhost.spec import PROJECT, folder
+from gpuhost.stage import stage
+
+
+@stage("layout")
+def layout(run: HostRun) -> None:
+    """Everything that later stages put their things into."""
+    _account(run)
+    _folders(run)
+    _programs(run)
+    networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
+    docker.networks(name="layout | Docker networks", wanted=networks)
+
+
+def _account(run: HostRun) -> None:
+    account = run.catalog.account
+    builtin(
+        Change("layout", f"group {account.name}", "create", f"no such group with gid {account.gid}"),
+        server.group(name="layout | group", group=account.name, gid=account.gid),
+    )
+    builtin(
+        Change("layout", f"user {account.name}", "create", f"no such user with uid {account.uid}"),
+        server.user(
+            name="layout | user",
+            user=account.name,
+            uid=account.uid,
+            group=account.name,
+            home=run.layout.data,
+            shell="/usr/sbin/nologin",
+            append=True,
+            ensure_home=False,
+        ),
+    )
+
+
+def _folders(run: HostRun) -> None:
+    layout, account = run.layout, run.catalog.account.name
+    ours = {layout.data: "755", layout.tools: "755", layout.backups: "700"}
+    ours |= {f"{layout.data}/stacks": "755", f"{layout.data}/comfyui": "755"}
+    ours |= {layout.stack(stack): "755" for stack in run.stacks}
+    # setgid: what anybody of the group puts there stays the group's.
+    shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
+    shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
+    shared |= {f"{layout.state}/models": "2775", f"{layout.data}/services": "755"}
+    shared |= {run.install_path(name): "755" for name in run.installs}
+    shared |= {layout.service_data(name): "750" for name in run.services}
+    secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
+    shared |= dict.fromkeys(secret, "700")
+    for path, mode in ours.items():
+        make_folder(path, mode, "root")
+    for path, mode in shared.items():
+        make_folder(path, mode, account)
+
+
+def make_folder(path: str, mode: str, owner: str) -> None:
+    """One folder with an owner and a mode, as one change."""
+    builtin(
+        Change("layout", path, "create", f"no such folder of {owner} with mode {mode}"),
+        builtin_files.directory(name=f"layout | folder {path}", path=path, mode=mode, user=owner, group=owner),
+    )
+
+
+def _programs(run: HostRun) -> None:
+    layout = run.layout
+    shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
+    shipped[f"{layout.tools}/install_comfyui.sh"] = (PROJECT / "files" / "install_comfyui.sh").read_text()
+    wanted = [files.plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
+    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
+    lock = (PROJECT / "files" / "host" / "requirements.lock").read_text()
+    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock)

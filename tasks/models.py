@@ -1,0 +1,23 @@
+"""Models from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from gpuhost.operations import models as operations
+from gpuhost.run import HostRun
+from gpuhost.stage import stage
+
+
+@stage("models")
+def models(run: HostRun) -> None:
+    """The models of this host's services, verified, in the one cache."""
+    if not run.models:
+        return
+    operations.fetched(
+        name="models | fetched and verified",
+        wanted=run.models,
+        layout=run.layout,
+        manifest=f"{run.layout.state}/models/manifest.json",
+        account=run.catalog.account,
+        endpoint=run.catalog.hub_endpoint,
+        secrets=run.secrets,
+    )

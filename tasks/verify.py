@@ -1,0 +1,14 @@
+"""The proof: every service answers, or the host fails with the cause."""
+
+from __future__ import annotations
+
+from gpuhost.operations import verify as operations
+from gpuhost.run import HostRun
+from gpuhost.stage import stage
+
+
+@stage("verify")
+def verify(run: HostRun) -> None:
+    """Ask every service through its published port; then say where they are."""
+    operations.answering(name="verify | every service answers", run=run)
+    operations.addresses(name="verify | addresses", run=run)

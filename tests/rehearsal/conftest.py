@@ -1,0 +1,55 @@
+"""Fixtures of the rehearsals: one world for the session, hosts on request."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .freshhost import FreshHost
+from .world import World
+
+HERE = Path(__file__).resolve().parent
+_worlds: list[World] = []
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """The session's world; removed at its end."""
+    subprocess.run([HERE / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
+    with World(tmp_path_factory.mktemp("world")) as made:
+        _worlds.append(made)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _well_behaved(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test ordered, the next one finds well-behaved stand-ins."""
+    yield
+    if _worlds and "world" in request.fixturenames:
+        _worlds[0].behave()
+
+
+@pytest.fixture
+def boot(world: World) -> Iterator[Callable[..., FreshHost]]:
+    """World.boot, for hosts that go with the test."""
+    booted: list[FreshHost] = []
+
+    def boot_one(name: str, **wishes: Any) -> FreshHost:
+        booted.append(world.boot(name, **wishes))
+        return booted[-1]
+
+    yield boot_one
+    for host in booted:
+        host.destroy()
+        world.hosts.pop(host.name, None)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Where the time went."""
+    for world in _worlds:
+        spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in world.timings.items())
+        terminalreporter.write_line(f"world {world.id}: {spent}")

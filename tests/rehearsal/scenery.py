@@ -1,0 +1,45 @@
+"""What the product's own data names, as content of the stand-ins: repositories, wheels, model files.
+
+The product's `group_data/all.py` is used as it is. Only what a stand-in cannot have is written over it: commits.
+"""
+
+from __future__ import annotations
+
+import copy
+import runpy
+from pathlib import Path
+from typing import Any
+
+from .standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
+from .world import World
+
+PROJECT = Path(__file__).resolve().parents[2]
+COMFYUI_REPO = "comfyanonymous/ComfyUI"
+LOGIN_REPO = "liusida/ComfyUI-Login"
+
+
+def group_data() -> dict[str, Any]:
+    """The product's own data for every host."""
+    return {
+        key: copy.deepcopy(value)
+        for key, value in runpy.run_path(str(PROJECT / "group_data" / "all.py")).items()
+        if not key.startswith("_")
+    }
+
+
+def furnish(world: World) -> None:
+    """Fill the stand-ins so that the product's default catalogue can be deployed."""
+    data = group_data()
+    comfyui = data["comfyui"]
+    commit = make_comfyui_repo(world.git_root / f"{COMFYUI_REPO}.git")
+    login = make_login_repo(world.git_root / f"{LOGIN_REPO}.git")
+    for install in comfyui.values():
+        install["source"]["ref"] = commit
+        install["login"]["ref"] = login
+    world.data_overrides["comfyui"] = comfyui
+    build_torch_wheels(world.torch_wheels)
+    files: dict[str, dict[str, bytes]] = {}
+    for name, model in data["models"].items():
+        files.setdefault(model["repo"], {})[model["file"]] = f"weights of {name}\n".encode() * 4096
+    for repo, content in files.items():
+        world.hub_add(repo, dict(content))

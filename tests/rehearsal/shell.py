@@ -1,0 +1,52 @@
+"""Boot a fresh host to play with: python -m tests.rehearsal.shell [--suite trixie] [--gpus 1] [--keep]."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from .gpus import Gpu
+from .world import STANDINS, World, clean_all
+
+
+def main() -> None:
+    """Parse arguments, boot or clean."""
+    parser = argparse.ArgumentParser(prog="python -m tests.rehearsal.shell", description=__doc__)
+    parser.add_argument("--suite", default="trixie", choices=["trixie", "bookworm"])
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="RTX 3090s in the host (default 1)")
+    parser.add_argument("--sudo", default="nopasswd", choices=["nopasswd", "password", "none"])
+    parser.add_argument("--name", default="ws1")
+    parser.add_argument("--run-dir", type=Path, help="default: a new folder in the temporary one")
+    parser.add_argument("--keep", action="store_true", help="leave the world running and return")
+    parser.add_argument("--clean", action="store_true", help="remove all kept worlds and what crashed ones left")
+    args = parser.parse_args()
+    if args.clean:
+        print("removed:", " ".join(clean_all()) or "nothing")
+        return
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    run_dir = args.run_dir or Path(tempfile.mkdtemp(prefix="gpuhost-rehearsal-"))
+    with World(run_dir, keep=args.keep, suites=(args.suite,)) as world:
+        gpus = [Gpu("NVIDIA GeForce RTX 3090", 24576)] * args.gpus
+        host = world.boot(args.name, suite=args.suite, gpus=gpus, sudo=args.sudo)
+        print(f"world     {world.id} in {world.run_dir}")
+        print(f"log in    {host.ssh_command}")
+        print(f"as root   docker exec -it {host.container} bash")
+        print(f"inventory {host.inventory}")
+        print(f"stand-ins {' '.join(STANDINS)}; requests in {world.run_dir}/requests/")
+        print("timings   " + ", ".join(f"{name} {seconds:g} s" for name, seconds in world.timings.items()), flush=True)
+        if args.keep:
+            print("kept; remove it with: python -m tests.rehearsal.shell --clean")
+            return
+        print("Ctrl-C ends it", flush=True)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            print("removing ...")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Stand-ins: each speaks the real protocol under the real host name."""

@@ -1,0 +1,161 @@
+"""From what the probe program saw to one cause a service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuhost.verdict import judge
+
+
+def seen(probes: list[dict[str, Any]] | None = None, **over: Any) -> dict[str, Any]:
+    """A line of the probe program; keys of the container and of the line itself can be replaced."""
+    container = {
+        "exists": True,
+        "id": "abc",
+        "state": "running",
+        "health": "healthy",
+        "health_log": "",
+        "restart_count": 0,
+        "restart_count_after": 0,
+        "oom_killed": False,
+        "exit_code": 0,
+        "error": "",
+        "started_at": "2026-01-01T00:00:00Z",
+        "started_at_after": "2026-01-01T00:00:00Z",
+        "observed_s": 5.0,
+    }
+    line = {
+        "service": "sd35",
+        "stack": "sd35",
+        "port": 8190,
+        "start_budget_s": 180.0,
+        "outcome": "ready",
+        "waited_s": 1.0,
+        "container": container | {key: value for key, value in over.items() if key in container},
+        "probes": probes or [],
+        "log_tail": [f"line {i}" for i in range(25)],
+    }
+    return line | {key: value for key, value in over.items() if key in line}
+
+
+def probe(name: str = "answers", status: int | None = 200, ok: bool = True, **over: Any) -> dict[str, Any]:
+    answer = {"name": name, "status": status, "ok": ok, "detail": "", "seconds": 0.1, "error": None}
+    return answer | {"authenticated": False, "expected_status": 200} | over
+
+
+OPEN = probe("refused without a token", ok=False, expected_status=401)
+CLOSED = probe("refused without a token", status=401, expected_status=401)
+STALE = probe(status=401, ok=False, authenticated=True)
+NO_PORT = probe(status=None, ok=False, error="connect", detail="no connection")
+
+FAULTS = {
+    "absent": (seen(container={"exists": False}, outcome="absent"), "no container", None),
+    "oom": (
+        seen(state="exited", exit_code=137, oom_killed=True, outcome="dead"),
+        "exited with code 137: killed by the kernel for memory (OOM)",
+        137,
+    ),
+    "killed": (
+        seen(state="exited", exit_code=137, outcome="dead"),
+        "exited with code 137 without OOM: killed from outside",
+        137,
+    ),
+    "failed": (seen(state="exited", exit_code=1, outcome="dead"), "exited with code 1: the program failed", 1),
+    "ended": (seen(state="exited", outcome="dead"), "exited with code 0: it ended by itself", 0),
+    "no command": (
+        seen(state="exited", exit_code=127, error="no such file", outcome="dead"),
+        "exited with code 127: its command does not exist (no such file)",
+        127,
+    ),
+    "never started": (
+        seen(state="created", error="port is already allocated", outcome="dead", exit_code=128),
+        "did not start: port is already allocated",
+        128,
+    ),
+    "paused": (seen(state="paused", outcome="timeout"), "is paused", 0),
+    "loop": (
+        seen(restart_count_after=3, exit_code=1, outcome="dead", started_at_after="later"),
+        "restarts in a loop (3 restarts in 5 s): exited with code 1: the program failed",
+        1,
+    ),
+    "old loop, long pause": (
+        seen(state="restarting", restart_count=9, restart_count_after=9, exit_code=137, oom_killed=True),
+        "restarts in a loop (9 restarts so far): exited with code 137: killed by the kernel for memory (OOM)",
+        137,
+    ),
+    "one restart during the probes": (
+        seen(restart_count_after=1, exit_code=139, started_at_after="later", probes=[NO_PORT]),
+        "restarts in a loop (1 restart in 5 s): exited with code 139: segmentation fault",
+        139,
+    ),
+    "restarted by hand": (seen(started_at_after="later"), "was started anew while it was watched (5 s)", 0),
+    "unhealthy": (
+        seen(health="unhealthy", health_log="connection refused", outcome="timeout"),
+        "unhealthy: connection refused",
+        None,
+    ),
+    "too slow": (seen(health="starting", outcome="timeout"), "not healthy within 180 s", None),
+    "unreachable": (
+        seen([NO_PORT, OPEN | {"status": 401}]),
+        "healthy inside, but port 8190 answers nothing (no connection)",
+        None,
+    ),
+    "unreachable, without a health check": (
+        seen([NO_PORT], health=None),
+        "running, but port 8190 answers nothing (no connection)",
+        None,
+    ),
+    "stuck": (
+        seen([probe(status=None, ok=False, error="timeout", detail="no whole answer within 30 s")]),
+        "healthy inside, but `answers` got no answer on port 8190 (no whole answer within 30 s)",
+        None,
+    ),
+    "open": (
+        seen([OPEN]),
+        "`refused without a token` answers 200 without a token: authentication is open",
+        None,
+    ),
+    "open matters more than slow": (
+        seen([NO_PORT | {"error": "timeout"}, OPEN]),
+        "`refused without a token` answers 200 without a token: authentication is open",
+        None,
+    ),
+    "stale token": (
+        seen([CLOSED, STALE]),
+        "`answers` answers 401 with the token: the container has another token",
+        None,
+    ),
+    "wrong answer": (
+        seen([probe(ok=False, detail="200, but `answer.status` is missing")]),
+        "`answers` fails: 200, but `answer.status` is missing",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_cause_for_each_fault(fault: str) -> None:
+    line, cause, exit_code = FAULTS[fault]
+    verdict = judge([line])
+    assert not verdict.ok
+    (failure,) = verdict.failures
+    assert (failure.service, failure.cause, failure.exit_code) == ("sd35", cause, exit_code)
+    assert failure.hint and "\n" not in failure.cause + failure.hint
+    assert failure.log_tail == [f"line {i}" for i in range(5, 25)]
+    assert failure.lines()[:2] == [f"error: sd35: {cause}", f"hint: {failure.hint}"]
+
+
+def test_up_and_answering_is_ok() -> None:
+    verdict = judge([seen([CLOSED, probe(authenticated=True)]), seen(health=None)])
+    assert verdict.ok and verdict.failures == []
+
+
+def test_every_failing_service_is_named_once() -> None:
+    verdict = judge([seen([OPEN, STALE]), seen(), seen([NO_PORT], service="flux")])
+    assert [failure.service for failure in verdict.failures] == ["sd35", "flux"]
+
+
+def test_nothing_observed_is_nothing_wrong() -> None:
+    assert judge([]).ok
