@@ -109,9 +109,13 @@ check_input() {
 
 ours() { [ -d "$1/.gpuhost" ]; }
 
+must_be_ours() {
+    [ ! -e "$1" ] || ours "$1" || die "$1 exists and was not made by this installer" "move it away and run again"
+}
+
 remove() { # a directory that we made: renamed first, so that no half of it ever stands in its place
+    must_be_ours "$1"
     [ -e "$1" ] || return 0
-    ours "$1" || die "$1 exists and was not made by this installer" "move it away and run again"
     mkdir -p "$TMP/trash"
     mv "$1" "$(mktemp -d "$TMP/trash/XXXXXX")"
     rm -rf "$TMP/trash"
@@ -141,14 +145,18 @@ explain_git() { # url
 }
 
 fetch_commit() { # url, ref: fetched into the repository we stand in; the commit goes to $commit
-    git_here fetch --no-tags --depth 1 origin "$2" && commit=$(git rev-parse --verify -q 'FETCH_HEAD^{commit}') && return
-    # Some servers give no commit by its hash, or nothing shallow: then everything. A missing ref ends here too.
-    if log_says "unadvertised object|not our ref|remote ref|shallow"; then
+    local wanted=refs/tags/$2
+    [[ $2 =~ ^[0-9a-f]{40}$ ]] && wanted=$2
+    git_here fetch --no-tags --depth 1 origin "$wanted" && commit=$(git rev-parse -q --verify 'FETCH_HEAD^{commit}') && return
+    # Some servers give no commit by its hash, or nothing shallow; and no server knows a short hash: then everything.
+    if [[ $2 =~ ^[0-9a-f]{7,40}$ ]] || log_says shallow; then
+        log_says 'unadvertised object|not our ref|remote ref|shallow' || explain_git "$1"
         git_here fetch origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || explain_git "$1"
-        commit=$(git rev-parse --verify -q "$2^{commit}") && return
-        die "$2 does not exist in $(redact <<<"$1")" "check the pinned commit or tag in the host's data"
+        commit=$(git rev-parse -q --verify "refs/tags/$2^{commit}" || git rev-parse -q --verify "$2^{commit}") && return
+    elif ! log_says 'remote ref'; then
+        explain_git "$1"
     fi
-    explain_git "$1"
+    die "$2 is neither a commit nor a tag of $(redact <<<"$1")" "check the pinned commit or tag in the host's data"
 }
 
 untouched() { # checkout: at its commit, with nothing changed in it
@@ -160,7 +168,8 @@ untouched() { # checkout: at its commit, with nothing changed in it
 checkout() { # name, url, ref, destination, mount points ("dir/" or "file") to make in it
     local name=$1 url=$2 ref=$3 dest=$4 new=$TMP/checkout commit='' stamp point
     shift 4
-    stamp=$(digest "$(declare -f checkout fetch_commit)" "$url" "$ref" "$@")
+    must_be_ours "$dest"
+    stamp=$(digest "$(declare -f checkout)" "$url" "$ref" "$@")
     if [ "$(cat "$dest/.gpuhost/stamp" 2>/dev/null)" = "$stamp" ] && untouched "$dest"; then
         stage "$name" "already at $(cat "$dest/.gpuhost/commit")"
         return
@@ -499,6 +508,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PIP_REQUIRE_VIRTUALENV=1 P
 export PYTHONDONTWRITEBYTECODE=1 GIT_TERMINAL_PROMPT=0 LC_ALL=C.UTF-8
 unset PYTHONPATH PYTHONHOME
 
+must_be_ours "$VENV"
 stage_count=$((5 + ${#node_names[@]} + 2 * AUTH))
 checkout comfyui "$COMFYUI_URL" "$COMFYUI_REF" "$TREE" login/
 remove_unwanted_nodes

@@ -8,16 +8,16 @@ from typing import Any
 
 from .catalog import ComfyUI
 from .reconcile import Change
-from .spec import PROJECT, digest
+from .spec import digest, project_file
 
-INSTALLER = PROJECT / "files" / "install_comfyui.sh"
+INSTALLER = "files/install_comfyui.sh"
 MODEL_PATHS = "extra_model_paths.yaml.j2"
 STAMP = ".gpuhost/installed.json"
 
 
 def spec_hash(install: ComfyUI, image_hash: str) -> str:
     """Of everything that makes the install what it is: the entry, the image that runs it, the installer."""
-    return digest({"install": install.model_dump(), "image": image_hash, "installer": INSTALLER.read_text()})
+    return digest({"install": install.model_dump(), "image": image_hash, "installer": project_file(INSTALLER)})
 
 
 def folder(install: ComfyUI, spec: str) -> str:

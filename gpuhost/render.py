@@ -84,12 +84,12 @@ def prefix(service: str) -> str:
     return service.upper().replace("-", "_").replace(".", "_")
 
 
-def variables(name: str, entry: Service, docker_gid: str) -> dict[str, str]:
-    """The variables of a service that are no secret."""
+def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dict[str, str]:
+    """The variables of a service that are no secret. Docker refuses more cores than the host has: all, then."""
     found = {
         f"{prefix(name)}_PORT": str(entry.port),
         f"{prefix(name)}_MEMORY_LIMIT": entry.memory,
-        f"{prefix(name)}_CPU_LIMIT": f"{entry.cpus:g}",
+        f"{prefix(name)}_CPU_LIMIT": f"{min(entry.cpus, host_cpus):g}",
     }
     if entry.docker_socket:
         found["DOCKER_GID"] = docker_gid

@@ -3,6 +3,7 @@ reading the project's own files."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -18,17 +19,24 @@ def digest(spec: Any) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def folder(path: Path) -> dict[str, str]:
+@functools.cache  # one run speaks of one state of the project, whatever an editor does meanwhile
+def folder(path: Path) -> Mapping[str, str]:
     """relative path -> text of every file below a folder of the project, in order; what tools leave is left out."""
     files = (file for file in path.rglob("*") if file.is_file() and not _LEFTOVERS & set(file.parts))
     return {str(file.relative_to(path)): file.read_text() for file in sorted(files)}
 
 
-def context(image: str) -> dict[str, str]:
+@functools.cache
+def project_file(path: str) -> str:
+    """The text of a file of the project."""
+    return (PROJECT / path).read_text()
+
+
+def context(image: str) -> Mapping[str, str]:
     """The build context of an image: `files/<image>/`."""
     return folder(PROJECT / "files" / image)
 
 
 def image_hash(image: str, args: Mapping[str, str]) -> str:
     """The spec hash of a built image: its context and its build arguments, not its id."""
-    return digest({"context": context(image), "args": dict(args)})
+    return digest({"context": dict(context(image)), "args": dict(args)})

@@ -48,7 +48,7 @@ class Stacks:
             gpus=run.placement.gpus[name],
             account=f"{account.uid}:{account.gid}",
             paths=paths,
-            variables=render.variables(name, entry, self._gid),
+            variables=render.variables(name, entry, self._gid, run.reading.cpus),
             made_from=made_from,
         )
 

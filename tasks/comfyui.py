@@ -6,6 +6,7 @@ from gpuhost import comfyui as rules
 from gpuhost.operations import comfyui as operations
 from gpuhost.run import HostRun
 from gpuhost.stage import stage
+from tasks.layout import make_folder
 
 
 @stage("comfyui")
@@ -21,6 +22,11 @@ def comfyui(run: HostRun) -> None:
             variables=rules.environment(install, spec),
             installer=f"{run.layout.tools}/install_comfyui.sh",
         )
+    account = run.catalog.account.name
+    for name, entry in run.services.items():
+        if entry.comfyui:
+            # ComfyUI does not start when its base directory has no such folder.
+            make_folder("comfyui", f"{run.layout.service_data(name)}/custom_nodes", "755", account)
     keys = [run.session_key(name) for name, entry in run.services.items() if entry.login]
     if keys:
         operations.session_keys(name="comfyui | session keys", paths=keys, account=run.catalog.account)

@@ -19,7 +19,7 @@ SOURCE = "gpuhost-docker"
 def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
-    make_folder(run.layout.state, "755", "root")
+    make_folder("engine", run.layout.state, "755", "root")
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
     _install("base packages", catalog.base_packages)
     if catalog.engine_source == "docker":

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pyinfra.operations import files as builtin_files
 from pyinfra.operations import server
 
+from gpuhost.comfyui import INSTALLER
 from gpuhost.operations import docker, files, venv
 from gpuhost.reconcile import Change
 from gpuhost.run import HostRun
 from gpuhost.session import builtin
-from gpuhost.spec import PROJECT, folder
+from gpuhost.spec import PROJECT, folder, project_file
 from gpuhost.stage import stage
 
 
@@ -58,24 +59,24 @@ def _folders(run: HostRun) -> None:
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
     shared |= dict.fromkeys(secret, "700")
     for path, mode in ours.items():
-        make_folder(path, mode, "root")
+        make_folder("layout", path, mode, "root")
     for path, mode in shared.items():
-        make_folder(path, mode, account)
+        make_folder("layout", path, mode, account)
 
 
-def make_folder(path: str, mode: str, owner: str) -> None:
+def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
     """One folder with an owner and a mode, as one change."""
     builtin(
-        Change("layout", path, "create", f"no such folder of {owner} with mode {mode}"),
-        builtin_files.directory(name=f"layout | folder {path}", path=path, mode=mode, user=owner, group=owner),
+        Change(stage, path, "create", f"no such folder of {owner} with mode {mode}"),
+        builtin_files.directory(name=f"{stage} | folder {path}", path=path, mode=mode, user=owner, group=owner),
     )
 
 
 def _programs(run: HostRun) -> None:
     layout = run.layout
     shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
-    shipped[f"{layout.tools}/install_comfyui.sh"] = (PROJECT / "files" / "install_comfyui.sh").read_text()
+    shipped[f"{layout.tools}/install_comfyui.sh"] = project_file(INSTALLER)
     wanted = [files.plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
-    lock = (PROJECT / "files" / "host" / "requirements.lock").read_text()
+    lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock)

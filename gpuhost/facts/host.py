@@ -20,6 +20,7 @@ LC_ALL=C; export LC_ALL; t="$(printf '\t')"
 sed "s/^/os$t/" /etc/os-release
 printf 'arch\t%s\n' "$(uname -m)"
 printf 'init\t%s\n' "$(cat /proc/1/comm)"
+printf 'cpus\t%s\n' "$(getconf _NPROCESSORS_ONLN)"
 grep -qi microsoft /proc/version && printf 'wsl\tyes\n'
 awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo
 for root in @ROOTS@; do
@@ -76,6 +77,7 @@ class HostReading:
     arch: str = ""
     init: str = ""
     wsl: bool = False
+    cpus: int = 0
     memory_kib: int = 0
     disk_kib: dict[str, int] = field(default_factory=dict)
     mounts: set[str] = field(default_factory=set)
@@ -170,6 +172,7 @@ _READERS = {
     "arch": lambda r, v: setattr(r, "arch", v[0]),
     "init": lambda r, v: setattr(r, "init", v[0]),
     "wsl": lambda r, v: setattr(r, "wsl", True),
+    "cpus": lambda r, v: setattr(r, "cpus", int(v[0])),
     "memory_kib": lambda r, v: setattr(r, "memory_kib", int(v[0])),
     "disk_kib": lambda r, v: r.disk_kib.update({v[0]: int(v[1])}),
     "mount": lambda r, v: r.mounts.add(v[0]),

@@ -50,7 +50,8 @@ def _observations(completed: Completed) -> list[dict[str, Any]]:
 def _fail(failure: Failure) -> PyinfraCommand:
     for line in failure.lines()[2:]:
         logger.error(line)
-    ended = "" if failure.exit_code is None else f" (exit code {failure.exit_code})"
+    told = failure.exit_code is None or "code" in failure.cause
+    ended = "" if told else f" (exit code {failure.exit_code})"
     current().report.add("log", host.name, service=failure.service, lines=failure.log_tail, exit_code=failure.exit_code)
     return failing(f"{failure.service}: {failure.cause}{ended}", failure.hint)
 

@@ -10,7 +10,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +25,12 @@ SUDO_PASSWORD = "rehearsal only"  # noqa: S105  (of a throw-away host)
 BOOT_TIMEOUT_S = 90
 # systemd in a container of engine 20.10 on a machine without CAP_SYS_RESOURCE (so no --privileged).
 ENGINE_FLAGS = (
-    "--cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
-    "--security-opt systempaths=unconfined --cgroupns private --shm-size 8g "
-    "--tmpfs /run --tmpfs /run/lock --stop-signal SIGRTMIN+3 --stop-timeout 90 -e container=docker"
-).split() + ["--device-cgroup-rule", "a *:* rwm"]
+    *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--device-cgroup-rule", "a *:* rwm"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined", "--cgroupns", "private"),
+    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--shm-size", "8g"),
+    *("--stop-signal", "SIGRTMIN+3", "--stop-timeout", "90", "-e", "container=docker"),
+)
 INIT = 'for m in /sys /sys/fs/cgroup /sys/fs/cgroup/*; do mount -o remount,bind,rw "$m"; done; exec /sbin/init'
 UNSUPPORTED = {
     "alpine": 'NAME="Alpine Linux"\nID=alpine\nVERSION_ID=3.22.1\nPRETTY_NAME="Alpine Linux v3.22"\n',
@@ -114,16 +116,13 @@ class FreshHost:
 
     def create(self) -> None:
         """Make the container with new SSH host keys and start it; it is not ready yet."""
-        tmpfs = self.spec.data_tmpfs_mib
-        run(
-            ["docker", "create", "--name", self.container, "--hostname", self.name, "--label", f"{LABEL}={self.world}"]
-            + ENGINE_FLAGS
-            + ["--network", self.network.name, "--ip", self.address, "-p", f"127.0.0.1:{self.port}:22"]
-            + ["-v", f"{self.container}:/var/lib/docker", "-v", f"{self.container}-containerd:/var/lib/containerd"]
-            + ["-v", f"{self.resolv_conf}:/etc/resolv.conf:ro"]
-            + (["--tmpfs", f"/srv:size={tmpfs}m,mode=0755,exec"] if tmpfs else [])
-            + [self.image, "sh", "-c", INIT]
-        )
+        name, tmpfs = self.container, self.spec.data_tmpfs_mib
+        identity = ["--name", name, "--hostname", self.name, "--label", f"{LABEL}={self.world}"]
+        network = ["--network", self.network.name, "--ip", self.address, "-p", f"127.0.0.1:{self.port}:22"]
+        volumes = ["-v", f"{name}:/var/lib/docker", "-v", f"{name}-containerd:/var/lib/containerd"]
+        volumes += ["-v", f"{self.resolv_conf}:/etc/resolv.conf:ro"]
+        volumes += ["--tmpfs", f"/srv:size={tmpfs}m,mode=0755,exec"] if tmpfs else []
+        run(["docker", "create", *identity, *ENGINE_FLAGS, *network, *volumes, self.image, "sh", "-c", INIT])
         self._copy_in(self._first_files())
         run(["docker", "start", self.container])
 
@@ -185,12 +184,15 @@ class FreshHost:
         return seen
 
     def set_gpus(self, gpus: list[Gpu]) -> None:
-        """Replace the GPUs while the host runs; none removes nvidia-smi too."""
-        self.spec = HostSpec(**{**self.spec.__dict__, "gpus": tuple(gpus)})
+        """Replace the GPUs while the host runs; none removes nvidia-smi too. The CDI specification follows."""
+        self.spec = replace(self.spec, gpus=tuple(gpus))
         files = gpu_files(self.name, gpus)
-        self.root(f"rm -rf {DATA_DIR}" + ("" if files else f" {PROGRAM}"), check=True)
         if files:
             self._copy_in(files)
+        kept = " ".join(f"! -path {path}" for path in files)
+        self.root(f"find {DATA_DIR} -type f {kept} -delete" if files else f"rm -rf {DATA_DIR} {PROGRAM}", check=True)
+        unit = "nvidia-cdi-refresh.service"
+        self.root(f"if [ -e /usr/lib/systemd/system/{unit} ]; then systemctl start {unit}; fi", check=True)
 
     def break_driver(self, broken: bool = True) -> None:
         """Let nvidia-smi say that it cannot talk to the driver (exit 9), or mend it."""

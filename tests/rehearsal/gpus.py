@@ -9,7 +9,7 @@ from pathlib import Path
 DATA_DIR = "/usr/lib/nvidia-standin"
 PROGRAM = "/usr/bin/nvidia-smi"
 PROGRAM_SOURCE = Path(__file__).resolve().parent / "standins/scripts/nvidia-smi"
-COMPUTE_CAPS = {"H200": "9.0", "H100": "9.0", "4090": "8.9", "3090": "8.6", "A100": "8.0", "5090": "12.0", "1080": "6.1"}
+COMPUTE_CAPS = {"H200": "9.0", "H100": "9.0", "4090": "8.9", "3090": "8.6", "A100": "8.0", "5090": "12.0"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tarfile
 import time
 from pathlib import Path
@@ -13,9 +14,10 @@ from .run import run
 from .standins.apt_repo import fetch_debs
 
 HOST_PACKAGES = (
-    "systemd systemd-sysv dbus libpam-systemd openssh-server sudo ca-certificates iproute2 kmod procps netbase"
-).split()
-PYTHON_PACKAGES = "ca-certificates netbase python3 python3-venv python3-pip".split()
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
+    *("ca-certificates", "iproute2", "kmod", "procps", "netbase"),
+)
+PYTHON_PACKAGES = ("ca-certificates", "netbase", "python3", "python3-venv", "python3-pip")
 PUBLIC_SOURCES = (
     "deb http://deb.debian.org/debian {suite} main\n"
     "deb http://deb.debian.org/debian {suite}-updates main\n"
@@ -47,7 +49,6 @@ set -e
 ln -sf /usr/bin/python3 "$1"/usr/local/bin/python3
 ln -sf /usr/bin/python3 "$1"/usr/local/bin/python
 ln -sf /usr/bin/pip3 "$1"/usr/local/bin/pip
-ln -sf /usr/bin/pip3 "$1"/usr/local/bin/pip3
 rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED
 """
 COMMON_SETUP = r"""
@@ -57,12 +58,13 @@ rm -f "$1"/etc/resolv.conf "$1"/etc/hostname
 """
 
 
-def _mmdebstrap(suite: str, packages: list[str], setup: str, tar: Path) -> None:
+def _mmdebstrap(suite: str, packages: tuple[str, ...], setup: str, tar: Path) -> None:
     mirror = debian_mirror()
     work = tar.parent
     ca = certificate_authority() / "ca.crt"
     (work / "setup.sh").write_text(COMMON_SETUP + setup)
     (work / "apt.conf").write_text(APT_CONF)
+    (work / "dpkg.cfg").write_text("force-unsafe-io\n")
     (work / "sources.list").write_text(PUBLIC_SOURCES.format(suite=suite))
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     lines = [
@@ -70,31 +72,34 @@ def _mmdebstrap(suite: str, packages: list[str], setup: str, tar: Path) -> None:
         f"deb [signed-by={keyring}] {mirror.main} {suite}-updates main",
         f"deb [signed-by={keyring}] {mirror.security} {suite}-security main",
     ]
-    run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--include=" + ",".join(packages)]
-        + ["--aptopt=Acquire::Check-Valid-Until \"false\"", "--aptopt=Acquire::Check-Date \"false\""]
-        + ["--aptopt=Acquire::Languages \"none\"", "--dpkgopt=force-unsafe-io"]
-        + ["--essential-hook=mkdir -p \"$1\"/usr/local/share/ca-certificates"]
-        + [f"--essential-hook=upload {ca} {CA_IN_IMAGE}"]
-        + [f"--customize-hook=sh {work}/setup.sh \"$1\""]
-        + [f"--customize-hook=upload {work}/apt.conf /etc/apt/apt.conf.d/80rehearsal"]
-        + ["--customize-hook=rm -rf \"$1\"/etc/apt/sources.list.d/* \"$1\"/etc/apt/apt.conf.d/99mmdebstrap"]
-        + [f"--customize-hook=upload {work}/sources.list /etc/apt/sources.list"]
-        + [suite, tar, *lines],
-        timeout_s=900,
-    )
+    options = [
+        '--aptopt=Acquire::Check-Valid-Until "false"',
+        '--aptopt=Acquire::Check-Date "false"',
+        '--aptopt=Acquire::Languages "none"',
+        "--dpkgopt=force-unsafe-io",
+        '--essential-hook=mkdir -p "$1"/usr/local/share/ca-certificates',
+        f"--essential-hook=upload {ca} {CA_IN_IMAGE}",
+        f'--customize-hook=sh {work}/setup.sh "$1"',
+        '--customize-hook=rm -rf "$1"/etc/apt/sources.list.d/* "$1"/etc/apt/apt.conf.d/99mmdebstrap',
+        f"--customize-hook=upload {work}/apt.conf /etc/apt/apt.conf.d/80rehearsal",
+        f"--customize-hook=upload {work}/dpkg.cfg /etc/dpkg/dpkg.cfg.d/80rehearsal",
+        f"--customize-hook=upload {work}/sources.list /etc/apt/sources.list",
+    ]
+    what = ["--quiet", "--variant=minbase", "--mode=root", "--include=" + ",".join(packages)]
+    run(["mmdebstrap", *what, *options, suite, tar, *lines], timeout_s=900)
 
 
 def rootfs(kind: str, suite: str, timings: dict[str, float] | None = None) -> Path:
     """The tar of a root file system; `kind` is "host" or "python"."""
     packages, setup = (HOST_PACKAGES, HOST_SETUP) if kind == "host" else (PYTHON_PACKAGES, PYTHON_SETUP)
     mirror = debian_mirror()
-    key = digest(
-        Path(__file__), certificate_authority() / "ca.crt", suite, mirror.main, mirror.security, *packages, setup
-    )
-    made = cached(
-        f"rootfs-{kind}-{suite}", key, lambda folder: _mmdebstrap(suite, packages, setup, folder / "rootfs.tar"), timings
-    )
+    recipe = [inspect.getsource(_mmdebstrap), COMMON_SETUP, setup, PUBLIC_SOURCES, APT_CONF, suite, *packages]
+    key = digest(certificate_authority() / "ca.crt", mirror.main, mirror.security, *recipe)
+
+    def build(folder: Path) -> None:
+        _mmdebstrap(suite, packages, setup, folder / "rootfs.tar")
+
+    made = cached(f"rootfs-{kind}-{suite}", key, build, timings)
     return made / "rootfs.tar"
 
 
@@ -130,4 +135,4 @@ def busybox_layer(timings: dict[str, float] | None = None) -> Path:
                     tar.addfile(entry)
 
     mirror = debian_mirror()
-    return cached("busybox", digest(Path(__file__), mirror.main), build, timings) / "layer.tar"
+    return cached("busybox", digest(inspect.getsource(busybox_layer), mirror.main), build, timings) / "layer.tar"

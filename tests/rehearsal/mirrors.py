@@ -27,7 +27,13 @@ class DebianMirror:
 def debian_mirror() -> DebianMirror:
     """This machine's Debian mirror; the public one when apt knows none (an Ubuntu machine)."""
     lines = run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)|$(RELEASE)|$(ORIGIN)|$(COMPONENT)", "Created-By: Packages"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI)|$(RELEASE)|$(ORIGIN)|$(COMPONENT)",
+            "Created-By: Packages",
+        ],
         check=False,
     ).stdout.splitlines()
     main = security = ""

@@ -34,11 +34,9 @@ class Network:
 
     def create(self, world: str) -> None:
         """Make the bridge; RunError when the subnet is taken."""
-        run(
-            ["docker", "network", "create", "--driver", "bridge", "--label", f"{LABEL}={world}"]
-            + ["--subnet", self.subnet, "--gateway", self.gateway]
-            + ["-o", f"com.docker.network.bridge.name={self.bridge}", self.name]
-        )
+        addresses = ["--subnet", self.subnet, "--gateway", self.gateway]
+        options = ["--label", f"{LABEL}={world}", "-o", f"com.docker.network.bridge.name={self.bridge}"]
+        run(["docker", "network", "create", "--driver", "bridge", *addresses, *options, self.name])
         for rule in self._rules():
             run(["iptables", "-w", "-I", *rule])
 
@@ -99,14 +97,14 @@ def _routed_networks() -> list[ipaddress.IPv4Network]:
 def start_dns(network: Network, names: list[str], run_dir: Path) -> int:
     """Start dnsmasq on the gateway: every stand-in's name leads to it, any other name does not exist."""
     answers = [f"--address=/{name}/{network.gateway}" for name in names]
-    log = (run_dir / "dnsmasq.log").open("ab")
-    process = subprocess.Popen(
-        ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root"]
-        + ["--bind-interfaces", f"--listen-address={network.gateway}", "--except-interface=lo", "--pid-file="]
-        + ["--log-facility=-", "--address=/#/", *answers, f"--host-record=front.rehearsal,{network.gateway}"],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    alone = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file="]
+    where = ["--bind-interfaces", f"--listen-address={network.gateway}", "--except-interface=lo"]
+    with (run_dir / "dnsmasq.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["dnsmasq", *alone, *where, "--log-facility=-", "--address=/#/", *answers],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     return process.pid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from .run import run
 
 CA_SUBJECT = "/CN=gpuhost rehearsal CA (worthless outside of tests)"
 DAYS = "3650"
+NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,8 @@ def certificate_authority() -> Path:
     """The folder with ca.crt and ca.key; made once per cache."""
 
     def build(folder: Path) -> None:
-        run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-days", DAYS, "-subj", CA_SUBJECT, "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-            + ["-keyout", folder / "ca.key", "-out", folder / "ca.crt"]
-        )
+        what = ["-x509", "-days", DAYS, "-subj", CA_SUBJECT, "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        run(["openssl", "req", *NEW_KEY, *what, "-keyout", folder / "ca.key", "-out", folder / "ca.crt"])
 
     return cached("ca", digest(CA_SUBJECT, DAYS), build)
 
@@ -50,14 +48,12 @@ def server_certificate(names: list[str]) -> Certificate:
     def build(folder: Path) -> None:
         alt = "subjectAltName=" + ",".join(f"DNS:{name}" for name in names)
         (folder / "ext").write_text(f"{alt}\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n")
-        run(
-            ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-            + ["-subj", "/CN=gpuhost rehearsal", "-keyout", folder / "server.key", "-out", folder / "server.csr"]
-        )
-        run(
-            ["openssl", "x509", "-req", "-in", folder / "server.csr", "-CA", ca / "ca.crt", "-CAkey", ca / "ca.key"]
-            + ["-CAcreateserial", "-days", DAYS, "-extfile", folder / "ext", "-out", folder / "server.crt"]
-        )
+        csr = folder / "server.csr"
+        who = ["-subj", "/CN=gpuhost rehearsal", "-keyout", str(folder / "server.key")]
+        run(["openssl", "req", *NEW_KEY, *who, "-out", csr])
+        signer = ["-CA", str(ca / "ca.crt"), "-CAkey", str(ca / "ca.key"), "-set_serial", f"0x{secrets.token_hex(8)}"]
+        terms = ["-days", DAYS, "-extfile", str(folder / "ext")]
+        run(["openssl", "x509", "-req", "-in", csr, *signer, *terms, "-out", folder / "server.crt"])
 
     made = cached("server-cert", digest(ca / "ca.crt", *sorted(names)), build)
     return Certificate(made / "server.crt", made / "server.key")
@@ -69,7 +65,7 @@ def signing_key(name: str) -> SigningKey:
     def build(folder: Path) -> None:
         home = folder / "home"
         home.mkdir(mode=0o700)
-        gpg = ["gpg", "--homedir", home, "--batch", "--no-tty"]
+        gpg = ["gpg", "--homedir", str(home), "--batch", "--no-tty"]
         user = f"gpuhost rehearsal {name} <{name}@rehearsal.invalid>"
         run([*gpg, "--passphrase", "", "--quick-generate-key", user, "ed25519", "sign", "never"])
         armored = run([*gpg, "--armor", "--export"]).stdout
@@ -84,7 +80,7 @@ def signing_key(name: str) -> SigningKey:
 
 def clearsign(key: SigningKey, text: Path, signed: Path) -> None:
     """Write `signed`: `text` with a clear signature, as apt's InRelease has it."""
-    gpg = ["gpg", "--homedir", key.home, "--batch", "--no-tty", "--yes", "--digest-algo", "SHA512"]
+    gpg = ["gpg", "--homedir", str(key.home), "--batch", "--no-tty", "--yes", "--digest-algo", "SHA512"]
     run([*gpg, "--clearsign", "-o", signed, text])
     run(["gpgconf", "--homedir", key.home, "--kill", "all"], check=False)
 
@@ -93,5 +89,5 @@ def ssh_key(path: Path, comment: str = "gpuhost-rehearsal") -> str:
     """Make an ed25519 key at `path` (0600) unless it is there; the public key's line."""
     if not path.exists():
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
-        os.chmod(path, 0o600)
+        path.chmod(0o600)
     return path.with_name(path.name + ".pub").read_text().strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import tempfile
 import time
@@ -46,6 +47,8 @@ def main() -> None:
                 time.sleep(3600)
         except KeyboardInterrupt:
             print("removing ...")
+    if not args.run_dir:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,9 @@ trap 'rm -rf "$work"' EXIT
 echo '#files'
 find / @PRUNE@ -printf '%y %m %U:%G %p\t%l\n' 2>/dev/null
 echo '#hashes'
-find / @PRUNE@ -type f -print0 2>/dev/null | xargs -0 -r -P 2 -n 400 sh -c 'sha256sum "$@" > "$(mktemp -p "$0")" 2>/dev/null' "$work"
+# Each batch into a file of its own: two writers on one pipe would mix their lines.
+hash='sha256sum "$@" > "$(mktemp -p "$0")" 2>/dev/null'
+find / @PRUNE@ -type f -print0 2>/dev/null | xargs -0 -r -P 2 -n 400 sh -c "$hash" "$work"
 cat "$work"/*
 echo '#packages'
 dpkg-query -W -f '${Package} ${Version} ${db:Status-Abbrev}\n'
@@ -79,6 +81,8 @@ def parse_snapshot(output: str) -> dict[str, Any]:
     files = {}
     for line in sections.pop("files", []):
         facts, _, target = line.partition("\t")
+        if facts.count(" ") < 3:
+            continue  # the rest of a name that holds a newline
         kind, mode, owner, path = facts.split(" ", 3)
         files[path] = f"{kind} {mode} {owner}" + (f" -> {target}" if target else f" {hashes.get(path, '')}".rstrip())
     return {"files": files, **{name: sorted(lines) for name, lines in sections.items()}}

@@ -405,9 +405,8 @@ def test_a_login_that_does_not_work_is_not_installed(
 
 def test_what_it_did_not_make_stays(machine: Machine, commits: Commits) -> None:
     install = an_install(machine, commits, "foreign")
-    machine.root(
-        f"mkdir -p {install.app}/venv {install.app}/ComfyUI && echo mine > {install.app}/ComfyUI/notes", check=True
-    )
+    tree = f"{install.app}/ComfyUI"
+    machine.root(f"mkdir -p {tree} && echo mine > {tree}/notes", check=True)
     done = install.run()
     assert done.rc == 1
     assert "/app/ComfyUI exists and was not made by this installer" in done.stderr
@@ -417,9 +416,8 @@ def test_what_it_did_not_make_stays(machine: Machine, commits: Commits) -> None:
 def test_a_tree_changed_by_hand_is_kept_aside(machine: Machine, commits: Commits) -> None:
     install = an_install(machine, commits, "edited", AUTH="0")
     assert install.run().rc == 0
-    machine.root(
-        f"echo '# mine' >> {install.app}/ComfyUI/main.py && rm {install.app}/.gpuhost/installed.json", check=True
-    )
+    main, stamp = f"{install.app}/ComfyUI/main.py", f"{install.app}/.gpuhost/installed.json"
+    machine.root(f"echo '# mine' >> {main} && rm {stamp}", check=True)
     done = install.run()
     assert done.rc == 0, done.stderr
     assert "changed by hand" in done.stdout

@@ -111,7 +111,9 @@ class World:
             self.stop()
             raise
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self.keep:
             self.stop()
 
@@ -253,9 +255,7 @@ class World:
             merged["Env"] = [*PYTHON_CONFIG["Env"], *config["Env"]]
         return self.registry_add(name, [self.python_layer, layer_of(files, layer)], merged)
 
-    def hub_add(
-        self, repo: str, files: dict[str, bytes | Path], gated: bool = False, commit: str | None = None
-    ) -> str:
+    def hub_add(self, repo: str, files: dict[str, bytes | Path], gated: bool = False, commit: str | None = None) -> str:
         """Add a commit with exactly `files` to a model repository of the hub; returns its 40 hex digits."""
         return HubStore(self.hub_root).add(repo, files, gated, commit)
 

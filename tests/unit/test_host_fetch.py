@@ -25,13 +25,12 @@ from tests.rehearsal.standins.http import Request
 from tests.rehearsal.standins.hub import Hub, HubStore
 from tests.rehearsal.standins.misbehaviour import ConnectionCut, Order, refusal, spoil
 
-HOST = Path(__file__).parents[2] / "files" / "host"
-sys.path.insert(0, str(HOST))
+sys.path.insert(0, str(Path(__file__).parents[2] / "files" / "host"))
 
-import fetch_models  # noqa: E402
-import hub_errors  # noqa: E402
-import manifest  # noqa: E402
-import store  # noqa: E402
+import fetch_models
+import hub_errors
+import manifest
+import store
 
 REPO, FILE = "owner/model", "split/vae.safetensors"
 BYTES = os.urandom(300_000)
@@ -301,7 +300,7 @@ def test_only_own_leftovers_are_removed(hub: HubServer, host: Host) -> None:
 def run_program(hub: HubServer, document: dict[str, Any], **environ: str) -> subprocess.Popen[str]:
     environ = {**os.environ, "HF_ENDPOINT": hub.url, "PYTHONDONTWRITEBYTECODE": "1", **environ}
     process = subprocess.Popen(
-        [sys.executable, HOST / "fetch_models.py"], env=environ, text=True, stdin=-1, stdout=-1, stderr=-1
+        [sys.executable, fetch_models.__file__], env=environ, text=True, stdin=-1, stdout=-1, stderr=-1
     )
     assert process.stdin is not None
     process.stdin.write(json.dumps(document))

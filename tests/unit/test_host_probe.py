@@ -21,11 +21,11 @@ from .fake_docker import FakeDocker, container
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "files" / "host"))
 
-import answers  # noqa: E402
-import probe  # noqa: E402
-from redaction import Redactor  # noqa: E402
+import answers
+import probe
+from redaction import Redactor
 
-TOKEN = "the+very/secret=token$2b"
+TOKEN = "the+very/secret=token$2b"  # noqa: S105
 STARTED_S = 1767225600.0  # what fake_docker's containers say
 
 
@@ -92,11 +92,15 @@ def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> dict[str,
 
 
 def observe(
-    fake: FakeDocker, port: int = 9, probes: tuple[dict[str, Any], ...] = (), wait_only: bool = False, budget_s: int = 30
+    fake: FakeDocker,
+    port: int = 9,
+    probes: tuple[dict[str, Any], ...] = (),
+    wait_only: bool = False,
+    budget_s: int = 30,
 ) -> tuple[list[dict[str, Any]], int, float]:
     """Runs the program over all fake containers: (lines, exit status, seconds it would have taken)."""
     services = [
-        {"name": name, "container": name, "stack": "s", "port": port, "host": "127.0.0.1", "start_budget_s": budget_s}
+        {"name": name, "container": name, "stack": "s", "port": port, "host": "127.0.0.1", "start_budget_s": 30}
         | {"probes": list(probes)}
         for name in (fake.containers or {"absent": []})
     ]
@@ -247,7 +251,9 @@ def test_judging_bodies(expect: dict[str, Any], body: bytes, ok: bool) -> None:
     assert answers.judge(answers.Expectation(**expect), 200, body)[0] is ok
 
 
-@pytest.mark.parametrize("document", ["", "{}", '{"services": [{"name": "x"}], "window_s": 5}', "[]", '{"services": 3}'])
+@pytest.mark.parametrize(
+    "document", ["", "{}", '{"services": [{"name": "x"}], "window_s": 5}', "[]", '{"services": 3}']
+)
 def test_a_wrong_document_is_named_without_its_values(document: str) -> None:
     with pytest.raises(probe.DocumentError):
         probe.parse(document)

@@ -19,13 +19,13 @@ import uvicorn
 
 from .fake_docker import FakeDocker, container
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "files" / "orchestrator"))
+
+from orchestrator import healthcheck
+from orchestrator.app import create_app
+from orchestrator.settings import SettingsError, read_token
+
 ROOT = Path(__file__).parents[2] / "files" / "orchestrator"
-sys.path.insert(0, str(ROOT))
-
-from orchestrator import healthcheck  # noqa: E402
-from orchestrator.app import create_app  # noqa: E402
-from orchestrator.settings import SettingsError, read_token  # noqa: E402
-
 TOKEN = "t" * 40
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 

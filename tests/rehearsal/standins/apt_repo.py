@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class Package:
         for name, body in self.scripts.items():
             (control / name).write_text(body)
             if name != "conffiles":
-                os.chmod(control / name, 0o755)
+                (control / name).chmod(0o755)
         file_version = self.version.split(":", 1)[-1]
         deb = folder / f"{self.name}_{file_version}_amd64.deb"
         run(["dpkg-deb", "--root-owner-group", "-Zzstd", "-z1", "--build", self.root, deb])

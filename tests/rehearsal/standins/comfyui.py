@@ -104,18 +104,18 @@ __version__ = version.__version__
 def device(name: str) -> str:
     return name
 '''
-TORCH_CUDA = '''"""A GPU is there when its device or the container runtime's variable is."""
+TORCH_CUDA = '''"""A GPU is there when the container got its device, or the stand-in toolkit's file of one."""
 
+import glob
 import os
 
 
 def is_available() -> bool:
-    shown = os.environ.get("NVIDIA_VISIBLE_DEVICES", "void")
-    return os.path.exists("/dev/nvidiactl") or shown not in ("", "void", "none")
+    return device_count() > 0
 
 
 def device_count() -> int:
-    return int(is_available())
+    return len(glob.glob("/usr/lib/nvidia-standin/*.gpu")) or int(os.path.exists("/dev/nvidiactl"))
 
 
 def get_device_name(index: int = 0) -> str:

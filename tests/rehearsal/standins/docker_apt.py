@@ -154,7 +154,9 @@ def _engine(debs: dict[str, Path], root: Path, version: str) -> Package:
     group = "getent group docker >/dev/null || groupadd --system docker\n"
     fields = {"Conflicts": "docker, docker.io", "Replaces": "docker", "Recommends": "docker-buildx-plugin"}
     depends = "containerd.io (>= 1.6.24), docker-ce-cli, iptables, libsystemd0, libc6 (>= 2.34)"
-    return Package("docker-ce", version, root, depends, fields, unit_scripts(["docker.service", "docker.socket"], group))
+    return Package(
+        "docker-ce", version, root, depends, fields, unit_scripts(["docker.service", "docker.socket"], group)
+    )
 
 
 def _build_suite(suite: str, number: str, debs: dict[str, Path], runc: Path, folder: Path) -> None:
@@ -190,7 +192,9 @@ def _build(folder: Path) -> None:
     for suite, number in SUITES.items():
         _build_suite(suite, number, debs, runc_of[suite], tree)
         debian = tree / "linux/debian"
-        packages_index(debian, f"dists/{suite}/pool/stable/amd64", debian / f"dists/{suite}/stable/binary-amd64/Packages")
+        packages_index(
+            debian, f"dists/{suite}/pool/stable/amd64", debian / f"dists/{suite}/stable/binary-amd64/Packages"
+        )
         fields = {"Origin": "Docker", "Label": "Docker CE", "Suite": suite, "Codename": suite}
         write_release(debian / f"dists/{suite}", key, {**fields, "Components": "stable", "Architectures": "amd64"})
     shutil.copyfile(key.public, tree / "linux/debian/gpg")

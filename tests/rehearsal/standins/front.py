@@ -75,7 +75,8 @@ class Front(ThreadingHTTPServer):
         request.settimeout(IDLE_TIMEOUT_S)
         request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.context is None:
-            return super().finish_request(request, client_address)
+            super().finish_request(request, client_address)
+            return
         with contextlib.suppress(OSError):
             tls = self.context.wrap_socket(request, server_side=True)
             try:
@@ -108,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         request = self._read_request()
         name = NAMES.get(request.host)
         if name is None:
-            return self._write(request, text(421, f"rehearsal: no stand-in for {request.host}\n"))
+            self._write(request, text(421, f"rehearsal: no stand-in for {request.host}\n"))
+            return
         order = self.server.orders.for_request(name, request)
         sent, status = 0, 0
         try:

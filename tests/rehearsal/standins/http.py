@@ -89,7 +89,9 @@ def read_part(path: Path, first: int, last: int) -> Iterator[bytes]:
             yield block
 
 
-def file_response(request: Request, path: Path, headers: dict[str, str] | None = None, payload: bool = True) -> Response:
+def file_response(
+    request: Request, path: Path, headers: dict[str, str] | None = None, payload: bool = True
+) -> Response:
     """A file, whole or the range asked for; 404 when it is missing, 416 for a range behind its end."""
     if not path.is_file():
         return text(404, f"not found: {request.path}\n")

@@ -170,7 +170,7 @@ def _model_info(repo: str, sha: str, gated: bool, listing: dict[str, Any], with_
                 sibling["lfs"] = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
         siblings.append(sibling)
     when = "2025-01-01T00:00:00.000Z"
-    info = {"_id": sha[:24], "id": repo, "modelId": repo, "author": repo.split("/")[0], "sha": sha}
+    info: dict[str, Any] = {"_id": sha[:24], "id": repo, "modelId": repo, "author": repo.split("/")[0], "sha": sha}
     info |= {"lastModified": when, "createdAt": when, "private": False, "disabled": False, "downloads": 0}
     return info | {"gated": "manual" if gated else False, "likes": 0, "tags": [], "siblings": siblings}
 

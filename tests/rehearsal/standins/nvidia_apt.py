@@ -36,7 +36,8 @@ PathChanged=/usr/lib/nvidia-standin
 WantedBy=multi-user.target
 """
 RUNTIME = '#!/bin/sh\n# Stand-in: the legacy runtime only passes on.\nexec /usr/bin/runc "$@"\n'
-HOOK = "#!/bin/sh\n# Stand-in: its presence lets the engine accept --gpus; it has nothing to do.\ncat >/dev/null\nexit 0\n"
+# Its presence lets the engine accept --gpus.
+HOOK = "#!/bin/sh\n# Stand-in: nothing to do.\ncat >/dev/null\nexit 0\n"
 UNITS = ["nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service"]
 
 

@@ -39,9 +39,9 @@ class PypiProxy:
         links = [link for index in self._indexes for link in self._links(index, project)]
         if not links:
             return text(404, "not found\n")
-        unique = {name: line for name, line in reversed(links)}
+        unique = dict(reversed(links))
         body = "\n".join(unique[name] for name in sorted(unique))
-        return http.html(f"<!DOCTYPE html>\n<html><head><title>{project}</title></head><body>\n{body}\n</body></html>\n")
+        return http.html(f"<!DOCTYPE html>\n<html><title>{project}</title><body>\n{body}\n</body></html>\n")
 
     def _links(self, index: str, project: str) -> list[tuple[str, str]]:
         page_url = urljoin(index, f"{project}/")

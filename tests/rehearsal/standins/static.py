@@ -59,7 +59,8 @@ class WheelIndex:
         return sorted(folder.glob("*.whl")) if folder.is_dir() else sorted(self._root.glob("*.whl"))
 
     def _find(self, path: str) -> Path:
-        variant, name = path.removeprefix("/whl/").rsplit("/", 1) if path.count("/") > 2 else ("", path.rsplit("/", 1)[-1])
+        folder, _, name = path.rpartition("/")
+        variant = folder.removeprefix("/whl").lstrip("/")
         return next((x for x in self._wheels(variant) if x.name == name), self._root / "none")
 
     @staticmethod
