@@ -20,3 +20,37 @@ $(READY): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+check: $(READY) ## lint, format, types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+unit: $(READY) ## tests without a host; seconds
+	$(VENV)/bin/pytest tests/unit $(ARGS)
+
+test: $(READY) ## unit tests and the core rehearsals (root)
+	$(VENV)/bin/pytest -m "not soak" $(ARGS)
+
+soak: $(READY) ## the long lists of faults and moments, at full count (root)
+	$(VENV)/bin/pytest -m soak $(ARGS)
+
+rehearse: $(READY) ## the whole path on a fresh host made on this machine (root); ARGS="--suite bookworm --keep"
+	$(VENV)/bin/gpuhost rehearse $(ARGS)
+
+plan: $(READY) ## what a deploy would change, and why
+	@$(VENV)/bin/gpuhost plan $(ARGS)
+
+deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
+	@$(VENV)/bin/gpuhost apply $(ARGS)
+
+verify: $(READY) ## ask every service through its published port
+	@$(VENV)/bin/gpuhost verify $(ARGS)
+
+lock: ## write requirements.lock anew from pyproject.toml
+	$(PYTHON) -m venv build/lock && build/lock/bin/pip install -q uv
+	build/lock/bin/uv pip compile -q --universal --python-version 3.11 --extra test --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header -o requirements.lock pyproject.toml
+
+clean: ## what the targets above made here
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -132,12 +132,17 @@ put_in_place() { # new directory, destination
 
 git_here() { logged git -c gc.auto=0 -c maintenance.auto=false -c advice.detachedHead=false "$@"; }
 
+# What git, its TLS library and pip say when they do not reach the other side.
+readonly NOT_REACHED="could not resolve|name or service not known|name resolution|connection|connect to|couldn.t connect|\
+timed out|unable to access|max retries|certificate|sslerror|proxyerror"
+readonly NO_ROOM="no space left|disk quota exceeded"
+
 explain_git() { # url
-    if log_says 'no space left'; then
+    if log_says "$NO_ROOM"; then
         die "the disk of $APP is full" "free space there and run again"
-    elif log_says 'could not read username|authentication failed|not found|does not appear to be a git|does not exist'; then
+    elif log_says 'could not read username|authentication failed|not found|does not appear to be a git'; then
         die "there is no readable git repository at $(redact <<<"$1")" "check the URL in the host's data"
-    elif log_says 'could not resolve|failed to connect|couldn.t connect|connection|timed out|unable to access|certificate'; then
+    elif log_says "$NOT_REACHED"; then
         die "the repository $(redact <<<"$1") cannot be reached: $(tail -n 1 "$LOG")" \
             "check network, DNS, proxy and CA of the containers on this host, then run again"
     fi
@@ -147,7 +152,8 @@ explain_git() { # url
 fetch_commit() { # url, ref: fetched into the repository we stand in; the commit goes to $commit
     local wanted=refs/tags/$2
     [[ $2 =~ ^[0-9a-f]{40}$ ]] && wanted=$2
-    git_here fetch --no-tags --depth 1 origin "$wanted" && commit=$(git rev-parse -q --verify 'FETCH_HEAD^{commit}') && return
+    git_here fetch --no-tags --depth 1 origin "$wanted" &&
+        commit=$(git rev-parse -q --verify 'FETCH_HEAD^{commit}') && return
     # Some servers give no commit by its hash, or nothing shallow; and no server knows a short hash: then everything.
     if [[ $2 =~ ^[0-9a-f]{7,40}$ ]] || log_says shallow; then
         log_says 'unadvertised object|not our ref|remote ref|shallow' || explain_git "$1"
@@ -237,16 +243,16 @@ remove_unwanted_nodes() { # ours, from an earlier spec of this folder
 pip_logged() { logged "$PY" -m pip "$@"; }
 
 explain_pip() { # what, index
-    if log_says 'no space left'; then
+    if log_says "$NO_ROOM"; then
         die "the disk of $APP is full" "free space there and run again"
-    elif log_says 'NewConnectionError|Name or service not known|name resolution|Connection refused|timed out|Connection aborted|Max retries|SSLError|certificate verify|ProxyError'; then
+    elif log_says "$NOT_REACHED"; then
         die "the package index $(redact <<<"$2") cannot be reached" \
             "check network, DNS, proxy and CA of the containers on this host, then run again"
     elif log_says 'ResolutionImpossible|conflicting dependencies'; then
-        die "the versions asked for contradict each other:$(grep -E '(requested|depends on) ' "$LOG" | tail -n 2 | tr '\n' ';')" \
+        die "the versions asked for contradict each other:$(grep -E 'requested|depends on' "$LOG" | tail -n 2 | tr '\n' ';')" \
             "pin other versions in the host's data"
     elif log_says 'No matching distribution|Could not find a version'; then
-        die "no wheel for this Python in $(redact <<<"$2"): $(grep -Ei 'No matching distribution' "$LOG" | tail -n 1 | sed 's/^ERROR: //')" \
+        die "no wheel for this Python in $(redact <<<"$2"): $(grep 'No matching' "$LOG" | tail -n 1 | sed 's/^ERROR: //')" \
             "check the version in the host's data, and the image's Python ($(python3 -V))"
     elif log_says 'No such file or directory: .*requirements|Invalid requirement'; then
         die "the requirements of $1 cannot be read" "pip's lines above name the file"

@@ -10,11 +10,21 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NoReturn, get_args
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import Problem, UserError
@@ -36,6 +46,7 @@ HostPath = Annotated[str, AfterValidator(_absolute)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]b?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LABEL_KEY = "LABEL_HMAC_KEY"  # the secret with which stamps over secret values are keyed
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
 
 
@@ -99,6 +110,23 @@ class PullImage(Entry):
         if "@sha256:" not in self.pull and (tag == "" or "latest" in tag or "nightly" in tag):
             refuse(f"image `{self.pull}` is not pinned", "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)")
         return self
+
+
+def _image_kind(value: Any) -> str | None:
+    """Which of the two an image is, so that a fault in it is told once, as a fault of that kind."""
+    kinds = {"pull": "PullImage", "build": "BuildImage"}
+    return next((kind for field, kind in kinds.items() if isinstance(value, dict) and field in value), None)
+
+
+Image = Annotated[
+    Annotated[BuildImage, Tag("BuildImage")] | Annotated[PullImage, Tag("PullImage")],
+    Discriminator(
+        _image_kind,
+        custom_error_type="gpuhost",
+        custom_error_message="it is neither built nor pulled",
+        custom_error_context={"hint": "write `build` (a folder under files/) or `pull` (a reference)"},
+    ),
+]
 
 
 class Model(Entry):
@@ -222,7 +250,7 @@ class Catalog(Entry):
     networks: dict[Name, str]
     secrets_dir: str
     secrets: dict[EnvName, Secret]
-    images: dict[Name, BuildImage | PullImage]
+    images: dict[Name, Image]
     models: dict[Name, Model]
     hub_endpoint: str = "https://huggingface.co"
     comfyui: dict[Name, ComfyUI]
@@ -232,11 +260,21 @@ class Catalog(Entry):
 
     @model_validator(mode="after")
     def _whole(self) -> Catalog:
+        self._check_complete()
         self._check_ports()
         self._check_networks()
         self._check_references()
         self._check_toolkit()
         return self
+
+    def _check_complete(self) -> None:
+        """A name that replaces these replaces them whole: each must still have all that stages look up in it."""
+        for field in ("engine_packages", "apt_repositories", "apt_key_fingerprints"):
+            for key in get_args(get_args(type(self).model_fields[field].annotation)[0]):
+                if key not in getattr(self, field):
+                    refuse(f"`{field}` lacks `{key}`", f"copy `{key}` from gpuhost's own group_data/all.py")
+        if LABEL_KEY not in self.secrets:
+            refuse(f"`secrets` lacks `{LABEL_KEY}`", f"copy `{LABEL_KEY}` from gpuhost's own group_data/all.py")
 
     def _check_ports(self) -> None:
         owner: dict[int, str] = {}
@@ -278,9 +316,10 @@ class Catalog(Entry):
             found += [(f"{where}.image", service.image, list(self.images), "image")]
             found += [(f"{where}.network", service.network, list(self.networks), "network")]
             found += [(f"{where}.models", name, list(self.models), "model") for name in service.models]
-            found += [
-                (f"{where}.secrets", name, list(self.secrets), "secret") for name in sorted(service.secret_names())
-            ]
+            named = {"secrets": service.secrets, "secret_files": sorted(service.secret_file_names())}
+            named["probes"] = [probe.token for probe in service.probes if probe.token]
+            for field, names in named.items():
+                found += [(f"{where}.{field}", name, list(self.secrets), "secret") for name in names]
             if service.comfyui:
                 found.append((f"{where}.comfyui", service.comfyui, list(self.comfyui), "ComfyUI install"))
         return found
@@ -325,7 +364,6 @@ def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "g
 # How pydantic's kinds of fault read to a person who writes group_data.
 _HINTS: dict[str, str] = {
     "missing": "add this field",
-    "string_pattern_mismatch": "it must match {pattern}",
     "greater_than_equal": "the least is {ge}",
     "less_than_equal": "the most is {le}",
     "greater_than": "it must be above {gt}",
@@ -336,15 +374,28 @@ _HINTS: dict[str, str] = {
     "bool_type": "write `True` or `False`",
     "list_type": "write a list: `[...]`",
     "dict_type": "write a dict: `{{...}}`",
+    "model_type": "write a dict: `{{...}}`",
     "too_short": "give at least {min_length}",
     "string_too_short": "it must not be empty",
-    "union_tag_invalid": "it has `build` or `pull`",
+}
+
+# What the patterns above ask for, in words.
+_FORMS: dict[str, str] = {
+    r"^[a-z0-9][a-z0-9_.-]{0,62}$": "small letters, digits, `-`, `_` and `.`",
+    r"^[A-Z][A-Z0-9_]*$": "capitals, digits and `_`, as in `HF_TOKEN`",
+    r"^[1-9][0-9]*[kmg]b?$": "a whole number and `k`, `m` or `g`, as in `28g`",
+    r"^[0-9a-f]{64}$": "64 hex digits in small letters",
+    r"^[0-9A-F]{40}$": "40 hex digits in capitals, without spaces",
+    r"^[0-9a-fA-F.:]+$": "an IP address, as in `127.0.0.1`",
+    r"^[\w.-]+/[\w.-]+$": "`owner/name`",
+    r"^\d+\.\d+\.\d+-\d+$": "a full package version, as in `1.20.0-1`",
+    r"^/": "a path that begins with `/`",
 }
 
 
 def _problem(detail: ErrorDetails, file_of: Callable[[str], str]) -> Problem:
-    # pydantic adds the chosen member of a union to the path: not a field of the user's.
-    path = [str(part) for part in detail["loc"] if str(part) not in ("BuildImage", "PullImage")]
+    # pydantic adds the chosen member of a union, and that a key is meant, to the path: no fields of the user's.
+    path = [str(part) for part in detail["loc"] if str(part) not in ("BuildImage", "PullImage", "[key]")]
     context = detail.get("ctx", {})
     if detail["type"] == "gpuhost":
         key = path[0] if path else str(context["what"]).lstrip("`").split("`")[0].split(".")[0]
@@ -354,9 +405,12 @@ def _problem(detail: ErrorDetails, file_of: Callable[[str], str]) -> Problem:
     if detail["type"] == "extra_forbidden":
         return Problem(
             f"{file_of(path[0])}: `{field}` is not a field that gpuhost knows",
-            suggest(path[-1], _fields(path), "field"),
+            suggest(path[-1], _fields(detail["loc"]), "field"),
         )
-    got = "" if detail["type"] == "missing" else f", not `{_short(detail['input'])}`"
+    if detail["type"] == "string_pattern_mismatch":
+        what = f"{file_of(path[0])}: `{field}`: `{_short(detail['input'])}` is not of the right form"
+        return Problem(what, f"write {_FORMS.get(context['pattern'], context['pattern'])}")
+    got = "" if detail["type"] in ("missing", "too_short", "string_too_short") else f", not `{_short(detail['input'])}`"
     what = f"{file_of(path[0])}: `{field}`: {detail['msg'][0].lower()}{detail['msg'][1:]}{got}"
     hint = _HINTS.get(detail["type"], "see group_data/all.py for the form of this field")
     return Problem(what, hint.format(**context))
@@ -367,18 +421,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields(path: list[str]) -> list[str]:
-    """The field names of the model that holds the last part of `path`."""
-    model: Any = Catalog
-    for part in path[:-1]:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            model = model.model_fields[part].annotation if part in model.model_fields else None
+def _fields(location: Sequence[int | str]) -> list[str]:
+    """The field names of the model that holds the last part of `location`, pydantic's path to an unknown field."""
+    kind: Any = Catalog
+    for part in location[:-1]:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            kind = kind.model_fields[str(part)].annotation
+        elif get_origin(kind) in (list, dict):
+            kind = get_args(kind)[-1]
         else:
-            args = [arg for arg in get_args(model) if arg is not type(None)]
-            model = args[-1] if args else None
-        while get_args(model) and not isinstance(model, type):
-            candidates = [arg for arg in get_args(model) if isinstance(arg, type) and issubclass(arg, BaseModel)]
-            if not candidates:
-                break
-            model = candidates[0]
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+            kind = next(member for member in map(_plain, get_args(kind)) if member.__name__ == part)
+        kind = _plain(kind)
+    return list(kind.model_fields)
+
+
+def _plain(kind: Any) -> Any:
+    """A type without its annotations and its `| None`."""
+    while get_origin(kind) is Annotated or type(None) in get_args(kind):
+        kind = get_args(kind)[0]
+    return kind

@@ -77,9 +77,9 @@ class _ConnectionHints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Called for every error that pyinfra logs."""
         message = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
-        cause = explain_connection(message)
-        if cause:
-            name = re.match(r"\s*\[(.+?)\]", message)
-            problem = Problem(*cause, host=name[1] if name else "")
+        name = re.match(r"\s*\[(.+?)\]", message)  # a line without a host comes again with it
+        cause = explain_connection(message) if name else None
+        if name and cause:
+            problem = Problem(*cause, host=name[1])
             self._report.add("problem", problem.host, what=problem.what, hint=problem.hint)
             print("\n".join(problem.lines()), file=sys.stderr)

@@ -24,7 +24,7 @@ def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReadi
     for name, image in wanted.items():
         tag = reference(name, image)
         if isinstance(image, PullImage):
-            if tag not in reading.tags and tag.removeprefix("docker.io/").removeprefix("library/") not in reading.tags:
+            if not {tag, _listed(tag)} & reading.tags:
                 changes.append(Change("images", tag, "pull", "not on the host"))
             continue
         stamp = reading.images.get(tag)
@@ -33,6 +33,13 @@ def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReadi
             why = "its Dockerfile, files or arguments changed" if ours else "not on the host"
             changes.append(Change("images", tag, "build", why))
     return changes
+
+
+def _listed(reference: str) -> str:
+    """The reference as `docker image ls` writes it: no default registry, no tag beside a digest."""
+    name, at, digest = reference.removeprefix("docker.io/").removeprefix("library/").partition("@")
+    folder, slash, image = name.rpartition("/")
+    return f"{folder}{slash}{image.partition(':')[0]}{at}{digest}" if digest else name
 
 
 _CAUSES = (

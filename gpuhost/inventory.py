@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pyinfra.api.host import Host
 from pyinfra_cli.inventory import _get_group_data, make_inventory
 
-from .catalog import Catalog, load, suggest
+from .catalog import BuildImage, Catalog, load, suggest
 from .errors import Problem, UserError
+from .spec import PROJECT
 
 # Keys that pyinfra's connectors and gpuhost's own command line read from host data.
 _FOREIGN = ("ssh_", "_", "gpuhost_", "docker_identifier", "chroot_", "local_", "vagrant_", "terraform_")
@@ -47,15 +48,36 @@ def _validated(host: Host, *folders: Path) -> Catalog:
                 for key in unknown
             )
         )
-    return load(own, file_of)
+    catalog = load(own, file_of)
+    absent = [
+        Problem(f"{file_of(field.split('.')[0])}: `{field}` names `{name}`, which is not in {where}/", hint)
+        for field, name, where, hint in _absent_files(catalog)
+    ]
+    if absent:
+        raise UserError(*absent)
+    return catalog
+
+
+def _absent_files(catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:
+    """(field, name, folder, hint) of every file of the project that is named and not there."""
+    contexts = [path.parent.name for path in PROJECT.glob("files/*/Dockerfile")]
+    for key, image in catalog.images.items():
+        if isinstance(image, BuildImage) and image.build not in contexts:
+            yield f"images.{key}.build", image.build, "files", suggest(image.build, contexts, "folder")
+    templates = [path.name for path in PROJECT.glob("templates/*.yml.j2")]
+    for key, service in catalog.services.items():
+        if service.template not in templates:
+            hint = suggest(service.template, templates, "template")
+            yield f"services.{key}.template", service.template, "templates", hint
 
 
 def _file_finder(data: Mapping[str, Any], folders: tuple[Path, ...]) -> Callable[[str], str]:
-    """Which file of group_data gave a key its value; the inventory when none did."""
+    """Which file of group_data gave a key its value, as seen from here; the inventory when none did."""
     places: dict[str, str] = {}
     for folder in folders:
         for group, values in _get_group_data(str(folder)).items():
             for key, value in values.items():
                 if key in data and data[key] == value:
-                    places[key] = f"{folder.name}/{group}.py"
+                    file = folder / f"{group}.py"
+                    places[key] = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
     return lambda key: places.get(key, "group_data/all.py" if key not in data else "the inventory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,3 +82,15 @@ def run(script: str, stdin: str | None = None, sudo: bool = True, live: bool = F
         connector["_sudo"] = False
     ok, output = host.run_shell_command(StringCommand(script), print_output=live, print_input=False, **connector)
     return Completed(ok, output.stdout, output.output)
+
+
+def send_at_once() -> None:
+    """Switch off Nagle's algorithm on the host's SSH connection: a command on loopback takes 6 ms instead of 52.
+
+    Does nothing for a connection that is not paramiko's.
+    """
+    client = getattr(host.connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    connection = getattr(transport, "sock", None)
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

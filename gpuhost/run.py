@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from . import comfyui, images
-from .catalog import BuildImage, Catalog, ComfyUI, Model, Service
+from .catalog import LABEL_KEY, BuildImage, Catalog, ComfyUI, Model, Service
 from .facts.host import HostReading
 from .layout import Layout
 from .placement import Placement
-from .secrets import LABEL_KEY, SecretStore
+from .secrets import SecretStore
 from .spec import image_hash
 
 

@@ -20,10 +20,8 @@ from pathlib import Path
 import bcrypt
 from dotenv import dotenv_values
 
-from .catalog import Catalog, Secret
+from .catalog import LABEL_KEY, Catalog, Secret
 from .errors import Problem, UserError
-
-LABEL_KEY = "LABEL_HMAC_KEY"
 
 
 class NotYet(Exception):
@@ -57,7 +55,8 @@ class SecretStore:
     def to_generate(self, names: Iterable[str]) -> list[str]:
         """Those of `names` (and what they derive from) that the first apply will generate, sources first."""
         known = self._known()
-        wanted = [name for name in self._with_sources(names) if name not in known and self._declared[name].generate]
+        absent = [name for name in names if name not in known]
+        wanted = [name for name in self._with_sources(absent) if name not in known and self._declared[name].generate]
         return list(dict.fromkeys(wanted))
 
     def generate(self, names: Iterable[str]) -> None:

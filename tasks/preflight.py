@@ -10,6 +10,7 @@ from gpuhost.inventory import catalog_of
 from gpuhost.placement import place
 from gpuhost.preflight import problems, sudo_problem
 from gpuhost.remote import run as run_now
+from gpuhost.remote import send_at_once
 from gpuhost.run import HostRun
 from gpuhost.secrets import SecretStore
 from gpuhost.session import current, note, tell
@@ -25,6 +26,7 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems told, the host failed)."""
     current().report.add("host", host.name)
+    send_at_once()
     try:
         catalog = catalog_of(host)
         found = _privileges()

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pyinfra.operations import systemd
+
+from gpuhost.operations import files
 from gpuhost.operations import stacks as operations
+from gpuhost.reconcile import Change
+from gpuhost.render import text
 from gpuhost.run import HostRun
+from gpuhost.session import builtin
 from gpuhost.stage import stage
+
+UNIT = "gpuhost-services.service"
 
 
 @stage("stacks")
 def stacks(run: HostRun) -> None:
-    """Each stack's folder, then the containers of all."""
+    """Each stack's folder, then the containers of all, then the unit that starts them at boot when dockerd cannot."""
     for stack in run.stacks:
         operations.rendered(name=f"stacks | files of {stack}", run=run, stack=stack)
     operations.running(name="stacks | services run", run=run)
+    unit = files.plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
+    files.files(name="stacks | boot unit", stage="stacks", wanted=[unit], backups=run.layout.backups)
+    builtin(
+        Change("stacks", UNIT, "enable", "it does not run at boot"),
+        systemd.service(name="stacks | boot unit runs", service=UNIT, running=True, enabled=True),
+    )

@@ -159,7 +159,11 @@ def _published(reading: HostReading, values: list[str]) -> None:
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:
-    uuid, name, total, free, driver = (part.strip() for part in values[0].split(","))
+    parts = [part.strip() for part in values[0].split(",")]
+    if len(parts) != len(NVIDIA_SMI_FIELDS):  # some versions exit 0 after "No devices were found"
+        reading.nvidia_error = values[0].strip() or "it names no GPU"
+        return
+    uuid, name, total, free, driver = parts
     reading.gpus.append(Gpu(uuid, name, _mib(total), _mib(free), driver))
 
 

@@ -114,8 +114,14 @@ class FreshHost:
 
     # -- life ---------------------------------------------------------------------------------------------
 
-    def create(self) -> None:
-        """Make the container with new SSH host keys and start it; it is not ready yet."""
+    def first_boot(self) -> None:
+        """Make the host with new SSH host keys, start it and wait until it is ready."""
+        self._create()
+        self.wait_ready()
+        if self.spec.sudo == "password":
+            self.root("chpasswd", input=f"admin:{SUDO_PASSWORD}\n", check=True)
+
+    def _create(self) -> None:
         name, tmpfs = self.container, self.spec.data_tmpfs_mib
         identity = ["--name", name, "--hostname", self.name, "--label", f"{LABEL}={self.world}"]
         network = ["--network", self.network.name, "--ip", self.address, "-p", f"127.0.0.1:{self.port}:22"]
@@ -155,8 +161,7 @@ class FreshHost:
     def rebuild(self) -> None:
         """Install the machine anew: same name, address and port, empty disks, new SSH host keys."""
         self.destroy(keep_files=True)
-        self.create()
-        self.wait_ready()
+        self.first_boot()
 
     def destroy(self, keep_files: bool = False) -> None:
         """Remove container and volumes, and its folder unless `keep_files`."""
@@ -296,10 +301,6 @@ class FreshHost:
             for name, (content, mode) in files.items():
                 tar.addfile(_entry(name.lstrip("/"), mode, len(content)), io.BytesIO(content))
         run(["docker", "cp", "--archive", "-", f"{self.container}:/"], input=blob.getvalue())
-
-    def set_sudo_password(self) -> None:
-        """Give `admin` the password that sudo="password" wants; called once after the first boot."""
-        self.root("chpasswd", input=f"admin:{SUDO_PASSWORD}\n", check=True)
 
 
 def _entry(name: str, mode: int, size: int | None) -> tarfile.TarInfo:

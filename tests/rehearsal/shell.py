@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from .gpus import Gpu
-from .world import STANDINS, World, clean_all
+from .world import STANDINS, World, clean
 
 
 def main() -> None:
@@ -22,10 +22,16 @@ def main() -> None:
     parser.add_argument("--name", default="ws1")
     parser.add_argument("--run-dir", type=Path, help="default: a new folder in the temporary one")
     parser.add_argument("--keep", action="store_true", help="leave the world running and return")
-    parser.add_argument("--clean", action="store_true", help="remove all kept worlds and what crashed ones left")
+    parser.add_argument(
+        "--clean",
+        nargs="?",
+        const="*",
+        metavar="WORLD",
+        help="remove this kept world, or all and what crashed ones left",
+    )
     args = parser.parse_args()
     if args.clean:
-        print("removed:", " ".join(clean_all()) or "nothing")
+        print("removed:", " ".join(clean(args.clean)) or "nothing")
         return
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     run_dir = args.run_dir or Path(tempfile.mkdtemp(prefix="gpuhost-rehearsal-"))
@@ -36,10 +42,11 @@ def main() -> None:
         print(f"log in    {host.ssh_command}")
         print(f"as root   docker exec -it {host.container} bash")
         print(f"inventory {host.inventory}")
+        print(f"operate   {world.operator_command} COMMAND   (this machine, with the world's names and CA)")
         print(f"stand-ins {' '.join(STANDINS)}; requests in {world.run_dir}/requests/")
         print("timings   " + ", ".join(f"{name} {seconds:g} s" for name, seconds in world.timings.items()), flush=True)
         if args.keep:
-            print("kept; remove it with: python -m tests.rehearsal.shell --clean")
+            print(f"kept; remove it with: python -m tests.rehearsal.shell --clean {world.id}")
             return
         print("Ctrl-C ends it", flush=True)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import json
 import random
 import re
@@ -310,6 +311,7 @@ def test_killed_at_every_moment(machine: Machine, commits: Commits, installed: I
     kill_and_run_again(machine, commits, number, installed.content())
 
 
+@pytest.mark.soak
 def test_killed_again_and_again_it_still_arrives(machine: Machine, commits: Commits, installed: Install) -> None:
     install = an_install(machine, commits, "stubborn")
     for pattern in (r"^stage 4/7", r"^Installing collected packages: .*torch", r"^stage 6/7"):
@@ -339,20 +341,33 @@ def test_login_off_installs_no_node(machine: Machine, commits: Commits) -> None:
     assert "nodes/auth/ComfyUI-Login" not in install.listing()
 
 
-def test_a_tag_and_extra_nodes(machine: Machine, commits: Commits) -> None:
+def test_a_tag_extra_nodes_and_pins(machine: Machine, commits: Commits, world: World) -> None:
     node = f"stand-in https://github.com/rehearsal/node.git {commits.node}"
-    install = an_install(machine, commits, "nodes", COMFYUI_REF=standins.TAG, EXTRA_NODES=node, AUTH="0")
+    changes = {"COMFYUI_REF": standins.TAG, "EXTRA_NODES": node, "EXTRA_REQUIREMENTS": "yarl==1.20.1\nidna==3.10"}
+    install = an_install(machine, commits, "nodes", AUTH="0", **changes)
     done = install.run()
     assert done.rc == 0, done.stdout + done.stderr
     assert install.stamp()["comfyui"] == {"ref": standins.TAG, "commit": commits.comfyui}
     assert install.stamp()["extra_nodes"] == {"stand-in": {"ref": commits.node, "commit": commits.node}}
+    packages = machine.root(f"cat {install.app}/.gpuhost/packages.txt").stdout.split()
+    assert {"yarl==1.20.1", "idna==3.10"} <= set(packages)
+    # The node in a version that does not import: not installed, and named.
+    broken = standins.make_node_repo(world.git_root / "rehearsal" / "broken.git", import_error=True)
+    install.variables["EXTRA_NODES"] = f"stand-in https://github.com/rehearsal/broken.git {broken}"
+    install.variables["INSTALL_SPEC"] = "2" * 64
+    done = install.run()
+    assert (done.rc, "could not import stand-in" in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"COMFYUI_REF": "f" * 40}, r"f{40} does not exist in https://github.com/comfyanonymous/ComfyUI.git"),
-        ({"COMFYUI_REF": "v9.9.9"}, r"v9\.9\.9 does not exist in"),
+        (
+            {"COMFYUI_REF": "f" * 40},
+            r"f{40} is neither a commit nor a tag of https://github.com/comfyanonymous/ComfyUI.git",
+        ),
+        ({"COMFYUI_REF": "v9.9.9"}, r"v9\.9\.9 is neither a commit nor a tag of"),
+        ({"COMFYUI_REF": "master"}, r"master is neither a commit nor a tag of"),
         ({"COMFYUI_URL": "https://github.com/nobody/nothing.git"}, r"no readable git repository at https://.*nothing"),
         (
             {"COMFYUI_URL": "https://user:secret@nowhere.invalid/x.git"},
@@ -523,13 +538,16 @@ def session_key(made: datetime) -> str:
     return f"{base64.urlsafe_b64encode(bytes(range(32))).decode()},{made.isoformat()}"
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture
-def service(installed: Install, request: pytest.FixtureRequest) -> Iterator[Any]:
+def service(installed: Install) -> Iterator[Any]:
     """Service, with the shared install, for services that go with the test."""
     started: list[Service] = []
 
     def make(**wishes: Any) -> Service:
-        started.append(Service(installed, f"svc-{len(started)}-{abs(hash(request.node.name)) % 10**6}", **wishes))
+        started.append(Service(installed, f"service-{next(_numbers)}", **wishes))
         return started[-1]
 
     yield make

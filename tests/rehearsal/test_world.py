@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -208,22 +206,16 @@ assert HfApi().whoami(token="hf_good")["name"] == "rehearsal"
 
 
 def test_hub_with_its_real_client(world: World, tmp_path: Path) -> None:
-    """In a mount namespace where /etc/hosts leads the hub's name to the front."""
+    """From the control side, where gpuhost asks the hub for access and sizes."""
     weights = bytes(range(256)) * 4096
     files: dict[str, bytes | Path] = {"config.json": b"{}", "a.txt": b"x", "sub/w.safetensors": weights}
     sha = world.hub_add("org/open", files)
     world.hub_add("org/gated", {"a.bin": b"12345"}, gated=True)
     world.hub_grant("hf_good", ["org/gated"])
     world.hub_grant("hf_other", [])
-    assert world.network
-    (tmp_path / "hosts").write_text(f"{world.network.gateway} huggingface.co\n")
     (tmp_path / "client.py").write_text(HUB_CLIENT)
-    client = f"{sys.executable} {tmp_path}/client.py {tmp_path}/hub {sha}"
-    enter = f"mount --bind {tmp_path}/hosts /etc/hosts && exec {client}"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    env = {**clean, "SSL_CERT_FILE": str(world.ca_certificate), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    done = subprocess.run(["unshare", "-m", "sh", "-c", enter], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = world.operator([sys.executable, tmp_path / "client.py", tmp_path / "hub", sha])
+    assert done.rc == 0, done.stdout + done.stderr
 
 
 def test_misbehaviour(host: FreshHost, world: World) -> None:
@@ -306,3 +298,15 @@ def test_bookworm_engine(boot: Callable[..., FreshHost]) -> None:
     old = boot("old", suite="bookworm")
     old.ssh("sudo sh -s", input=INSTALL_ENGINE, check=True)
     assert sudo(old, f"docker run --rm {BUSYBOX} echo ok").stdout == "ok\n"
+
+
+@pytest.mark.parametrize("suite", ["trixie", "bookworm"])
+def test_prepare_on_a_bare_machine(boot: Callable[..., FreshHost], suite: str) -> None:
+    bare = boot(f"control-{suite}", suite=suite, gpus=[])
+    script = (Path(__file__).parent / "prepare.sh").read_text()
+    done = bare.ssh("cat > prepare.sh && sudo sh prepare.sh", input=script)
+    assert done.rc == 0, done.stdout + done.stderr
+    started = time.monotonic()
+    assert bare.ssh("sudo sh prepare.sh").rc == 0
+    assert time.monotonic() - started < 2
+    assert bare.ssh("sudo docker version -f '{{.Server.Version}}'").stdout.startswith(("20.10", "26.1"))

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,7 @@ from .images import CA_BUNDLE, busybox_layer, host_image, rootfs
 from .mirrors import debian_mirror, pip_indexes
 from .network import LABEL, Network, make_network, start_dns
 from .pki import certificate_authority, server_certificate, signing_key
-from .run import run, wait_for
+from .run import Completed, run, wait_for
 from .snapshot import diff_snapshots
 from .standins.docker_apt import docker_repository
 from .standins.front import NAMES
@@ -35,7 +36,7 @@ from .standins.misbehaviour import MODES, Order, Orders
 from .standins.nvidia_apt import nvidia_repository
 from .standins.registry import RegistryStore, layer_of
 
-__all__ = ["Gpu", "World", "clean_all", "diff_snapshots"]
+__all__ = ["Gpu", "World", "clean", "diff_snapshots"]
 
 REPO = Path(__file__).resolve().parents[2]
 PYTHON_IMAGE = "python:3.12.11-slim-bookworm"
@@ -52,6 +53,12 @@ PYTHON_CONFIG = {
     "Cmd": ["python3"],
 }
 STANDINS = sorted({*NAMES.values()})
+OPERATOR = """#!/bin/sh
+# Runs a command on this machine as an operator inside the world would: its names, its CA.
+export SSL_CERT_FILE={bundle} REQUESTS_CA_BUNDLE={bundle} CURL_CA_BUNDLE={bundle}
+export GIT_SSL_CAINFO={bundle} PIP_CERT={bundle}
+exec unshare --mount sh -c 'mount --bind {hosts} /etc/hosts && exec "$@"' sh "$@"
+"""
 REGISTRY_CONFIG = """version: 0.1
 log: {{level: error}}
 storage:
@@ -101,6 +108,11 @@ class World:
         """The test CA that fresh hosts trust."""
         return certificate_authority() / "ca.crt"
 
+    @property
+    def operator_command(self) -> Path:
+        """A program: `operator_command CMD ARG...` runs CMD on this machine with the world's names and CA."""
+        return self.run_dir / "operator"
+
     # -- life ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> World:
@@ -129,6 +141,7 @@ class World:
             self._remember()
             self._pids.append(start_dns(self.network, [*NAMES], self.run_dir))
             self._start_front(trees, self._start_registry())
+            self._write_operator()
             self._remember()
         return self
 
@@ -141,7 +154,7 @@ class World:
         _remove_containers(self.id)
         if self.network:
             self.network.remove()
-        for name in ("git", "hub", "torch", "registry"):
+        for name in ("git", "hub", "torch", "registry", "hosts"):
             shutil.rmtree(self.run_dir / name, ignore_errors=True)
         self._note.unlink(missing_ok=True)
 
@@ -190,6 +203,17 @@ class World:
         self._spawn([sys.executable, "-m", "tests.rehearsal.standins.front", str(path)], "front.log")
         wait_for((self.run_dir / "front.ready").exists, f"the front (see {self.run_dir}/front.log)", 20)
 
+    def _write_operator(self) -> None:
+        """The script behind operator(): this machine with the world's names and CA, for one command."""
+        assert self.network
+        names = "".join(f"{self.network.gateway} {name}\n" for name in NAMES)
+        (self.run_dir / "operator.hosts").write_text(Path("/etc/hosts").read_text() + names)
+        system = Path(CA_BUNDLE).read_text() if Path(CA_BUNDLE).exists() else ""
+        (self.run_dir / "operator.ca").write_text(system + self.ca_certificate.read_text())
+        script = OPERATOR.format(hosts=self.run_dir / "operator.hosts", bundle=self.run_dir / "operator.ca")
+        self.operator_command.write_text(script)
+        self.operator_command.chmod(0o755)
+
     def _spawn(self, command: list[str], log: str) -> None:
         with (self.run_dir / log).open("ab") as out:
             process = subprocess.Popen(
@@ -217,24 +241,39 @@ class World:
         chosen = [Gpu("NVIDIA GeForce RTX 3090", 24576)] if gpus is None else gpus
         spec = HostSpec(name, suite, tuple(chosen), sudo, os_release, data_tmpfs_mib)
         image = host_image(suite, self.timings)
-        run_dir = self.run_dir / "hosts" / name
-        run_dir.mkdir(parents=True, exist_ok=True)
         address = self.network.address(next(self._numbers))
-        resolv = self.run_dir / "resolv.conf"
-        host = FreshHost(spec, self.id, image, self.network, address, free_port(), run_dir, resolv, self.timings)
-        self.hosts[name] = host
+        host = self._host(spec, image, address, free_port())
+        self._remember()
         with self._timed(f"{name} boot"):
-            host.create()
-            host.wait_ready()
-        if sudo == "password":
-            host.set_sudo_password()
+            host.first_boot()
         host.write_inventory(self.host_data())
+        return host
+
+    def _host(self, spec: HostSpec, image: str, address: str, port: int) -> FreshHost:
+        assert self.network
+        run_dir, resolv = self.run_dir / "hosts" / spec.name, self.run_dir / "resolv.conf"
+        host = FreshHost(spec, self.id, image, self.network, address, port, run_dir, resolv, self.timings)
+        self.hosts[spec.name] = host
         return host
 
     def host_data(self) -> dict[str, object]:
         """What a site with mirrors of its own would override in the product's data."""
         fingerprints = {name: signing_key(name).fingerprint for name in ("docker", "nvidia")}
         return {"apt_key_fingerprints": fingerprints, **self.data_overrides}
+
+    def operator(
+        self,
+        command: Sequence[str | Path],
+        input: str | bytes | None = None,
+        check: bool = False,
+        env: dict[str, str] | None = None,
+        cwd: Path = REPO,
+        timeout_s: float = 1800,
+    ) -> Completed:
+        """Run the product on this machine as its operator: names lead to the stand-ins, `env` is added."""
+        merged = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        line = [self.operator_command, *command]
+        return run(line, input=input, check=check, env=merged | (env or {}), cwd=cwd, timeout_s=timeout_s)
 
     # -- content of the stand-ins -------------------------------------------------------------------------
 
@@ -300,7 +339,7 @@ class World:
         for log in (self.run_dir / "requests").glob("*.log"):
             log.write_text("")
 
-    # -- notes about running worlds, for clean_all --------------------------------------------------------
+    # -- notes about running worlds, for attach() and clean() --------------------------------------------------------
 
     @property
     def _note(self) -> Path:
@@ -309,8 +348,12 @@ class World:
     def _remember(self) -> None:
         assert self.network
         self._note.parent.mkdir(exist_ok=True)
+        hosts = [
+            {"spec": asdict(host.spec), "image": host.image, "address": host.address, "port": host.port}
+            for host in self.hosts.values()
+        ]
         note = {"run_dir": str(self.run_dir), "keep": self.keep, "owner": os.getpid(), "pids": self._pids}
-        self._note.write_text(json.dumps({**note, "network": self.network.__dict__}))
+        self._note.write_text(json.dumps({**note, "network": asdict(self.network), "hosts": hosts}))
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
@@ -320,17 +363,21 @@ class World:
 
     @classmethod
     def attach(cls, world_id: str) -> World:
-        """A handle on a kept world: for misbehave, requests and content; its hosts are not listed."""
+        """A handle on a kept world and its hosts; boot no further host by it."""
         note = json.loads((cache_dir() / "worlds" / f"{world_id}.json").read_text())
         world = cls(Path(note["run_dir"]), keep=True)
         world.id, world.network, world._pids = world_id, Network(**note["network"]), note["pids"]
+        for facts in note["hosts"]:
+            gpus = tuple(Gpu(**{**gpu, "apps": tuple(map(tuple, gpu["apps"]))}) for gpu in facts["spec"].pop("gpus"))
+            spec = HostSpec(**facts["spec"], gpus=gpus)
+            world._host(spec, facts["image"], facts["address"], facts["port"])
         return world
 
 
-def clean_all() -> list[str]:
-    """Remove every kept world and what dead owners left behind; returns their ids. Worlds in use stay."""
+def clean(world_id: str = "*") -> list[str]:
+    """Remove one kept world, or all of them and what dead owners left; returns their ids. Worlds in use stay."""
     removed = []
-    for note in sorted((cache_dir() / "worlds").glob("*.json")):
+    for note in sorted((cache_dir() / "worlds").glob(f"{world_id}.json")):
         facts = json.loads(note.read_text())
         if not facts["keep"] and _alive(facts["owner"]):
             continue

@@ -1,0 +1,23 @@
+"""What several unit tests need: pyinfra in this process, without gevent's patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from pyinfra.api import State
+from pyinfra.context import ctx_state
+
+# The import patches threads and sockets of the whole process; tests of other programs need those as they are.
+with mock.patch("gevent.monkey.patch_all"):
+    import pyinfra_cli  # noqa: F401
+
+
+@pytest.fixture
+def pyinfra_state() -> Iterator[State]:
+    """A state without hosts, as pyinfra's command line has one while it reads files."""
+    state = State()
+    with ctx_state.use(state):
+        yield state
+    ctx_state.reset()

@@ -1,0 +1,59 @@
+"""What we ship is valid, and tells the operator what each secret is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pyinfra.api import State
+from pyinfra_cli.inventory import make_inventory
+
+from gpuhost.catalog import BuildImage, Catalog
+from gpuhost.inventory import catalog_of, check
+from gpuhost.spec import PROJECT
+
+
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> Catalog:
+    monkeypatch.chdir(PROJECT)
+    [host] = make_inventory("inventory.py", cwd=str(Path.cwd()))
+    return catalog_of(host)
+
+
+def test_it_is_valid_for_every_host(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> None:
+    monkeypatch.chdir(PROJECT)
+    check("inventory.py", {})
+
+
+def test_nothing_unused_is_declared(shipped: Catalog) -> None:
+    services = shipped.services.values()
+    installs = shipped.comfyui.values()
+    assert set(shipped.models) == {model for service in services for model in service.models}
+    assert set(shipped.images) == {service.image for service in services} | {install.image for install in installs}
+    assert set(shipped.comfyui) == {service.comfyui for service in services if service.comfyui}
+    assert set(shipped.networks) == {service.network for service in services}
+
+
+def test_every_secret_says_what_it_is_for(shipped: Catalog) -> None:
+    assert [name for name, secret in shipped.secrets.items() if not secret.about] == []
+
+
+def test_services_publish_on_loopback_only(shipped: Catalog) -> None:
+    assert {service.bind for service in shipped.services.values()} == {"127.0.0.1"}
+
+
+def test_base_images_are_pinned(shipped: Catalog) -> None:
+    bases = {
+        value
+        for image in shipped.images.values()
+        if isinstance(image, BuildImage)
+        for name, value in image.args.items()
+        if name.endswith("IMAGE")
+    }
+    assert bases and all(":" in base.rpartition("/")[2] and "latest" not in base for base in bases)
+
+
+def test_every_guarded_service_is_probed_without_its_token_too(shipped: Catalog) -> None:
+    for service in shipped.services.values():
+        if any(probe.token for probe in service.probes):
+            assert 401 in {probe.expect_status for probe in service.probes if not probe.token}
