@@ -19,8 +19,9 @@
 #
 # How it survives kill -9: a checkout is made in .gpuhost/tmp and renamed into place, complete. Paths in a
 # venv are absolute, so the venv grows in place; a marker stands in it while pip writes, and a venv found with
-# the marker is made anew (pip's cache is kept until the end, so nothing is downloaded twice). Whatever we make
-# carries its own stamp, <dir>/.gpuhost/, the hash of what made it; only directories that carry one are removed.
+# the marker is made anew (pip's cache stays until the end; what the index lets pip cache is downloaded once).
+# Whatever we make carries its own stamp, <dir>/.gpuhost/, the hash of what made it; only directories that carry
+# one are removed.
 #
 # Exit status: 0 installed (now or before), 1 not installed: one sentence and a hint on stderr.
 set -euo pipefail

@@ -150,13 +150,18 @@ class Checkout(Entry):
 
 
 class ComfyUI(Entry):
-    """One ComfyUI install, shared read-only by the services that name it in `comfyui`."""
+    """One ComfyUI install, shared read-only by the services that name it in `comfyui`.
+
+    `extra_requirements`: lines for pip beside ComfyUI's own, to pin what it leaves open; `login`: ComfyUI-Login, None
+    for an install without authentication.
+    """
 
     version: Name
     source: Checkout
     image: Name
     torch_index_url: str
     torch_packages: list[str] = Field(min_length=1)
+    extra_requirements: list[str] = []
     login: Checkout | None = None
     extra_nodes: dict[Name, Checkout] = {}
 

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def _finish(outcome: Outcome, options: argparse.Namespace, phase: str, differenc
     code = ERROR if _code(outcome, []) == ERROR or differences else OK
     if options.json:
         document = _document(outcome, phase, code)
-        document["errors"] += [{"host": each.host, "what": each.what, "hint": each.hint} for each in differences]
+        document["errors"] += [asdict(each) for each in differences]
         print(json.dumps(document, indent=2))
         return code
     _tell(outcome, code, differences)
@@ -142,8 +143,12 @@ def _document(outcome: Outcome, phase: str, code: int) -> dict[str, Any]:
             for event in report.select(outcome.events, "skipped")
         ],
         "observed": list(report.select(outcome.events, "observed")),
-        "errors": [{key: event[key] for key in ("host", "what", "hint")} for event in outcome.problems()],
+        "errors": [asdict(_problem(event)) for event in outcome.problems()],
     }
+
+
+def _problem(event: dict[str, Any]) -> Problem:
+    return Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
 
 
 def _list(changes: Sequence[dict[str, Any]]) -> None:
@@ -159,7 +164,7 @@ def _list(changes: Sequence[dict[str, Any]]) -> None:
 def _tell(outcome: Outcome, code: int, more: Sequence[Problem] = ()) -> None:
     for event in report.select(outcome.events, "skipped", "gpu"):
         print(f"[{event['host']}] {event['message']}", file=sys.stderr)
-    problems = [Problem(event["what"], event["hint"], event["host"]) for event in outcome.problems()]
+    problems = [_problem(event) for event in outcome.problems()]
     for problem in [*problems, *more]:
         print("\n".join(problem.lines()), file=sys.stderr)
     if code == ERROR and not problems and not more:

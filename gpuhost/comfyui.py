@@ -37,6 +37,8 @@ def environment(install: ComfyUI, spec: str) -> dict[str, str]:
     }
     if install.login:
         found |= {"LOGIN_URL": install.login.url, "LOGIN_REF": install.login.ref}
+    if install.extra_requirements:
+        found["EXTRA_REQUIREMENTS"] = "\n".join(install.extra_requirements)
     if install.extra_nodes:
         found["EXTRA_NODES"] = "\n".join(f"{name} {node.url} {node.ref}" for name, node in install.extra_nodes.items())
     return found

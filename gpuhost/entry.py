@@ -26,7 +26,7 @@ def check_command_line() -> None:
     report = Report(overrides.get(REPORT_DATA))
     logger.addHandler(_ConnectionHints(report))
     try:
-        check(parameters["inventory"], overrides)
+        check(parameters["inventory"], overrides, parameters["limit"] or ())
     except UserError as error:
         for problem in error.problems:
             report.add("problem", "", what=problem.what, hint=problem.hint)

@@ -12,11 +12,12 @@ class Problem:
     what: str
     hint: str
     host: str = ""
+    detail: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """The two lines a person reads: `error: [host] what` and `hint: ...`."""
+        """What a person reads: `error: [host] what`, `hint: ...`, then the detail (a log's end), if there is one."""
         where = f"[{self.host}] " if self.host else ""
-        return [f"error: {where}{self.what}", f"hint: {self.hint}"]
+        return [f"error: {where}{self.what}", f"hint: {self.hint}", *(f"  | {line}" for line in self.detail)]
 
 
 class UserError(Exception):

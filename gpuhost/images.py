@@ -59,7 +59,7 @@ _CAUSES = (
         "wait, or `docker login` on the host",
     ),
     (
-        r"(?:dial tcp|lookup) ([\w.:-]+).*(?:no such host|connection refused|i/o timeout|server misbehaving)",
+        r"(?:dial tcp|lookup) ([\w.-]+(?::\d+)?).*(?:no such host|connection refused|i/o timeout|server misbehaving)",
         "the registry {0} cannot be reached",
         "check the host's DNS and network",
     ),

@@ -40,11 +40,14 @@ class Step(StringCommand):
             self, print_output=self._live or state.print_output, print_input=state.print_input, **connector_arguments
         )
         if not ok:
-            tell(Problem(*self._cause(output.output), host=host.name))
+            tell(Problem(*self._cause(output), host=host.name))
         return ok, output
 
-    def _cause(self, text: str) -> tuple[str, str]:
-        return (self._explain and self._explain(text)) or program_message(text) or last_line(text)
+    def _cause(self, output: CommandOutput) -> tuple[str, str]:
+        text = output.output
+        # stdout and stderr arrive in any order.
+        last = last_line(output.stderr if output.stderr.strip() else text)
+        return (self._explain and self._explain(text)) or program_message(text) or last
 
 
 def program_message(text: str) -> tuple[str, str] | None:

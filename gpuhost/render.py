@@ -7,6 +7,7 @@ the values it runs with.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,9 +99,7 @@ def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dic
 
 def secret_text(template: str, values: Mapping[str, str]) -> str:
     """A secret file's content: each `{NAME}` replaced by its value."""
-    for name, value in values.items():
-        template = template.replace("{" + name + "}", value)
-    return template
+    return re.sub(r"\{([A-Z0-9_]+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
 def text(template: str, **context: Any) -> str:

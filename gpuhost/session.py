@@ -40,6 +40,7 @@ class Session:
         self.announced: dict[tuple[str, str], list[Change]] = {}  # (host, operation) -> its changes in Execute
         self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
         self.told: set[str] = set()  # hosts whose failure has been explained
+        self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
     def planned(self, host_name: str, change: Change) -> bool:
         """True when there is no allow-list, or the change stands in it."""
@@ -66,9 +67,21 @@ class _Outcome(BaseStateCallback):
     @staticmethod
     def operation_end(run: State, op_hash: str) -> None:
         for target in run.inventory:
-            data = run.ops[target].get(op_hash)
-            if data is not None and data.operation_meta.is_complete():
-                _outcome(target, op_hash, data.operation_meta, ", ".join(run.op_meta[op_hash].names))
+            _ended(run, target, op_hash)
+
+    @staticmethod
+    def host_disconnect(run: State, target: Host) -> None:
+        """pyinfra is silent about the end of an operation after which it stops: told when it hangs up."""
+        for op_hash in list(run.ops[target]):
+            _ended(run, target, op_hash)
+
+
+def _ended(run: State, target: Host, op_hash: str) -> None:
+    data, session = run.ops[target].get(op_hash), current()
+    if data is None or not data.operation_meta.is_complete() or (target.name, op_hash) in session.reported:
+        return
+    session.reported.add((target.name, op_hash))
+    _outcome(target, op_hash, data.operation_meta, ", ".join(run.op_meta[op_hash].names))
 
 
 def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None:
@@ -94,7 +107,7 @@ def tell(problem: Problem) -> None:
     """Report a problem and show it to the person who watches."""
     session = current()
     session.told.add(problem.host)
-    session.report.add("problem", problem.host, what=problem.what, hint=problem.hint)
+    session.report.add("problem", problem.host, what=problem.what, hint=problem.hint, detail=problem.detail)
     for line in problem.lines():
         logger.error(format_text(line, "red" if line.startswith("error") else "yellow"))
 
@@ -105,11 +118,11 @@ def note(event: str, message: str, **fields: Any) -> None:
     host.log(message)
 
 
-def failing(what: str, hint: str) -> PyinfraCommand:
-    """A command that fails this host, and no other, with a sentence and a hint."""
+def failing(what: str, hint: str, detail: Sequence[str] = ()) -> PyinfraCommand:
+    """A command that fails this host, and no other, with a sentence, a hint and, below them, a log's end."""
 
     def fail(state: State, host: Host) -> bool:
-        tell(Problem(what, hint, host.name))
+        tell(Problem(what, hint, host.name, tuple(detail)))
         return False
 
     return FunctionCommand(fail, [], {})

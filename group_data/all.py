@@ -94,13 +94,27 @@ models = {
 comfyui = {
     "stable": {
         "version": "v0.3.64",
-        "source": {"url": "https://github.com/comfyanonymous/ComfyUI.git", "ref": "v0.3.64"},
+        "source": {
+            "url": "https://github.com/comfyanonymous/ComfyUI.git",
+            "ref": "637221995f7424a561bd825de3e61ea117dfe1e3",
+        },
         "image": "comfyui",
         "torch_index_url": "https://download.pytorch.org/whl/cu128",
         "torch_packages": ["torch==2.8.0", "torchvision==0.23.0", "torchaudio==2.8.0"],
-        "login": {"url": "https://github.com/liusida/ComfyUI-Login.git", "ref": "6910925"},
+        # ComfyUI's own requirements are open ranges: with newer transformers this version does not start.
+        "extra_requirements": ["transformers==4.57.1"],
+        "login": {
+            "url": "https://github.com/liusida/ComfyUI-Login.git",
+            "ref": "69109257f4629a11ebe26cd65667536c4f8dddcb",
+        },
     },
 }
+
+# A health check without curl that asks no proxy.
+_HTTP_200 = (
+    "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', {port}, timeout=5); "
+    "c.request('GET', '{path}'); sys.exit(c.getresponse().status != 200)"
+)
 
 # --- Services: one entry is one container ----------------------------------------------------------------------------
 services = {
@@ -144,11 +158,7 @@ services = {
         "models": ["qwen-image-vae"],
         "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
         "health": {
-            "command": [
-                "/app/venv/bin/python",
-                "-c",
-                "import urllib.request as r; r.urlopen('http://127.0.0.1:8188/login', timeout=8)",
-            ],
+            "command": ["python3", "-c", _HTTP_200.format(port=8188, path="/login")],
             "interval_s": 30,
             "timeout_s": 10,
             "retries": 5,

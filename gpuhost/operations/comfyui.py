@@ -31,7 +31,8 @@ def installed(path: str, spec: str, image: str, variables: Mapping[str, str], in
     """The install at `path` (a folder of its own) is complete and made from `spec`. `installer`: the script's path."""
     stamp = f"{path}/{rules.STAMP}"
     changes = rules.reconcile(path, spec, host.get_fact(Texts, paths=[stamp]).get(stamp))
-    options = [f"--env={key}={value}" for key, value in variables.items()]
+    options = ["--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    options += [f"--env={key}={value}" for key, value in variables.items()]
     options += [f"--volume={path}:/app", f"--volume={installer}:/install_comfyui.sh:ro"]
     options += [image, "bash", "/install_comfyui.sh"]
     name = f"gpuhost-comfyui-install-{spec[:12]}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pyinfra import logger
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
@@ -48,12 +47,9 @@ def _observations(completed: Completed) -> list[dict[str, Any]]:
 
 
 def _fail(failure: Failure) -> PyinfraCommand:
-    for line in failure.lines()[2:]:
-        logger.error(line)
     told = failure.exit_code is None or "code" in failure.cause
     ended = "" if told else f" (exit code {failure.exit_code})"
-    current().report.add("log", host.name, service=failure.service, lines=failure.log_tail, exit_code=failure.exit_code)
-    return failing(f"{failure.service}: {failure.cause}{ended}", failure.hint)
+    return failing(f"{failure.service}: {failure.cause}{ended}", failure.hint, failure.log_tail)
 
 
 @operation()

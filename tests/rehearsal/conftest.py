@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .freshhost import FreshHost
+from .scenery import furnish
 from .world import World
 
 HERE = Path(__file__).resolve().parent
@@ -23,6 +24,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with World(tmp_path_factory.mktemp("world")) as made:
         _worlds.append(made)
         yield made
+
+
+@pytest.fixture(scope="session")
+def furnished(world: World) -> World:
+    """The world, with what the product's own catalogue names."""
+    furnish(world)
+    return world
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ def furnish(world: World) -> None:
     login = make_login_repo(world.git_root / f"{LOGIN_REPO}.git")
     for install in comfyui.values():
         install["source"]["ref"] = commit
+        install["extra_requirements"] = []  # the stand-in does not import transformers
         install["login"]["ref"] = login
     world.data_overrides["comfyui"] = comfyui
     build_torch_wheels(world.torch_wheels)

@@ -33,7 +33,8 @@ def main() -> None:
     if args.clean:
         print("removed:", " ".join(clean(args.clean)) or "nothing")
         return
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     run_dir = args.run_dir or Path(tempfile.mkdtemp(prefix="gpuhost-rehearsal-"))
     with World(run_dir, keep=args.keep, suites=(args.suite,)) as world:
         gpus = [Gpu("NVIDIA GeForce RTX 3090", 24576)] * args.gpus

@@ -48,8 +48,8 @@ KILL_MOMENTS = [
     (r"^Installing collected packages: .*torch", 400),
     (r"^stage 6/7 packages", 1500),
     (r"^Installing collected packages: .*aiohttp", 700),
-    (r"^stage 7/7 proof", 500),
-    (r"^ComfyUI version", 900),
+    (r"^stage 7/7 proof", 300),
+    (r"^ComfyUI version", 200),
 ]
 
 

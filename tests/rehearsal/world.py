@@ -27,7 +27,7 @@ from .images import CA_BUNDLE, busybox_layer, host_image, rootfs
 from .mirrors import debian_mirror, pip_indexes
 from .network import LABEL, Network, make_network, start_dns
 from .pki import certificate_authority, server_certificate, signing_key
-from .run import Completed, run, wait_for
+from .run import Completed, RunError, run, wait_for
 from .snapshot import diff_snapshots
 from .standins.docker_apt import docker_repository
 from .standins.front import NAMES
@@ -401,11 +401,19 @@ def _alive(pid: int) -> bool:
 
 def _end(pid: int, run_dir: Path, network: Network | None) -> None:
     """End a process of ours: only when its command line names this world's folder or address."""
-    try:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-        if str(run_dir) in command or (network and network.gateway in command):
-            os.kill(pid, signal.SIGTERM)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return
+        if str(run_dir) not in command and not (network and network.gateway in command):
+            return
+        os.kill(pid, signal.SIGTERM)
+        try:
+            wait_for(lambda: _gone(pid), f"the end of process {pid}", 3)
+        except RunError:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _gone(pid: int) -> bool:
+    """True when the process has ended; reaps it when it is our child."""
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    return not _alive(pid)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from unittest import mock
 
 import pytest
-from pyinfra.api import State
+from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 
 # The import patches threads and sockets of the whole process; tests of other programs need those as they are.
 with mock.patch("gevent.monkey.patch_all"):
-    import pyinfra_cli  # noqa: F401
+    from pyinfra_cli.util import PYTHON_CODES
 
 
 @pytest.fixture
@@ -21,3 +21,4 @@ def pyinfra_state() -> Iterator[State]:
     with ctx_state.use(state):
         yield state
     ctx_state.reset()
+    PYTHON_CODES.clear()  # read files, by their path as it was written

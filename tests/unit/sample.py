@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ SMALL_GPU = Gpu("GPU-99999999-1111-2222-3333-444444444444", "NVIDIA L4", 23034, 
 
 def data(changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """A valid host's data; `changes`: dotted path -> another value, or ABSENT."""
-    made = copy.deepcopy(_DATA)
+    made: dict[str, Any] = json.loads(json.dumps(_DATA))  # no dict shared between two entries
     for path, value in (changes or {}).items():
         *folders, last = path.split(".")
         inner: Any = made

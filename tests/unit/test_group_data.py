@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyinfra.api import State
+from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.catalog import BuildImage, Catalog

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.api import State
+from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.errors import Problem, UserError
@@ -114,13 +114,15 @@ def test_a_file_beside_the_inventory_is_named_by_its_path(project: Path) -> None
 
 def test_data_of_the_inventory_itself_is_named_so(project: Path) -> None:
     write_group_data(project, {"all": sample.data()})
-    path = inventory(project, 'hosts = [("gpu1", {"engine_source": "podman"})]\n')
+    path = inventory(project / "other", 'hosts = [("gpu1", {"engine_source": "podman"})]\n')
     assert [problem.what.partition(":")[0] for problem in problems(path)] == ["the inventory"]
 
 
 def test_what_connectors_read_is_no_field_of_ours(project: Path) -> None:
     write_group_data(project, {"all": sample.data()})
-    path = inventory(project, 'hosts = [("gpu1", {"ssh_hostname": "192.0.2.1", "ssh_user": "admin", "_sudo": True})]\n')
+    path = inventory(
+        project / "other", 'hosts = [("gpu1", {"ssh_hostname": "192.0.2.1", "ssh_user": "admin", "_sudo": True})]\n'
+    )
     assert problems(path, gpuhost_report="/nowhere") == []
 
 

@@ -45,7 +45,8 @@ def fake(engine: FakeDocker) -> FakeDocker:
 
 @pytest.fixture(scope="module")
 def api(engine: FakeDocker) -> Iterator[httpx.Client]:
-    with socket.socket() as listening:
+    # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms a request.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         server = uvicorn.Server(uvicorn.Config(create_app(TOKEN, engine.socket_path), log_level="warning"))

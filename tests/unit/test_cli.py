@@ -1,0 +1,295 @@
+"""The command line: exit codes, stdout for data and stderr for talk, and the whole circle on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuhost import cli, pyinfra_run
+from gpuhost.pyinfra_run import Outcome, Target
+
+Event = dict[str, Any]
+HOST: Event = {"event": "host", "host": "gpu1"}
+SKIPPED: Event = {
+    "event": "skipped",
+    "host": "gpu1",
+    "message": "skipped: painter: it needs 1 NVIDIA GPU, this host has none",
+    "service": "painter",
+    "reason": "it needs 1 NVIDIA GPU, this host has none",
+}
+PROBLEM: Event = {"event": "problem", "host": "gpu1", "what": "it cannot be", "hint": "make it be"}
+ADDRESS: Event = {"event": "address", "host": "gpu1", "message": "api: http://127.0.0.1:9001"}
+OBSERVED: Event = {"event": "observed", "host": "gpu1", "service": "api", "outcome": "ready"}
+
+
+def change(event: str = "change", subject: str = "/data", phase: str = "plan", **over: Any) -> Event:
+    made = {"event": event, "host": "gpu1", "stage": "layout", "subject": subject, "action": "create", "reason": "why"}
+    return {**made, **({"phase": phase} if event == "change" else {"planned": True}), **over}
+
+
+class Fake:
+    """What pyinfra would have given; `asked` is what it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plan = self.apply = self.verify = Outcome(0, [HOST], "")
+        self.asked: list[str] = []
+        self.targets: list[Target] = []
+        monkeypatch.setattr(pyinfra_run, "plan", self._answer("plan"))
+        monkeypatch.setattr(pyinfra_run, "apply", self._answer("apply"))
+        monkeypatch.setattr(pyinfra_run, "verify", self._answer("verify"))
+
+    def _answer(self, name: str) -> Callable[..., Outcome]:
+        def answer(target: Target, *_: Any, **__: Any) -> Outcome:
+            self.asked.append(name)
+            self.targets.append(target)
+            outcome: Outcome = getattr(self, name)
+            return outcome
+
+        return answer
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    monkeypatch.chdir(tmp_path)
+    for name in ("deploy.py", "inventory.py"):
+        (tmp_path / name).touch()
+    return Fake(monkeypatch)
+
+
+CHANGES = [HOST, change(), change(subject="painter", stage="stacks")]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Outcome(0, [HOST], ""), 0),
+        (Outcome(0, [HOST, SKIPPED], ""), 0),
+        (Outcome(0, CHANGES, ""), 2),
+        (Outcome(0, [HOST, PROBLEM], ""), 1),
+        (Outcome(0, [*CHANGES, PROBLEM], ""), 1),
+        (Outcome(1, CHANGES, ""), 1),
+        (Outcome(0, [], ""), 1),  # pyinfra exits 0 when it reached no host
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_exit_codes_of_plan(fake: Fake, outcome: Outcome, code: int, options: list[str]) -> None:
+    fake.plan = outcome
+    assert cli.main(["plan", *options]) == code
+    assert fake.asked == ["plan"]
+
+
+def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, [*CHANGES, SKIPPED], "")
+    cli.main(["plan"])
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        "[gpu1] layout",
+        "  create /data: why",
+        "[gpu1] stacks",
+        "  create painter: why",
+        "2 changes to make.",
+    ]
+    assert said.err.splitlines() == ["[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"]
+    fake.plan = Outcome(0, [HOST], "")
+    cli.main(["plan"])
+    assert capsys.readouterr().out == "Nothing to do.\n"
+
+
+def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, [HOST, SKIPPED, change()], "pyinfra's own words")
+    cli.main(["plan", "--json"])
+    assert json.loads(capsys.readouterr().out) == {
+        "result": "changes",
+        "changes": [{"host": "gpu1", "stage": "layout", "subject": "/data", "action": "create", "reason": "why"}],
+        "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],
+        "observed": [],
+        "errors": [],
+    }
+
+
+@pytest.mark.parametrize("command", ["plan", "apply", "verify"])
+def test_an_error_is_told_on_stderr(fake: Fake, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    fake.plan = fake.verify = Outcome(1, [HOST, PROBLEM], "")
+    assert cli.main([command]) == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
+    assert said.out == ""
+    assert cli.main([command, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["result"] == "error"
+    assert document["errors"] == [{"host": "gpu1", "what": "it cannot be", "hint": "make it be", "detail": []}]
+    assert "apply" not in fake.asked
+
+
+def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(1, [], "pyinfra says: no such module")
+    assert cli.main(["plan"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "pyinfra says: no such module"
+    assert [line.partition(":")[0] for line in said[1:]] == ["error", "hint"]
+
+
+DONE = [HOST, change("performed"), change("performed", "painter", stage="stacks"), OBSERVED, ADDRESS]
+
+
+def test_apply_does_the_plan_and_says_where_services_are(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(0, DONE, "")
+    assert cli.main(["apply", "--yes"]) == 0
+    assert fake.asked == ["plan", "apply"]
+    assert capsys.readouterr().out.splitlines()[-1] == "[gpu1] api: http://127.0.0.1:9001"
+    assert cli.main(["apply", "--yes", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["result"], len(document["changes"])) == ("ok", 2)
+    assert document["observed"] == [OBSERVED]
+
+
+def test_a_converged_host_is_still_proved(fake: Fake) -> None:
+    assert cli.main(["apply"]) == 0  # and nobody is asked: there is nothing to agree to
+    assert fake.asked == ["plan", "apply"]
+
+
+def test_done_must_equal_planned(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, CHANGES, "")
+    fake.apply = Outcome(0, [HOST, change("performed"), change("performed", "/other")], "")
+    assert cli.main(["apply", "--yes", "--json"]) == 1
+    hint = "this is a defect of gpuhost: please report it with the plan"
+    assert json.loads(capsys.readouterr().out)["errors"] == [
+        {"host": "gpu1", "what": "`layout: create /other` was done, but not planned", "hint": hint, "detail": []},
+        {"host": "gpu1", "what": "`stacks: create painter` was planned, but not done", "hint": hint, "detail": []},
+    ]
+    assert cli.main(["apply", "--yes"]) == 1
+    assert "was done, but not planned" in capsys.readouterr().err
+
+
+def test_the_reason_may_read_differently_when_it_is_done(fake: Fake) -> None:
+    fake.plan = Outcome(0, [HOST, change()], "")
+    fake.apply = Outcome(0, [HOST, change("performed", reason="another")], "")
+    assert cli.main(["apply", "--yes"]) == 0
+
+
+def test_a_failed_apply_tells_its_cause_and_not_the_rest_of_the_plan(
+    fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(1, [HOST, change("performed"), PROBLEM], "")
+    assert cli.main(["apply", "--yes"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
+
+
+class Terminal(io.StringIO):
+    """A person at a keyboard."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "asked"),
+    [
+        ("y\n", 0, ["plan", "apply"]),
+        ("YES\n", 0, ["plan", "apply"]),
+        ("\n", 1, ["plan"]),
+        ("n\n", 1, ["plan"]),
+        ("sure\n", 1, ["plan"]),
+    ],
+)
+def test_apply_asks(monkeypatch: pytest.MonkeyPatch, fake: Fake, answer: str, code: int, asked: list[str]) -> None:
+    fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(0, DONE, "")
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert cli.main(["apply"]) == code
+    assert fake.asked == asked
+
+
+def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, CHANGES, "")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert cli.main(["apply"]) == 1
+    assert fake.asked == ["plan"]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: nobody can be asked: stdin is not a terminal",
+        "hint: add --yes to apply without asking",
+    ]
+
+
+def test_verify(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.verify = Outcome(0, [HOST, OBSERVED, ADDRESS], "")
+    assert cli.main(["verify"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["[gpu1] api: http://127.0.0.1:9001"]
+    assert fake.asked == ["verify"]
+
+
+def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
+    monkeypatch.setattr("getpass.getpass", lambda prompt: "pw")
+    cli.main(["plan", "--use-sudo-password", "--", "--limit", "gpu1"])
+    [target] = fake.targets
+    assert (target.inventory, target.options, target.sudo_password) == ("inventory.py", ["--limit", "gpu1"], "pw")
+
+
+@pytest.mark.parametrize(
+    ("absent", "arguments", "said"),
+    [
+        ("deploy.py", [], ["error: there is no `deploy.py` here", "hint: run gpuhost from the project's root"]),
+        ("inventory.py", [], ["error: there is no `inventory.py` here", "hint: name one with --inventory"]),
+        ("", ["-i", "lab.py"], ["error: there is no `lab.py` here", "hint: name one with --inventory"]),
+    ],
+)
+def test_in_the_wrong_folder(
+    fake: Fake, capsys: pytest.CaptureFixture[str], absent: str, arguments: list[str], said: list[str]
+) -> None:
+    if absent:
+        Path(absent).unlink()
+    assert cli.main(["plan", *arguments]) == 1
+    assert capsys.readouterr().err.splitlines() == said
+    assert fake.asked == []
+
+
+# --- pyinfra itself, on this machine ----------------------------------------------------------------------------------
+
+DEPLOY = """
+import grp, os, pwd
+from pyinfra.context import host
+from pyinfra.operations import files as builtin_files
+from gpuhost.operations import files
+from gpuhost.reconcile import Change
+from gpuhost.session import builtin, current
+
+user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
+folder = os.environ["FOLDER"]
+current().report.add("host", host.name)
+builtin(
+    Change("layout", folder, "create", "no such folder"),
+    builtin_files.directory(name="layout | folder", path=folder, mode="755"),
+)
+wanted = [files.plain(f"{folder}/file", "right\\n", "640", user, group)]
+files.files(name="layout | file", stage="layout", wanted=wanted, backups=f"{folder}/backups")
+"""
+
+
+def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Plan, apply, converged, drift, repaired: with pyinfra's own program and the exit codes of each."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "made"
+    monkeypatch.setenv("FOLDER", str(folder))
+    Path("deploy.py").write_text(DEPLOY)
+    Path("inventory.py").write_text('hosts = ["@local"]\n')
+
+    def gpuhost(*arguments: str) -> tuple[int, list[tuple[str, str, str]]]:
+        code = cli.main([*arguments, "--json"])
+        document = json.loads(capsys.readouterr().out)
+        assert document["errors"] == []
+        return code, [(each["action"], each["subject"], each["reason"]) for each in document["changes"]]
+
+    both = [("create", str(folder), "no such folder"), ("create", f"{folder}/file", "it does not exist")]
+    assert gpuhost("plan") == (2, both)
+    assert not folder.exists()
+    assert gpuhost("apply", "--yes") == (0, both)
+    assert (folder / "file").read_text() == "right\n"
+    (folder / "file").write_text("wrong\n")
+    assert gpuhost("apply", "--yes") == (0, [("write", f"{folder}/file", "the content differs")])
+    assert [path.read_text() for path in (folder / "backups").rglob("file")] == ["wrong\n"]
+    assert gpuhost("plan") == (0, [])

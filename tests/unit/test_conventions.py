@@ -1,0 +1,152 @@
+"""Rules of the house that a reader relies on and a program can check."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import runpy
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gpuhost.spec import PROJECT
+
+TASKS = sorted((PROJECT / "tasks").glob("*.py"))
+KNOWLEDGE = sorted((PROJECT / "gpuhost").rglob("*.py"))
+OPERATIONS = sorted((PROJECT / "gpuhost" / "operations").glob("*.py"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def operation_calls(path: Path) -> Iterator[ast.Call]:
+    """Every call of a pyinfra operation, ours or built in, by what the file imports."""
+    module = importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
+    for call in calls(ast.parse(path.read_text())):
+        try:
+            called = eval(ast.unparse(call.func), vars(module))
+        except (NameError, AttributeError):  # a local name: no operation of a module
+            continue
+        if hasattr(called, "_inner"):
+            yield call
+
+
+def docstrings(tree: ast.AST) -> set[int]:
+    """The ids of the constants that are docstrings."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            statement = node.body[0]
+            assert isinstance(statement, ast.Expr)
+            found.add(id(statement.value))
+    return found
+
+
+def literals(path: Path) -> list[str]:
+    tree = ast.parse(path.read_text())
+    skipped = docstrings(tree)
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in skipped)
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_operations_are_recognised() -> None:
+    """Or the next tests would prove nothing."""
+    found = {path.name: len(list(operation_calls(path))) for path in TASKS}
+    assert found["engine.py"] >= 6 and found["layout.py"] >= 5 and sum(found.values()) >= 20
+
+
+@pytest.mark.parametrize("path", TASKS, ids=name)
+def test_every_operation_has_a_name_and_no_handler(path: Path) -> None:
+    """Without a name pyinfra prints every argument; a handler is lost when the run dies before it."""
+    for call in operation_calls(path):
+        keywords = {keyword.arg for keyword in call.keywords}
+        assert "name" in keywords, f"{name(path)}:{call.lineno}"
+        assert not keywords & {"_if", "_ignore_errors"}, f"{name(path)}:{call.lineno}"
+
+
+@pytest.mark.parametrize("path", TASKS, ids=name)
+def test_every_name_begins_with_its_stage(path: Path) -> None:
+    for call in operation_calls(path):
+        [value] = [keyword.value for keyword in call.keywords if keyword.arg == "name"]
+        assert re.match(r"f?['\"](\w+|\{stage\}) \| ", ast.unparse(value)), f"{name(path)}:{call.lineno}"
+
+
+@pytest.mark.parametrize("path", [path for path in TASKS if path.name != "preflight.py"], ids=name)
+def test_only_preflight_reads_a_host_before_anything_runs(path: Path) -> None:
+    """A fact that a stage reads at deploy level is of the host before the stages ahead of it ran."""
+    read = [call for call in calls(ast.parse(path.read_text())) if ast.unparse(call.func).endswith("get_fact")]
+    assert not read
+
+
+@pytest.mark.parametrize("path", TASKS, ids=name)
+def test_no_task_resolves_a_secret(path: Path) -> None:
+    """Operations take the names of secrets; values are resolved where they are used."""
+    attributes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
+    assert not [node for node in attributes if ast.unparse(node) in ("run.secrets.value", "run.secrets.optional")]
+
+
+@pytest.mark.parametrize("path", [*TASKS, *KNOWLEDGE], ids=name)
+def test_no_particular_service_is_named(path: Path) -> None:
+    """One service, one place: its entry. ComfyUI as a subject (installs, a stage) is no service."""
+    shipped = runpy.run_path(str(PROJECT / "group_data" / "all.py"))
+    names = shipped["services"].keys() - {"comfyui"}
+    found = [text for text in literals(path) for each in names if re.search(rf"\b{re.escape(each)}\b", text)]
+    assert not found
+
+
+@pytest.mark.parametrize("path", OPERATIONS, ids=name)
+def test_every_error_of_a_script_has_a_hint(path: Path) -> None:
+    for text in literals(path):
+        assert text.count('echo "error:') == text.count('echo "hint:'), text
+
+
+PURE = [path for path in KNOWLEDGE if re.search(r"\bPure[.:]", ast.get_docstring(ast.parse(path.read_text())) or "")]
+
+
+@pytest.mark.parametrize("path", PURE, ids=name)
+def test_what_calls_itself_pure_is(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    assert not {module.partition(".")[0] for module in imported} & {"os", "subprocess", "socket", "pyinfra", "time"}
+    assert not [call for call in calls(tree) if ast.unparse(call.func) in ("open", "print", "input")]
+
+
+def test_the_pure_ones_are_found() -> None:
+    assert {path.stem for path in PURE} >= {"engine", "placement", "preflight", "reconcile", "services", "verdict"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ".env",
+        ".env.local",
+        "secrets/gpu1.env",
+        "secrets/.lock",
+        "secrets/anything",
+        ".env.docker",
+        "stacks/front/.env.docker",
+        "host.env",
+        "key.pem",
+        "id_ed25519",
+        "stacks/front/secrets/api/PASSWORD",
+        "pyinfra-debug.log",
+    ],
+)
+def test_git_ignores_what_may_hold_a_secret(path: str) -> None:
+    done = subprocess.run(["git", "check-ignore", "-q", "--no-index", path], cwd=PROJECT, check=False)
+    assert done.returncode == 0
+
+
+def test_no_secret_file_is_tracked() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    secret = re.compile(r"(^|/)(\.env(\..+)?|[^/]*\.env|[^/]*\.pem|id_[a-z0-9]+|known_hosts)$|^secrets/")
+    assert [path for path in tracked.splitlines() if secret.search(path) and not path.endswith(".env.example")] == []

@@ -1,0 +1,101 @@
+"""daemon.json: our keys in it, everybody else's left; a restart only when dockerd runs without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpuhost.engine import differing, merge, reconcile, too_old
+from gpuhost.facts.docker import DockerReading
+
+WANTED = {"features": {"cdi": True}, "log-driver": "json-file"}
+RIGHT = {"features": {"cdi": True}, "log-driver": "json-file"}
+CONFIG = "/etc/docker/daemon.json"
+
+
+def test_merging_keeps_what_is_not_ours() -> None:
+    current = {"debug": True, "features": {"containerd-snapshotter": True, "cdi": False}, "log-driver": "local"}
+    merged = merge(current, WANTED)
+    assert merged == {
+        "debug": True,
+        "features": {"containerd-snapshotter": True, "cdi": True},
+        "log-driver": "json-file",
+    }
+    assert current["features"] == {"containerd-snapshotter": True, "cdi": False}  # untouched
+
+
+def test_merging_over_a_value_of_another_kind_and_over_nothing() -> None:
+    assert merge({"features": "all"}, WANTED) == WANTED
+    assert merge(None, WANTED) == WANTED
+
+
+values = st.recursive(
+    st.sampled_from([True, False, 0, 1, "x", "", None]),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(st.sampled_from("abcd"), values, max_size=4)
+
+
+@settings(deadline=None, database=None)
+@given(objects, objects)
+def test_what_is_merged_differs_no_more(current: dict[str, Any], wanted: dict[str, Any]) -> None:
+    merged = merge(current, wanted)
+    assert differing(merged, wanted) == []
+    assert {key: merged[key] for key in current.keys() - wanted.keys()} == {
+        key: current[key] for key in current.keys() - wanted.keys()
+    }
+
+
+def reading(**over: Any) -> DockerReading:
+    return DockerReading(**{"installed": True, "active": True, "enabled": True, "config": RIGHT, **over})
+
+
+RESTART = ("restart", "dockerd")
+WRITE = ("write", CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("seen", "changes"),
+    [
+        ({}, {}),
+        ({"config": {**RIGHT, "debug": True}}, {}),
+        (
+            {"config": None},
+            {WRITE: "keys differ: features, log-driver", RESTART: f"{CONFIG} changes"},
+        ),
+        (
+            {"config": {**RIGHT, "features": {"cdi": False}}},
+            {WRITE: "keys differ: features.cdi", RESTART: f"{CONFIG} changes"},
+        ),
+        # The file is right, but the dockerd that runs has not read it: a run died between the two.
+        ({"stale": True}, {RESTART: f"it started before {CONFIG} changed"}),
+        ({"active": False}, {RESTART: "not running"}),
+        ({"enabled": False}, {("enable", "docker.service"): "it would not start at boot"}),
+        (
+            {"installed": False, "active": False, "enabled": False, "config": None},
+            {WRITE: "keys differ: features, log-driver", RESTART: f"{CONFIG} changes"},
+        ),
+    ],
+)
+def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) -> None:
+    found = reconcile(reading(**seen), WANTED)
+    assert {(change.action, change.subject): change.reason for change in found} == changes
+
+
+@pytest.mark.parametrize(
+    ("version", "old"),
+    [
+        ("20.10.24+dfsg1", True),
+        ("26.0.2", True),
+        ("26.1.0", False),
+        ("26.1.5+dfsg1", False),
+        ("29.0.1", False),
+        ("", False),  # it does not run (yet): told elsewhere
+    ],
+)
+def test_the_least_version(version: str, old: bool) -> None:
+    assert too_old(version) is old

@@ -1,0 +1,256 @@
+"""Facts: what is read of a host, from recorded lines; the scripts themselves run here under a plain sh."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+from pyinfra.api.exceptions import FactProcessError
+
+from gpuhost.facts.apt import AptReading, AptState
+from gpuhost.facts.docker import Container, DockerReading, DockerState
+from gpuhost.facts.files import FilesState, Texts
+from gpuhost.facts.host import Gpu, HostReading, HostState, parse
+from gpuhost.facts.models import ModelsState
+
+
+def sh(script: str) -> list[str]:
+    done = subprocess.run(["sh"], input=script, capture_output=True, text=True, check=True, timeout=20)
+    return done.stdout.splitlines()
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+# --- The host -----------------------------------------------------------------------------------------------------
+
+LINES = """\
+os	PRETTY_NAME="Debian GNU/Linux 13 (trixie)"
+os	VERSION_ID="13"
+os	VERSION_CODENAME=trixie
+os	ID=debian
+os	HOME_URL="https://www.debian.org/"
+os	BUG_REPORT_URL=
+arch	x86_64
+init	systemd
+cpus	16
+memory_kib	131072000
+disk_kib	/srv/my data	512000
+disk_kib	/var/lib/docker	1024
+mount	/
+mount	/srv
+listen	0100007F:1FF8
+listen	00000000000000000000000000000000:0016
+listener	0.0.0.0:22	users:(("sshd",pid=712,fd=3))
+listener	[::1]:631	users:(("cupsd",pid=801,fd=7),("cupsd",pid=802,fd=7))
+listener	127.0.0.1:8184
+route	eth0	00000000	00000000
+route	eth0	0000FEA9	0000FFFF
+route	docker0	000011AC	0000FFFF
+daemon_json	e30=
+docker_network	bridge	172.17.0.0/16 	5ea3c1de9f4b7a60112233445566778899aabbccddeeff00112233445566
+docker_network	host		aabbccddeeff00
+docker_network	dual	172.30.0.0/16 fd00::/64 	0123456789abcdef
+published	api	127.0.0.1:9001->9001/tcp
+published	painter	0.0.0.0:9002->8188/tcp, [::]:9002->8188/tcp
+nvidia_pci	0x030200
+gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
+gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
+end	end
+"""
+
+
+@pytest.fixture(scope="module")
+def host() -> HostReading:
+    return parse(LINES.splitlines())
+
+
+def test_the_system(host: HostReading) -> None:
+    assert (host.os_id, host.os_version, host.suite, host.deb_arch) == ("debian", "13", "trixie", "amd64")
+    assert host.os["PRETTY_NAME"] == "Debian GNU/Linux 13 (trixie)"
+    assert (host.init, host.wsl, host.cpus, host.memory_kib) == ("systemd", False, 16, 131072000)
+
+
+def test_space_and_mounts(host: HostReading) -> None:
+    assert host.disk_kib == {"/srv/my data": 512000, "/var/lib/docker": 1024}
+    assert host.mounts == {"/", "/srv"}
+
+
+def test_who_listens_where(host: HostReading) -> None:
+    assert host.listening == {8184: "", 22: "sshd (pid 712)", 631: "cupsd (pid 801)"}
+
+
+def test_networks(host: HostReading) -> None:
+    # The default route is no subnet that anybody has.
+    assert host.routes == [("eth0", IPv4Network("169.254.0.0/16")), ("docker0", IPv4Network("172.17.0.0/16"))]
+    assert host.networks == {
+        "bridge": (["172.17.0.0/16"], "br-5ea3c1de9f4b"),
+        "host": ([], "br-aabbccddeeff"),
+        "dual": (["172.30.0.0/16", "fd00::/64"], "br-0123456789ab"),
+    }
+    assert host.published == {9001: "api", 9002: "painter"}
+
+
+def test_gpus(host: HostReading) -> None:
+    driver = "580.159.04"
+    assert host.gpus == [
+        Gpu("GPU-00000000-1111-2222-3333-444444444444", "NVIDIA H200", 143771, 143156, driver),
+        Gpu("GPU-00000000-5555-2222-3333-444444444444", "NVIDIA GB10", 0, 0, driver),  # memory shared with the host
+    ]
+    assert (host.nvidia_pci, host.nvidia_error) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("nvidia_error\tFailed to initialize NVML: Driver/library version mismatch", None),
+        ("gpu\tNo devices were found", "No devices were found"),
+        ("gpu\t", "it names no GPU"),
+    ],
+)
+def test_a_driver_that_does_not_work_is_no_gpu(line: str, error: str | None) -> None:
+    reading = parse([line])
+    assert (reading.gpus, reading.nvidia_error) == ([], error or line.partition("\t")[2])
+
+
+def test_lines_of_another_kind_are_left_alone() -> None:
+    assert parse(["Welcome to this host!", "", "motd\tx"]) == HostReading()
+
+
+def test_the_script_reads_this_machine_without_python(tmp_path: Path) -> None:
+    root = tmp_path / "a folder" / "not made yet"
+    reading = HostState().process(sh(HostState().command([str(root)])))
+    assert reading.cpus >= 1 and reading.memory_kib > 1000
+    assert reading.disk_kib[str(root)] > 0  # of the nearest folder that is there
+    assert "/proc" in reading.mounts
+    assert reading.arch == os.uname().machine
+
+
+# --- Files --------------------------------------------------------------------------------------------------------
+
+
+def test_files_as_they_are(tmp_path: Path) -> None:
+    text, empty, folder, link = (tmp_path / name for name in ("it's a file", "empty", "folder", "link"))
+    text.write_text("content\n")
+    text.chmod(0o640)
+    empty.touch(0o600)
+    folder.mkdir(0o755)
+    link.symlink_to("nowhere")
+    paths = [str(path) for path in (text, empty, folder, link, tmp_path / "absent")]
+    found = FilesState().process(sh(FilesState().command(paths)))
+    assert {path: (state.kind, state.mode) for path, state in found.items() if path != str(link)} == {
+        str(text): ("regular file", "640"),
+        str(empty): ("regular empty file", "600"),
+        str(folder): ("directory", "755"),
+    }
+    assert found[str(text)].sha256 == "434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53"
+    assert found[str(text)].user == text.owner()
+    assert (found[str(link)].kind, found[str(link)].sha256) == ("symbolic link", "-")
+
+
+def test_texts_of_any_content(tmp_path: Path) -> None:
+    path = tmp_path / "stamp $x"
+    path.write_text("tab\there\nend\nno newline at the end, ü")
+    found = Texts().process(sh(Texts().command([str(path), str(tmp_path / "absent")])))
+    assert found == {str(path): "tab\there\nend\nno newline at the end, ü"}
+
+
+def test_no_path_at_all() -> None:
+    assert FilesState().process(sh(FilesState().command([]))) == {}
+    assert Texts().process(sh(Texts().command([]))) == {}
+
+
+# --- Models -------------------------------------------------------------------------------------------------------
+
+
+def test_models_as_the_file_system_has_them(tmp_path: Path) -> None:
+    blob, link = tmp_path / "blob", tmp_path / "one file.safetensors"
+    blob.write_bytes(b"weights")
+    os.utime(blob, ns=(0, 1_700_000_000_123_456_789))
+    link.symlink_to(blob)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"models": {"one": {"size": 7}}}))
+    script = ModelsState().command(str(manifest), [str(link), str(tmp_path / "absent")])
+    reading = ModelsState().process(sh(script))
+    assert reading.entries == {"one": {"size": 7}}
+    assert reading.stats == {str(link): (7, 1_700_000_000_123_456_789, blob.stat().st_ino)}  # of what it points to
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])
+def test_a_manifest_that_cannot_be_read_is_none(text: str) -> None:
+    assert ModelsState().process([f"manifest\t{encoded(text)}", "end"]).entries == {}
+
+
+# --- apt ----------------------------------------------------------------------------------------------------------
+
+
+def test_packages_holds_and_unread_sources() -> None:
+    lines = [
+        "package\tcurl\t8.14.1-2",
+        "hold\tnvidia-container-toolkit",
+        "unread\t/etc/apt/sources.list.d/new.sources",
+        "end\tend",
+    ]
+    assert AptState().process(lines) == AptReading(
+        {"curl": "8.14.1-2"}, {"nvidia-container-toolkit"}, ["/etc/apt/sources.list.d/new.sources"]
+    )
+    assert AptState().process(["end\tend"]) == AptReading()
+
+
+# --- Docker -------------------------------------------------------------------------------------------------------
+
+
+def test_no_docker() -> None:
+    assert DockerState().process(["absent"]) == DockerReading(installed=False)
+
+
+def test_docker_that_does_not_run() -> None:
+    reading = DockerState().process(["enabled", f"config\t{encoded('{}')}", "stale", "gid\t105", "end"])
+    assert reading == DockerReading(installed=True, enabled=True, config={}, stale=True, gid="105")
+
+
+def test_docker_that_runs() -> None:
+    container = {"service": "api", "spec": "s", "secrets": None, "id": "abc", "state": "running", "health": ""}
+    lines = [
+        "active",
+        "version\t29.0.1",
+        'image\t{"tags":["gpuhost/api:1","gpuhost/api:old"],"spec":"s"}',
+        'image\t{"tags":null,"spec":"dangling"}',
+        "tag\tgpuhost/api:1",
+        "tag\tacme/server@sha256:aa",
+        'network\t{"name":"inner","subnets":["172.20.0.0/16"]}',
+        'network\t{"name":"none","subnets":[]}',
+        f"container\t{json.dumps(container)}",
+        "end",
+    ]
+    reading = DockerState().process(lines)
+    assert (reading.installed, reading.active, reading.enabled, reading.version) == (True, True, False, "29.0.1")
+    assert reading.images == {"gpuhost/api:1": "s", "gpuhost/api:old": "s"}
+    assert reading.tags == {"gpuhost/api:1", "acme/server@sha256:aa"}
+    assert reading.networks == {"inner": ["172.20.0.0/16"], "none": []}
+    # A container made without a stamp is one with another stamp.
+    assert reading.containers == {"api": Container("api", "s", "", "abc", "running", "")}
+
+
+def test_a_broken_daemon_json_fails_this_host_alone() -> None:
+    with pytest.raises(FactProcessError, match=r"daemon\.json is not JSON"):
+        DockerState().process([f"config\t{encoded('{')}"])
+
+
+def test_no_environment_is_ever_read() -> None:
+    assert "Env" not in DockerState().command()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [DockerState().command(), AptState().command(["a b", "c"], "/stamp"), HostState().command(["/x"])],
+    ids=["docker", "apt", "host"],
+)
+def test_the_scripts_are_plain_sh(script: str) -> None:
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)

@@ -1,0 +1,113 @@
+"""When an image is built or pulled, under which reference, and what Docker's own words mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from gpuhost.catalog import BuildImage, PullImage
+from gpuhost.facts.docker import DockerReading
+from gpuhost.images import explain, reconcile, reference
+from gpuhost.spec import image_hash
+
+BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
+TAG = reference("api", BUILT)
+SPEC = image_hash(BUILT.build, BUILT.args)
+
+
+def test_a_built_image_carries_its_spec_in_its_tag() -> None:
+    assert reference("api", BUILT) == f"gpuhost/api:{SPEC[:12]}"
+    assert reference("api", BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.13"})) != TAG
+    assert reference("api", BuildImage(build="comfyui", args=BUILT.args)) != TAG
+
+
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        ({TAG: SPEC}, None),
+        ({}, "not on the host"),
+        ({"gpuhost/other:1": "x"}, "not on the host"),
+        ({"gpuhost/api:older": "older"}, "its Dockerfile, files or arguments changed"),
+        ({TAG: "by somebody else"}, "its Dockerfile, files or arguments changed"),
+    ],
+)
+def test_built(images: dict[str, str], reason: str | None) -> None:
+    found = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
+    expected = [("images", TAG, "build")] if reason else []
+    assert [change.key for change in found] == expected
+    assert [change.reason for change in found] == ([reason] if reason else [])
+
+
+DIGEST = f"sha256:{'a' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "listed"),
+    [
+        ("acme/server:v1", "acme/server:v1"),
+        ("docker.io/acme/server:v1", "acme/server:v1"),
+        ("docker.io/library/python:3.12", "python:3.12"),
+        ("registry.example:5000/acme/server:v1", "registry.example:5000/acme/server:v1"),
+        (f"acme/server@{DIGEST}", f"acme/server@{DIGEST}"),
+        (f"docker.io/acme/server:v1@{DIGEST}", f"acme/server@{DIGEST}"),
+        (f"registry.example:5000/acme/server:v1@{DIGEST}", f"registry.example:5000/acme/server@{DIGEST}"),
+    ],
+)
+def test_pulled_once(wanted: str, listed: str) -> None:
+    image = PullImage(pull=wanted)
+    [change] = reconcile({"server": image}, DockerReading(tags={"acme/server:v0", "other:v1"}))
+    assert (change.subject, change.action, change.reason) == (wanted, "pull", "not on the host")
+    assert reconcile({"server": image}, DockerReading(tags={listed})) == []
+
+
+NO_IMAGE = "check its name and tag in group_data; a private image needs `docker login` on the host"
+
+
+@pytest.mark.parametrize(
+    ("said", "what", "hint"),
+    [
+        (
+            "Error response from daemon: pull access denied for acme/nothing, repository does not exist or may "
+            "require 'docker login': denied: requested access to the resource is denied",
+            "the registry has no image acme/nothing",
+            NO_IMAGE,
+        ),
+        (
+            "Error response from daemon: manifest for acme/server:v9 not found: manifest unknown: manifest unknown",
+            "the registry has no image acme/server:v9",
+            "check its tag in group_data",
+        ),
+        (
+            "ERROR: docker.io/library/python:3.99: failed to resolve source metadata for "
+            "docker.io/library/python:3.99: docker.io/library/python:3.99: not found",
+            "the registry has no image docker.io/library/python:3.99",
+            "check its tag in group_data",
+        ),
+        (
+            "toomanyrequests: You have reached your pull rate limit.",
+            "the registry's rate limit is reached",
+            "wait, or `docker login` on the host",
+        ),
+        (
+            'Get "https://registry-1.docker.io/v2/": dial tcp: lookup registry-1.docker.io on 127.0.0.53:53: '
+            "no such host",
+            "the registry registry-1.docker.io cannot be reached",
+            "check the host's DNS and network",
+        ),
+        (
+            'Get "https://registry.example/v2/": dial tcp 192.0.2.1:443: connect: connection refused',
+            "the registry 192.0.2.1:443 cannot be reached",
+            "check the host's DNS and network",
+        ),
+        (
+            "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
+            "the disk is full",
+            "free space on /var/lib/docker and run again",
+        ),
+    ],
+)
+def test_a_failed_pull_is_explained(said: str, what: str, hint: str) -> None:
+    assert explain(said) == (what, hint)
+
+
+def test_what_is_not_known_is_not_guessed() -> None:
+    assert explain('#7 ERROR: process "/bin/sh -c false" did not complete successfully: exit code: 1') is None

@@ -1,0 +1,266 @@
+"""A run of pyinfra itself on this machine, in this process: what is announced, refused, done and reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.config import Config
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.operation import OperationMeta, add_op, operation
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import State
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.operations import server
+
+from gpuhost import report, session
+from gpuhost.reconcile import Change
+from gpuhost.remote import Step, last_line, program_message
+from gpuhost.session import Commands, builtin, carry_out, failing
+
+Event = dict[str, Any]
+
+
+class Run:
+    """One run against this machine; `allowed`: the plan's events, None for a run without a plan."""
+
+    def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None) -> None:
+        self.report = folder / "report.jsonl"
+        self.report.unlink(missing_ok=True)
+        data = {session.REPORT_DATA: str(self.report)}
+        if allowed is not None:
+            path = folder / "allow.json"
+            path.write_text(json.dumps(report.allow_list(allowed)))
+            data[session.ALLOW_DATA] = str(path)
+        self.plan_only = plan_only
+        self.state = State(Inventory((["@local"], data)), Config())
+
+    def go(self, *operations: Callable[[State], object]) -> list[Event]:
+        """Prepare, then unless it is a plan Execute; the report's events."""
+        session._current = None
+        with ctx_state.use(self.state):
+            connect_all(self.state)
+            for prepare in operations:
+                prepare(self.state)
+            if not self.plan_only:
+                with suppress(PyinfraError):  # it ends with one when no host is left
+                    run_ops(self.state)
+            disconnect_all(self.state)
+        return report.read(self.report)
+
+
+@pytest.fixture(autouse=True)
+def one_run() -> Iterator[None]:
+    yield
+    session._current = None
+    ctx_state.reset()
+
+
+@operation()
+def touched(path: str, fault: str = "") -> Commands:
+    """A file that is there: the smallest operation of ours."""
+    changes = [] if Path(path).exists() else [Change("layout", path, "create", "it does not exist")]
+    yield from carry_out(changes, [Step(fault or f"touch {path}")])
+
+
+def touch(path: Path, fault: str = "") -> Callable[[State], object]:
+    return lambda state: add_op(state, touched, name=f"layout | {path.name}", path=str(path), fault=fault)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event["event"] for event in events]
+
+
+def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    [event] = Run(tmp_path, plan_only=True).go(touch(path))
+    assert event == {
+        "event": "change",
+        "host": "@local",
+        "phase": "plan",
+        "source": "own",
+        "stage": "layout",
+        "subject": str(path),
+        "action": "create",
+        "reason": "it does not exist",
+    }
+    assert not path.exists()
+    assert (tmp_path / "report.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_to_do_is_nothing_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    run = Run(tmp_path)
+    assert run.go(touch(path)) == []
+    [meta] = [data.operation_meta for host in run.state.inventory for data in run.state.ops[host].values()]
+    assert not meta.did_change()
+
+
+def test_what_was_planned_is_done_and_reported(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    planned = Run(tmp_path, plan_only=True).go(touch(path))
+    events = Run(tmp_path, allowed=planned).go(touch(path))
+    assert path.exists()
+    performed = [event for event in events if event["event"] == "performed"]
+    assert [(event["subject"], event["planned"]) for event in performed] == [(str(path), True)]
+    assert "problem" not in kinds(events)
+
+
+def test_what_was_not_planned_fails_the_host_before_it_acts(tmp_path: Path) -> None:
+    first, drifted, after = (tmp_path / name for name in ("first", "drifted", "after"))
+    drifted.touch()
+    planned = Run(tmp_path, plan_only=True).go(touch(first), touch(drifted), touch(after))
+    drifted.unlink()  # the host changes between plan and apply
+    run = Run(tmp_path, allowed=planned)
+    events = run.go(touch(first), touch(drifted), touch(after))
+    assert [path.exists() for path in (first, drifted, after)] == [True, False, False]
+    assert len(run.state.failed_hosts) == 1
+    [problem] = [event for event in events if event["event"] == "problem"]
+    assert problem["what"] == (
+        f"the host changed after the plan was made: `layout: create {drifted}: it does not exist` was not planned"
+    )
+    assert problem["hint"] == "run the plan again and look at what it says now"
+    assert [event["planned"] for event in events if event["event"] == "failed"] == [False]
+
+
+def test_an_empty_plan_allows_nothing_but_no_plan_allows_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    Run(tmp_path, allowed=[{"event": "host", "host": "@local"}]).go(touch(path))
+    assert not path.exists()
+    Run(tmp_path).go(touch(path))
+    assert path.exists()
+
+
+FAULTS = {
+    "a program of ours": (
+        'echo "error: it broke" >&2; echo "hint: mend it" >&2; exit 3',
+        ("it broke", "mend it"),
+    ),
+    "another program": ("echo first; echo 'cannot open x' >&2; exit 1", ("cannot open x", "see the lines above")),
+    "silence": ("exit 9", ("the command failed without a word", "see the lines above")),
+}
+
+
+@pytest.mark.parametrize(("script", "told"), FAULTS.values(), ids=FAULTS)
+def test_a_failure_is_told_once_with_its_cause(tmp_path: Path, script: str, told: tuple[str, str]) -> None:
+    events = Run(tmp_path).go(touch(tmp_path / "file", script))
+    assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [told]
+    assert "failed" in kinds(events) and "performed" not in kinds(events)
+
+
+def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret, path = "very-secret-value", tmp_path / "file"
+
+    @operation()
+    def written() -> Commands:
+        yield from carry_out(
+            [Change("layout", str(path), "write", "it differs")], [Step(f"cat > {path}", stdin=secret + "\n")]
+        )
+
+    events = Run(tmp_path).go(lambda state: add_op(state, written, name="layout | written"))
+    assert path.read_text() == secret + "\n"
+    assert secret not in json.dumps(events) and secret not in caplog.text
+
+
+def test_failing_fails_this_host_with_a_sentence(tmp_path: Path) -> None:
+    @operation()
+    def refused() -> Commands:
+        yield failing("it cannot be", "make it be")
+
+    run = Run(tmp_path)
+    events = run.go(lambda state: add_op(state, refused, name="x | refused"))
+    assert [(event["what"], event["hint"], event["host"]) for event in events] == [
+        ("it cannot be", "make it be", "@local")
+    ]
+    assert len(run.state.failed_hosts) == 1
+
+
+def test_a_plan_draws_no_command(tmp_path: Path) -> None:
+    def commands() -> Iterator[Step]:
+        raise AssertionError("a secret would be resolved here")
+        yield
+
+    @operation()
+    def lazy() -> Commands:
+        yield from carry_out([Change("secrets", "X", "generate", "no source has it")], commands())
+
+    events = Run(tmp_path, plan_only=True).go(lambda state: add_op(state, lazy, name="secrets | lazy"))
+    assert kinds(events) == ["change"]
+
+
+# --- pyinfra's built-in operations, as one change each --------------------------------------------------------------
+
+BUILTIN = Change("engine", "package", "install", "it is missing")
+
+
+def shell(command: str, explain: session.Explain | None = None) -> Callable[[State], object]:
+    def prepare(state: State) -> OperationMeta:
+        [host] = state.inventory
+        with ctx_host.use(host):
+            return builtin(BUILTIN, server.shell(name="engine | package", commands=[command]), explain)
+
+    return prepare
+
+
+def test_a_builtin_is_announced_and_reported(tmp_path: Path) -> None:
+    planned = Run(tmp_path, plan_only=True).go(shell("true"))
+    assert [(event["event"], event["source"], event["reason"]) for event in planned] == [
+        ("change", "builtin", "it is missing")
+    ]
+    events = Run(tmp_path, allowed=planned).go(shell("true"))
+    assert [event["planned"] for event in events if event["event"] == "performed"] == [True]
+
+
+def test_a_builtin_that_was_not_planned_is_seen_afterwards(tmp_path: Path) -> None:
+    events = Run(tmp_path, allowed=[]).go(shell("true"))
+    assert [event["planned"] for event in events if event["event"] == "performed"] == [False]
+
+
+def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
+    def explain(text: str) -> tuple[str, str] | None:
+        return ("the disk is full", "free space") if "No space" in text else None
+
+    events = Run(tmp_path).go(shell("echo 'No space left' >&2; exit 1", explain))
+    assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [
+        ("`engine | package`: the disk is full", "free space")
+    ]
+    events = Run(tmp_path).go(shell("exit 1", explain))
+    assert [event["what"] for event in events if event["event"] == "problem"] == [
+        "`engine | package`: the command failed"
+    ]
+
+
+# --- What a failed command said --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("noise\nerror: one\nhint: do this\n", ("one", "do this")),
+        ("error: first\nhint: a\nerror: last\nhint: b", ("last", "b")),
+        ("[@local] error: with a host\n[@local] hint: c", ("with a host", "c")),
+        ("error: no hint", ("no hint", "see the lines above")),
+        ("an error: in a sentence", None),
+        ("", None),
+    ],
+)
+def test_program_message(text: str, found: tuple[str, str] | None) -> None:
+    assert program_message(text) == found
+
+
+def test_last_line() -> None:
+    assert last_line("one\n\n  two  \n\n") == ("two", "see the lines above")
+    assert last_line("") == ("the command failed without a word", "see the lines above")
+
+
+def test_the_same_change_may_read_differently() -> None:
+    one, other = Change("a", "b", "c", "a reason"), Change("a", "b", "c", "another")
+    assert one.key == other.key
+    assert one.line() == "a: c b: a reason"
