@@ -7,13 +7,14 @@ from pyinfra.context import host, state
 from gpuhost.errors import Problem, UserError
 from gpuhost.facts.host import HostState
 from gpuhost.inventory import catalog_of
+from gpuhost.operations import lock
 from gpuhost.placement import place
 from gpuhost.preflight import problems, sudo_problem
 from gpuhost.remote import run as run_now
 from gpuhost.remote import send_at_once
 from gpuhost.run import HostRun
 from gpuhost.secrets import SecretStore
-from gpuhost.session import current, note, tell
+from gpuhost.session import ONLY_DATA, current, note, tell
 
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
@@ -46,6 +47,8 @@ def preflight() -> HostRun | None:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
     for service, why in placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
+    if host.data.get(ONLY_DATA) is None:
+        lock.host_lock(name="preflight | host lock")
     return HostRun(catalog, reading, placement, SecretStore(catalog, host.name))
 
 

@@ -144,6 +144,23 @@ def test_a_change_that_was_not_planned_is_refused(proved: Proof) -> None:
     assert proved.control.apply().code == 0
 
 
+def test_a_second_run_is_kept_out_while_one_works_and_let_in_when_it_died(proved: Proof) -> None:
+    holder = subprocess.Popen(
+        [*shlex.split(proved.host.ssh_command), "flock --nonblock /var/lib sh -c 'echo held; cat'"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    told = proved.control.apply()
+    assert told.code == 1 and "another gpuhost run works on this host" in told.errors[0]["what"]
+    assert proved.control.plan().code == 0  # a plan only reads
+    holder.kill()
+    holder.wait()
+    free = "until flock --nonblock /var/lib true; do sleep 0.1; done"
+    proved.host.root(f"timeout 20 sh -c '{free}'", check=True)
+    assert proved.control.apply().code == 0
+
+
 def test_a_power_cut_leaves_services_that_come_back(proved: Proof) -> None:
     proved.host.power_cut()
     proved.host.power_on()
