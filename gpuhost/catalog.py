@@ -270,6 +270,7 @@ class Catalog(Entry):
         self._check_networks()
         self._check_references()
         self._check_toolkit()
+        self._check_logins()
         return self
 
     def _check_complete(self) -> None:
@@ -337,6 +338,15 @@ class Catalog(Entry):
                 "(below 1.17.8 is open to CVE-2025-23266, below 1.18 has no CDI by default)",
                 "use `1.20.0-1`",
             )
+
+    def _check_logins(self) -> None:
+        for name, service in self.services.items():
+            install = self.comfyui.get(service.comfyui) if service.comfyui else None
+            if service.login and (install is None or install.login is None):
+                refuse(
+                    f"`services.{name}.login`: the service names no ComfyUI install with a login",
+                    "name one in `comfyui` whose entry has `login`, or set `login` to False",
+                )
 
     def enabled(self) -> dict[str, Service]:
         """The services that this host runs, in start order."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     password = getpass.getpass("sudo password: ") if options.use_sudo_password else None
     target = Target(options.inventory, options.pyinfra, password)
     commands = {"plan": _plan, "apply": _apply, "verify": _verify}
-    return commands[options.command](target, options)
+    try:
+        code = commands[options.command](target, options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our stdout has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

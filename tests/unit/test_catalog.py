@@ -25,6 +25,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.login`: input should be a valid boolean, not `'yes'`",
         "write `True` or `False`",
     ),
+    "login without an install that has it": (
+        {"comfyui.stable.login": None},
+        "`services.painter.login`: the service names no ComfyUI install with a login",
+        "name one in `comfyui` whose entry has `login`, or set `login` to False",
+    ),
     "number for a text": (
         {"images.painter.args": {"A": 1}},
         "`images.painter.args.A`: input should be a valid string, not `1`",

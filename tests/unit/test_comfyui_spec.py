@@ -29,7 +29,8 @@ SPEC = spec_hash(INSTALL, "image")
     ],
 )
 def test_every_part_of_the_entry_is_in_the_spec(changes: dict[str, Any]) -> None:
-    other = sample.catalog({f"comfyui.stable.{key}": value for key, value in changes.items()}).comfyui["stable"]
+    entry = {f"comfyui.stable.{key}": value for key, value in changes.items()}
+    other = sample.catalog({"services.painter.login": False, **entry}).comfyui["stable"]
     assert spec_hash(other, "image") != SPEC
     assert spec_hash(INSTALL, "another image") != SPEC
 
@@ -53,9 +54,15 @@ def test_what_the_installer_is_told() -> None:
     }
 
 
+def test_what_comfyui_leaves_open_is_pinned_for_pip() -> None:
+    install = sample.catalog({"comfyui.stable.extra_requirements": ["a==1", "b==2"]}).comfyui["stable"]
+    assert environment(install, SPEC)["EXTRA_REQUIREMENTS"] == "a==1\nb==2"
+
+
 def test_without_a_login_and_with_more_nodes() -> None:
     nodes = {name: {"url": f"https://git.example/{name}.git", "ref": "1"} for name in ("one", "two")}
-    install = sample.catalog({"comfyui.stable.login": None, "comfyui.stable.extra_nodes": nodes}).comfyui["stable"]
+    entry = {"comfyui.stable.login": None, "comfyui.stable.extra_nodes": nodes}
+    install = sample.catalog({"services.painter.login": False, **entry}).comfyui["stable"]
     told = environment(install, SPEC)
     assert (told["AUTH"], "LOGIN_URL" in told) == ("0", False)
     assert told["EXTRA_NODES"] == "one https://git.example/one.git 1\ntwo https://git.example/two.git 1"
