@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 
 from . import comfyui, render
-from .operations.files import FileSpec
+from .files import FileSpec
 from .render import ServiceSpec
 from .run import HostRun
 from .secrets import NotYet

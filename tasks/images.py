@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpuhost.catalog import BuildImage
+from gpuhost.files import plain
 from gpuhost.operations import docker, files
 from gpuhost.run import HostRun
 from gpuhost.spec import context
@@ -15,7 +16,7 @@ def images(run: HostRun) -> None:
     wanted = {name: run.catalog.images[name] for name in run.image_names}
     builds = {image.build for image in wanted.values() if isinstance(image, BuildImage)}
     contexts = [
-        files.plain(f"{run.layout.image_context(build)}/{path}", text)
+        plain(f"{run.layout.image_context(build)}/{path}", text)
         for build in sorted(builds)
         for path, text in context(build).items()
     ]

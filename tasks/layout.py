@@ -6,6 +6,7 @@ from pyinfra.operations import files as builtin_files
 from pyinfra.operations import server
 
 from gpuhost.comfyui import INSTALLER
+from gpuhost.files import plain
 from gpuhost.operations import docker, files, venv
 from gpuhost.reconcile import Change
 from gpuhost.run import HostRun
@@ -76,7 +77,7 @@ def _programs(run: HostRun) -> None:
     layout = run.layout
     shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
     shipped[f"{layout.tools}/install_comfyui.sh"] = project_file(INSTALLER)
-    wanted = [files.plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
+    wanted = [plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
     lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra.operations import systemd
 
+from gpuhost.files import plain
 from gpuhost.operations import files
 from gpuhost.operations import stacks as operations
 from gpuhost.reconcile import Change
@@ -21,7 +22,7 @@ def stacks(run: HostRun) -> None:
     for stack in run.stacks:
         operations.rendered(name=f"stacks | files of {stack}", run=run, stack=stack)
     operations.running(name="stacks | services run", run=run)
-    unit = files.plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
+    unit = plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
     files.files(name="stacks | boot unit", stage="stacks", wanted=[unit], backups=run.layout.backups)
     builtin(
         Change("stacks", UNIT, "enable", "it does not run at boot"),

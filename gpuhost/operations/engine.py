@@ -11,9 +11,10 @@ from pyinfra.context import host
 
 from .. import engine
 from ..facts.docker import DockerState
+from ..files import plain
 from ..remote import Step
 from ..session import Commands, carry_out, failing
-from .files import plain, write_step
+from .files import write_step
 
 # dockerd answers some time after systemd calls it started.
 _RESTART = r"""

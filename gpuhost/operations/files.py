@@ -4,66 +4,17 @@ content backed up first (0600); never readable by another user, not for a moment
 from __future__ import annotations
 
 import base64
-import hashlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from ..facts.files import FilesState, FileState
-from ..reconcile import Change
+from ..facts.files import FilesState
+from ..files import FileSpec, reconcile
 from ..remote import Step
 from ..secrets import NotYet
 from ..session import Commands, carry_out
-
-
-@dataclass(frozen=True)
-class FileSpec:
-    """A file as it should be. `content` is asked for when needed and may raise NotYet (a secret to be generated)."""
-
-    path: str
-    content: Callable[[], str]
-    mode: str = "644"
-    user: str = "root"
-    group: str = "root"
-
-
-def plain(path: str, text: str, mode: str = "644", user: str = "root", group: str = "root") -> FileSpec:
-    """A file whose content is known already."""
-    return FileSpec(path, lambda: text, mode, user, group)
-
-
-def reason(wanted: FileSpec, content: str | None, observed: FileState | None) -> str | None:
-    """Why a file must be written, None when it is right. `content` None: it holds a secret still to be generated."""
-    if observed is None:
-        return "it does not exist"
-    if observed.kind not in ("regular file", "regular empty file"):
-        return f"a {observed.kind} is in its place"
-    if content is None:
-        return "it holds a secret that will be generated"
-    if hashlib.sha256(content.encode()).hexdigest() != observed.sha256:
-        return "the content differs"
-    if observed.mode != wanted.mode:
-        return f"the mode is {observed.mode}, not {wanted.mode}"
-    if (observed.user, observed.group) != (wanted.user, wanted.group):
-        return f"the owner is {observed.user}:{observed.group}, not {wanted.user}:{wanted.group}"
-    return None
-
-
-def reconcile(
-    stage: str, wanted: Sequence[FileSpec], contents: Mapping[str, str | None], observed: Mapping[str, FileState]
-) -> list[Change]:
-    """The files to write, in order."""
-    changes = []
-    for spec in wanted:
-        found = observed.get(spec.path)
-        why = reason(spec, contents[spec.path], found)
-        if why:
-            changes.append(Change(stage, spec.path, "write" if found else "create", why))
-    return changes
-
 
 _WRITE = r"""
 set -eu; umask 077; stamp="$(date -u +%Y%m%dT%H%M%SZ)"

@@ -168,9 +168,28 @@ def test_a_power_cut_leaves_services_that_come_back(proved: Proof) -> None:
     proved.nothing_to_do()
 
 
+def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(proved: Proof) -> None:
+    """An empty key file lets ComfyUI-Login's import fail; ComfyUI alone would then serve everything to anybody."""
+    host, key = proved.host, "/srv/genai/services/comfyui-qwen/session-key.txt"
+    host.root(f": > {key} && docker restart -t 20 comfyui-qwen", check=True)
+    told = proved.control.verify()
+    assert told.code == 1
+    error = next(error for error in told.errors if "comfyui-qwen" in error["what"])
+    assert "gpuhost-guard" in "\n".join(error["detail"])
+    opened = "wget -q -O /dev/null http://127.0.0.1:8188/system_stats || curl -sf http://127.0.0.1:8188/system_stats"
+    assert host.root(opened).rc != 0
+    mended = proved.control.apply()
+    assert mended.code == 0 and ("comfyui", key, "create") in mended.changes
+    proved.nothing_to_do()
+
+
 def test_without_a_gpu_its_services_are_skipped_and_the_rest_works(furnished: World, boot: Boot) -> None:
-    proof = Proof(boot("nogpu", gpus=[]), gpu=False)
+    """And with the distribution's own Docker packages."""
+    host = boot("nogpu", gpus=[])
+    host.write_inventory({**furnished.host_data(), "engine_source": "distro"})
+    proof = Proof(host, gpu=False)
     proof.run()
+    assert "docker.io" in host.root("dpkg-query -W -f '${Package}\\n'").stdout.split()
     skipped = proof.control.plan().document
     assert skipped and skipped["skipped"] == [
         {"host": "nogpu", "service": "comfyui-qwen", "reason": "it needs 1 NVIDIA GPU, this host has none"}

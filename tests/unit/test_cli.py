@@ -254,6 +254,7 @@ DEPLOY = """
 import grp, os, pwd
 from pyinfra.context import host
 from pyinfra.operations import files as builtin_files
+from gpuhost.files import plain
 from gpuhost.operations import files
 from gpuhost.reconcile import Change
 from gpuhost.session import builtin, current
@@ -265,7 +266,7 @@ builtin(
     Change("layout", folder, "create", "no such folder"),
     builtin_files.directory(name="layout | folder", path=folder, mode="755"),
 )
-wanted = [files.plain(f"{folder}/file", "right\\n", "640", user, group)]
+wanted = [plain(f"{folder}/file", "right\\n", "640", user, group)]
 files.files(name="layout | file", stage="layout", wanted=wanted, backups=f"{folder}/backups")
 """
 
