@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,8 @@ def main() -> int:
         if options.keep:
             print(f"log in: {host.ssh_command}\ninventory: {host.inventory}")
             print("remove it with: python -m tests.rehearsal.shell --clean")
+    if failure is None and not options.keep:
+        shutil.rmtree(world.run_dir)  # after a failure the stand-ins' logs stay
     return 0 if failure is None else 1
 
 
