@@ -37,6 +37,12 @@ def _absolute(path: str) -> str:
             "`{path}` is not an absolute path",
             {"path": path, "hint": "write a full path such as `/srv/genai`"},
         )
+    # It stands in shell scripts, compose files and a systemd unit: none of them has to quote it.
+    if not re.fullmatch(r"[A-Za-z0-9/._+@-]+", path):
+        refuse(
+            f"`{path}` has a space or a sign that shells or systemd read",
+            "use letters, digits, `.`, `_`, `-`, `+`, `@`",
+        )
     return path
 
 
@@ -271,6 +277,7 @@ class Catalog(Entry):
         self._check_references()
         self._check_toolkit()
         self._check_logins()
+        self._check_models()
         return self
 
     def _check_complete(self) -> None:
@@ -347,6 +354,18 @@ class Catalog(Entry):
                     f"`services.{name}.login`: the service names no ComfyUI install with a login",
                     "name one in `comfyui` whose entry has `login`, or set `login` to False",
                 )
+
+    def _check_models(self) -> None:
+        """Two models in one place would take it from each other at every run."""
+        owner: dict[tuple[str, str], str] = {}
+        for name, model in self.models.items():
+            place = (model.folder, PurePosixPath(model.file).name)
+            if place in owner:
+                refuse(
+                    f"`models.{name}`: `{owner[place]}` already lies at {'/'.join(place)}",
+                    "give one of them another `folder`",
+                )
+            owner[place] = name
 
     def enabled(self) -> dict[str, Service]:
         """The services that this host runs, in start order."""

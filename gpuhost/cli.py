@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,15 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not Path(needed).exists():
             where = "run gpuhost from the project's root" if needed == "deploy.py" else "name one with --inventory"
             return _refuse(Problem(f"there is no `{needed}` here", where))
-    password = getpass.getpass("sudo password: ") if options.use_sudo_password else None
-    target = Target(options.inventory, options.pyinfra, password)
     commands = {"plan": _plan, "apply": _apply, "verify": _verify}
     try:
-        code = commands[options.command](target, options)
+        password = _ask_password() if options.use_sudo_password else None
+        code = commands[options.command](Target(options.inventory, options.pyinfra, password), options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our stdout has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ERROR
+    except getpass.GetPassWarning:
+        what = "nobody can be asked for sudo's password: there is no terminal"
+        return _refuse(Problem(what, "run it in a terminal, or allow NOPASSWD for the login user"))
+    except KeyboardInterrupt:
+        return _refuse(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
     return code
 
 
@@ -76,7 +81,7 @@ def _plan(target: Target, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(_document(outcome, "plan", code), indent=2))
         return code
-    _tell(outcome, code)
+    _tell(outcome)
     if code != ERROR:
         _list(outcome.changes("plan"))
         count = len(outcome.changes("plan"))
@@ -108,7 +113,7 @@ def _finish(outcome: Outcome, options: argparse.Namespace, phase: str, differenc
         document["errors"] += [asdict(each) for each in differences]
         print(json.dumps(document, indent=2))
         return code
-    _tell(outcome, code, differences)
+    _tell(outcome, differences)
     if code == OK:
         for line in address_lines(outcome.events):
             print(line)
@@ -150,12 +155,21 @@ def _document(outcome: Outcome, phase: str, code: int) -> dict[str, Any]:
             for event in report.select(outcome.events, "skipped")
         ],
         "observed": list(report.select(outcome.events, "observed")),
-        "errors": [asdict(_problem(event)) for event in outcome.problems()],
+        "errors": [asdict(problem) for problem in _problems(outcome)],
     }
 
 
-def _problem(event: dict[str, Any]) -> Problem:
-    return Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
+def _problems(outcome: Outcome) -> list[Problem]:
+    """What the run told, or else the last words of pyinfra: never nothing."""
+    told = [
+        Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
+        for event in outcome.problems()
+    ]
+    if told or _code(outcome, []) == OK:
+        return told
+    words = tuple(outcome.output.splitlines()[-30:])
+    where = "below" if words else "above"
+    return [Problem("pyinfra stopped, and gpuhost does not know why", f"its own words are {where}", detail=words)]
 
 
 def _list(changes: Sequence[dict[str, Any]]) -> None:
@@ -168,22 +182,29 @@ def _list(changes: Sequence[dict[str, Any]]) -> None:
         print(f"  {change['action']} {change['subject']}: {change['reason']}")
 
 
-def _tell(outcome: Outcome, code: int, more: Sequence[Problem] = ()) -> None:
+def _tell(outcome: Outcome, more: Sequence[Problem] = ()) -> None:
     for event in report.select(outcome.events, "skipped", "gpu"):
         print(f"[{event['host']}] {event['message']}", file=sys.stderr)
-    problems = [_problem(event) for event in outcome.problems()]
-    for problem in [*problems, *more]:
+    for problem in [*_problems(outcome), *more]:
         print("\n".join(problem.lines()), file=sys.stderr)
-    if code == ERROR and not problems and not more:
-        print(outcome.output[-4000:], file=sys.stderr)
-        print("error: pyinfra stopped before any host was read\nhint: its words are above", file=sys.stderr)
 
 
 def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
         _refuse(Problem("nobody can be asked: stdin is not a terminal", "add --yes to apply without asking"))
         return False
-    return input(f"Apply {count} change{'s' if count != 1 else ''}? [y/N] ").strip().lower() in ("y", "yes")
+    try:
+        answer = input(f"Apply {count} change{'s' if count != 1 else ''}? [y/N] ")
+    except EOFError:
+        answer = ""
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _ask_password() -> str:
+    """Sudo's password, from a terminal only: elsewhere it would be shown. Raises GetPassWarning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        return getpass.getpass("sudo password: ")
 
 
 def _refuse(problem: Problem) -> int:

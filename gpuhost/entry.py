@@ -22,14 +22,17 @@ def check_command_line() -> None:
     Prints every problem and exits 1 when there is one.
     """
     parameters = click.get_current_context().params
-    overrides = {key: parse_cli_arg(value) for key, value in (entry.split("=", 1) for entry in parameters["data"])}
+    entries = [entry.partition("=") for entry in parameters["data"]]
+    overrides = {key: parse_cli_arg(value) for key, _, value in entries}
     report = Report(overrides.get(REPORT_DATA))
     logger.addHandler(_ConnectionHints(report))
     try:
+        if loose := [key for key, equals, _ in entries if not equals]:
+            raise UserError(Problem(f"--data `{loose[0]}` has no value", "write it as --data NAME=VALUE"))
         check(parameters["inventory"], overrides, parameters["limit"] or ())
     except UserError as error:
         for problem in error.problems:
-            report.add("problem", "", what=problem.what, hint=problem.hint)
+            report.add("problem", problem.host, what=problem.what, hint=problem.hint)
             print("\n".join(problem.lines()), file=sys.stderr)
         raise SystemExit(1) from None
 
@@ -49,7 +52,7 @@ _CONNECTION = (
     (r"Could not resolve hostname \((.*)\)", "the host's name cannot be resolved ({0})", "check `ssh_hostname`"),
     (r"No host key for (\S+) found", "the SSH host key of {0} is not known", "log in once by `ssh` and accept the key"),
     (
-        r"(?:Could not connect|SSH error|EOF error) \((.*)\)",
+        r"(?:Could not connect|SSH error|EOF error) \((?:\[Errno None\] )?(.*)\)",
         "no SSH connection: {0}",
         "check that the host is up, that sshd runs, and `ssh_hostname` and `ssh_port` in the inventory",
     ),

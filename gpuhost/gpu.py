@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from typing import Any
+
+import yaml
 
 from .reconcile import Change
 
@@ -14,6 +18,23 @@ TOOLKIT = (
     "libnvidia-container1",
 )
 CDI_FILE = "/var/run/cdi/nvidia.yaml"
+
+
+def devices(text: str) -> list[str]:
+    """The device names in a CDI file; none in one that is absent or cannot be read."""
+    try:
+        return [str(device["name"]) for device in yaml.safe_load(text)["devices"]]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def stamped(text: str | None) -> dict[str, Any] | None:
+    """What a stamp says; None when there is none or, after a power cut, it cannot be read."""
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def reconcile(wanted: dict[str, object], stamp: dict[str, object] | None, devices: Iterable[str]) -> list[Change]:

@@ -59,6 +59,7 @@ _CAUSES = (
         "wait, or `docker login` on the host",
     ),
     (
+        r"failed to do request: \w+ \"https?://([^/\"]+)|"
         r"(?:dial tcp|lookup) ([\w.-]+(?::\d+)?).*(?:no such host|connection refused|i/o timeout|server misbehaving)",
         "the registry {0} cannot be reached",
         "check the host's DNS and network",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyinfra.api.host import Host
+from pyinfra.connectors.ssh_util import _resolve_key_paths
+from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import _get_group_data, make_inventory
 
 from .catalog import BuildImage, Catalog, load, suggest
@@ -29,8 +32,8 @@ def check(inventory: str, overrides: Mapping[str, Any], limits: Sequence[str] = 
     `limits`: what `--limit` names, each a host, a group or a pattern that must match a host.
     """
     folders = [Path.cwd() / "group_data", Path(inventory).resolve().parent / "group_data"]
-    hosts = list(make_inventory(inventory, override_data=dict(overrides), cwd=str(Path.cwd())))
-    found = _unmatched(limits, hosts)
+    hosts = _hosts(inventory, overrides, folders)
+    found = [*_unmatched(limits, hosts), *_absent_keys(_chosen(hosts, limits))]
     for host in hosts:
         try:
             _validated(host, *folders)
@@ -40,6 +43,56 @@ def check(inventory: str, overrides: Mapping[str, Any], limits: Sequence[str] = 
         raise UserError(*found)
 
 
+def _hosts(inventory: str, overrides: Mapping[str, Any], folders: Sequence[Path]) -> list[Host]:
+    """The hosts with their data. Inventory and group_data are programs: they may fail as any program does."""
+    try:
+        hosts = list(make_inventory(inventory, override_data=dict(overrides), cwd=str(Path.cwd())))
+    except UnexpectedExternalError as error:
+        raise UserError(_broken(error.exception, Path(inventory), folders)) from error
+    except Exception as error:
+        raise UserError(_broken(error, Path(inventory), folders)) from error
+    if not hosts:
+        raise UserError(Problem(f"{inventory} names no host", "add one; the head of inventory.py shows how"))
+    return hosts
+
+
+def _broken(error: Exception, inventory: Path, folders: Sequence[Path]) -> Problem:
+    """Where and how one of these files failed."""
+    places = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    words = str(error)
+    if isinstance(error, SyntaxError):
+        places.append((Path(error.filename or ""), error.lineno))
+        words = error.msg
+    own = [(file, line) for file, line in places if file.parent in folders or file == inventory]
+    file, line = own[-1] if own else (inventory, None)
+    where = f"{_shown(file)}, line {line}" if line else _shown(file)
+    return Problem(f"{where}: {type(error).__name__}: {words}", "it is read as Python: mend it there")
+
+
+def _shown(file: Path) -> str:
+    """A file's name as seen from here."""
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+
+
+def _chosen(hosts: Sequence[Host], limits: Sequence[str]) -> list[Host]:
+    """The hosts that `--limit` leaves, as pyinfra understands it: a group, else a pattern of host names."""
+    if not limits:
+        return list(hosts)
+    return [
+        host for host in hosts if any(limit in host.groups or fnmatch.fnmatch(host.name, limit) for limit in limits)
+    ]
+
+
+def _absent_keys(hosts: Sequence[Host]) -> list[Problem]:
+    """A key that is not there would end pyinfra with a traceback."""
+    keys = [(host, host.data.get("ssh_key")) for host in hosts]
+    return [
+        Problem(f"the SSH key `{key}` is not there", "correct `ssh_key` in the inventory", host.name)
+        for host, key in keys
+        if key and not any(Path(path).is_file() for path in _resolve_key_paths(key, str(Path.cwd())))
+    ]
+
+
 def _unmatched(limits: Sequence[str], hosts: Sequence[Host]) -> list[Problem]:
     """pyinfra exits 0 when a limit matches nothing: for us that is a mistake."""
     names = {host.name for host in hosts}
@@ -47,7 +100,7 @@ def _unmatched(limits: Sequence[str], hosts: Sequence[Host]) -> list[Problem]:
     return [
         Problem(f"--limit `{limit}` names no host and no group of the inventory", suggest(limit, known, "host"))
         for limit in limits
-        if limit not in known and not fnmatch.filter(names, limit)
+        if not _chosen(hosts, [limit])
     ]
 
 
@@ -85,6 +138,5 @@ def _file_finder(data: Mapping[str, Any], folders: tuple[Path, ...]) -> Callable
         for group, values in _get_group_data(str(folder)).items():
             for key, value in values.items():
                 if key in data and data[key] == value:
-                    file = folder / f"{group}.py"
-                    places[key] = str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
+                    places[key] = _shown(folder / f"{group}.py")
     return lambda key: places.get(key, "group_data/all.py" if key not in data else "the inventory")

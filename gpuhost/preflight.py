@@ -29,6 +29,8 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
             *_space(reading, catalog),
             *_gpu(reading),
             *_daemon_json(reading),
+            *_docker(reading),
+            *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
             *_subnets(reading, catalog, names),
         )
@@ -93,6 +95,28 @@ def _daemon_json(reading: HostReading) -> Iterator[Finding]:
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
 
 
+def _docker(reading: HostReading) -> Iterator[Finding]:
+    """What it has would be planned anew, and its networks' routes taken for somebody else's."""
+    if reading.docker_silent:
+        yield (
+            "Docker has containers on this host, and dockerd does not run or does not answer",
+            "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+        )
+
+
+def _apt_sources(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    """One repository declared twice with two keys: apt then reads no source at all, of anybody."""
+    wanted = {"docker": catalog.engine_source == "docker", "nvidia": bool(reading.gpus)}
+    for name, repository in catalog.apt_repositories.items():
+        url = repository.url.format(**reading.places).rstrip("/") if wanted[name] else None
+        for file, declared in dict.fromkeys(reading.apt_sources):
+            if declared.replace("$(ARCH)", reading.deb_arch).rstrip("/") == url:
+                yield (
+                    f"{file} declares {url} with a key of its own: apt reads nothing when gpuhost declares it too",
+                    f"move {file} away; gpuhost then declares the repository, with its checked key",
+                )
+
+
 def _ports(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
     for name in names:
         port = catalog.services[name].port
@@ -105,10 +129,11 @@ def _ports(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator
 
 
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
-    for network in {catalog.services[name].network for name in names}:
+    networks = {catalog.services[name].network for name in names}
+    for network in sorted(networks) if not reading.docker_silent else ():
         wanted = ipaddress.ip_network(catalog.networks[network])
         own = reading.networks.get(network)
-        if own and catalog.networks[network] in own[0]:
+        if own and catalog.networks[network] in own:
             continue
         clash = _clash(reading, wanted, network)
         if clash:
@@ -121,8 +146,8 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
 
 def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network, name: str) -> str:
     if name in reading.networks:
-        return f"a Docker network `{name}` exists with {' '.join(reading.networks[name][0])}"
-    for other, (subnets, _) in reading.networks.items():
+        return f"a Docker network `{name}` exists with {' '.join(reading.networks[name])}"
+    for other, subnets in reading.networks.items():
         if any(wanted.overlaps(ipaddress.ip_network(subnet)) for subnet in subnets):
             return f"Docker network `{other}` has {' '.join(subnets)}"
     for interface, network in reading.routes:
@@ -133,7 +158,7 @@ def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6N
 
 def _free(reading: HostReading, catalog: Catalog) -> str:
     taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
-    taken += [ipaddress.ip_network(subnet) for subnets, _ in reading.networks.values() for subnet in subnets]
+    taken += [ipaddress.ip_network(subnet) for subnets in reading.networks.values() for subnet in subnets]
     taken += [ipaddress.ip_network(subnet) for subnet in catalog.networks.values()]
     candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
     return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
@@ -150,4 +175,20 @@ def sudo_problem(answer: str, has_password: bool) -> Finding | None:
         if has_password:
             return None
         return "sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user"
+    return _refused_by_sudo(said)
+
+
+def root_problem(ok: bool, said: str) -> Finding | None:
+    """Why `id -u`, run with the connection's privileges, was not root's. `said`: its output, or sudo's own words."""
+    last = said.strip().rpartition("\n")[2]
+    if not ok:
+        return _refused_by_sudo(last)
+    if last == "0":
+        return None
+    return "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+
+
+def _refused_by_sudo(said: str) -> Finding:
+    if "incorrect password" in said:
+        return "sudo refuses the password", "type the login user's own password"
     return f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo"

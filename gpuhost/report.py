@@ -1,6 +1,7 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `change` (phase plan or apply), `performed`, `failed`, `problem`, `skipped`, `verdict`, `address`, `host`.
+Events: `host`, `gpu`, `skipped` (what preflight found), `change` (phase plan or apply), `performed`, `failed`,
+`problem`, `observed` (of one service), `verdict`, `address`.
 Nothing secret is ever an event's value.
 """
 

@@ -34,6 +34,7 @@ class SecretStore:
     def __init__(self, catalog: Catalog, host: str, environ: Mapping[str, str] | None = None) -> None:
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
+        self._host = host
         self._shared = Path(".env")
         self.path = Path(catalog.secrets_dir) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', host)}.env"
 
@@ -44,13 +45,20 @@ class SecretStore:
             return found
         if self._declared[name].generate:
             raise NotYet(name)
-        raise UserError(
-            Problem(f"the secret `{name}` is not set", f"write `{name}=...` into {self._shared} or {self.path}")
-        )
+        raise UserError(self._absent(name))
 
     def optional(self, name: str) -> str | None:
         """The value, or None when nobody gave it."""
         return self._known().get(name)
+
+    def missing(self, names: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names` that only the operator can give, and did not. Raises UserError."""
+        known = self._known()
+        return [self._absent(name) for name in names if name not in known and not self._declared[name].generate]
+
+    def _absent(self, name: str) -> Problem:
+        hint = f"write `{name}=...` into {self._shared} or {self.path}"
+        return Problem(f"the secret `{name}` is not set", hint, self._host)
 
     def to_generate(self, names: Iterable[str]) -> list[str]:
         """Those of `names` (and what they derive from) that the first apply will generate, sources first."""

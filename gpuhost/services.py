@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from .facts.docker import Container
@@ -30,11 +30,19 @@ def reason(wanted: Stamps, container: Container | None) -> str | None:
     return None
 
 
-def reconcile(wanted: Mapping[str, Stamps], observed: Mapping[str, Container]) -> list[Change]:
-    """In the order of `wanted`, which is the start order."""
+def reconcile(
+    wanted: Mapping[str, Stamps], observed: Mapping[str, Container], promised: Set[tuple[str, str]] = frozenset()
+) -> list[Change]:
+    """In the order of `wanted`, which is the start order.
+
+    Whether a container runs is a volatile reading: one that restarts may run a moment later. It decides once, in the
+    plan; `promised` holds what the plan said, as (name, action).
+    """
     changes = []
     for name, stamps in wanted.items():
         why = reason(stamps, observed.get(name))
+        if why is None and (name, "recreate") in promised:
+            why = "it did not run when the plan was made"
         if why:
             changes.append(Change("stacks", name, "recreate" if name in observed else "create", why))
     return changes

@@ -19,6 +19,7 @@ from pyinfra.api.output import format_text
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
+from .connection import lost
 from .errors import Problem
 from .reconcile import Change
 from .report import Report
@@ -45,6 +46,11 @@ class Session:
     def planned(self, host_name: str, change: Change) -> bool:
         """True when there is no allow-list, or the change stands in it."""
         return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
+
+    def promised(self, host_name: str, stage: str) -> set[tuple[str, str]]:
+        """(subject, action) of what the allow-list holds for a stage; empty without one."""
+        listed = (self.allowed or {}).get(host_name, [])
+        return {(subject, action) for where, subject, action in listed if where == stage}
 
 
 _current: Session | None = None
@@ -94,8 +100,10 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         event = "performed" if meta.did_succeed() else "failed"
         session.report.add(event, target.name, **_fields(change), planned=session.planned(target.name, change))
     if meta.did_error() and target.name not in session.told:
-        cause = explain(f"{meta.stdout}\n{meta.stderr}") if explain else None
+        cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
         what, hint = cause or ("the command failed", "the lines above are its own")
+        if builtin_change is not None:  # pyinfra's name is that of all hosts on which the operation has this place
+            name = f"{builtin_change.stage} | {builtin_change.subject}"
         tell(Problem(f"`{name}`: {what}", hint, target.name))
 
 

@@ -6,12 +6,12 @@ from gpuhost import comfyui as rules
 from gpuhost.operations import comfyui as operations
 from gpuhost.run import HostRun
 from gpuhost.stage import stage
-from tasks.layout import make_folder
 
 
 @stage("comfyui")
 def comfyui(run: HostRun) -> None:
     """The installs that this host's services use, and a session key for each service with a login."""
+    account = run.catalog.account
     for name, install in run.installs.items():
         spec = run.install_spec(name)
         operations.installed(
@@ -21,12 +21,11 @@ def comfyui(run: HostRun) -> None:
             image=run.image(install.image),
             variables=rules.environment(install, spec),
             installer=f"{run.layout.tools}/install_comfyui.sh",
+            account=account,
         )
-    account = run.catalog.account.name
-    for name, entry in run.services.items():
-        if entry.comfyui:
-            # ComfyUI does not start when its base directory has no such folder.
-            make_folder("comfyui", f"{run.layout.service_data(name)}/custom_nodes", "755", account)
+    nodes = [f"{run.layout.service_data(name)}/custom_nodes" for name, entry in run.services.items() if entry.comfyui]
+    if nodes:
+        operations.own_nodes(name="comfyui | folders for nodes", folders=nodes, account=account)
     keys = [run.session_key(name) for name, entry in run.services.items() if entry.login]
     if keys:
-        operations.session_keys(name="comfyui | session keys", paths=keys, account=run.catalog.account)
+        operations.session_keys(name="comfyui | session keys", paths=keys, account=account)

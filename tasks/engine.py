@@ -32,7 +32,7 @@ def packages(run: HostRun) -> None:
 def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> None:
     """An apt repository: its checked key, its source, and apt's index with it."""
     repository = run.catalog.apt_repositories[which]  # type: ignore[index]
-    places = {"os": run.reading.os_id, "suite": run.reading.suite, "arch": run.reading.deb_arch}
+    places = run.reading.places
     url = repository.url.format(**places)
     apt.signing_key(
         name=f"{stage} | signing key of {which}",
@@ -41,7 +41,7 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
         fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
         path=key,
     )
-    builtin(
+    written = builtin(
         Change(stage, f"apt source {which}", "write", f"{url} is not declared with our key"),
         builtin_apt.sources_file(
             name=f"{stage} | apt source {which}",
@@ -59,6 +59,7 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
         subject=f"apt index with {which}",
         stamp=run.layout.apt_stamp,
         source=f"/etc/apt/sources.list.d/{source}.sources",
+        written=written,
     )
 
 

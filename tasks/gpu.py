@@ -34,7 +34,12 @@ def toolkit(run: HostRun) -> None:
         ),
         apt.explain,
     )
-    apt.held(name="gpu | toolkit packages held", stage="gpu", packages=TOOLKIT, stamp=run.layout.apt_stamp)
+    apt.held(
+        name="gpu | toolkit packages held",
+        stage="gpu",
+        packages=dict.fromkeys(TOOLKIT, version),
+        stamp=run.layout.apt_stamp,
+    )
     gpu.cdi(
         name="gpu | CDI specification",
         uuids=[gpu.uuid for gpu in run.reading.gpus],

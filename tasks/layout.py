@@ -49,12 +49,12 @@ def _account(run: HostRun) -> None:
 def _folders(run: HostRun) -> None:
     layout, account = run.layout, run.catalog.account.name
     ours = {layout.data: "755", layout.tools: "755", layout.backups: "700"}
-    ours |= {f"{layout.data}/stacks": "755", f"{layout.data}/comfyui": "755"}
+    ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "comfyui", "services")}
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
-    shared |= {f"{layout.state}/models": "2775", f"{layout.data}/services": "755"}
+    shared |= {f"{layout.state}/models": "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     shared |= {layout.service_data(name): "750" for name in run.services}
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
@@ -69,7 +69,14 @@ def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
     """One folder with an owner and a mode, as one change."""
     builtin(
         Change(stage, path, "create", f"no such folder of {owner} with mode {mode}"),
-        builtin_files.directory(name=f"{stage} | folder {path}", path=path, mode=mode, user=owner, group=owner),
+        builtin_files.directory(
+            name=f"{stage} | folder {path}",
+            path=path,
+            mode=mode,
+            user=owner,
+            group=owner,
+            _no_fail_on_link=True,  # to another disk, say: whoever made the link answers for what it points to
+        ),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pyinfra.context import host, state
 
+from gpuhost.connection import tune
 from gpuhost.errors import Problem, UserError
 from gpuhost.facts.host import HostState
 from gpuhost.inventory import catalog_of
 from gpuhost.operations import lock
 from gpuhost.placement import place
-from gpuhost.preflight import problems, sudo_problem
+from gpuhost.preflight import problems, root_problem, sudo_problem
 from gpuhost.remote import run as run_now
-from gpuhost.remote import send_at_once
 from gpuhost.run import HostRun
 from gpuhost.secrets import SecretStore
 from gpuhost.session import ONLY_DATA, current, note, tell
@@ -27,15 +27,16 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems told, the host failed)."""
     current().report.add("host", host.name)
-    send_at_once()
+    tune(host)
     try:
         catalog = catalog_of(host)
         found = _privileges()
         if not found:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
             reading = host.get_fact(HostState, roots=roots)
-            placement = place(catalog.enabled(), reading.gpus)
-            found = problems(reading, catalog, placement.gpus, host.name)
+            secrets = SecretStore(catalog, host.name)
+            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus), secrets)
+            found = [*problems(reading, catalog, run.services, host.name), *secrets.missing(run.secret_names)]
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
     if found:
@@ -45,15 +46,24 @@ def preflight() -> HostRun | None:
         return None
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
-    for service, why in placement.skipped.items():
+    for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     if host.data.get(ONLY_DATA) is None:
         lock.host_lock(name="preflight | host lock")
-    return HostRun(catalog, reading, placement, SecretStore(catalog, host.name))
+    return run
 
 
 def _privileges() -> list[Problem]:
-    completed = run_now(_SUDO, sudo=False)
-    has_password = bool(state.config.SUDO_PASSWORD or getattr(state.config, "USE_SUDO_PASSWORD", False))
-    problem = sudo_problem(completed.stdout, has_password)
+    """Commands must run as root: first what sudo says without a password, then whether they do."""
+    sources = (state.config.SUDO_PASSWORD, getattr(state.config, "USE_SUDO_PASSWORD", False))
+    has_password = any((*sources, host.data.get("_sudo_password")))
+    problem = sudo_problem(run_now(_SUDO, sudo=False).stdout, has_password) or _not_root()
     return [Problem(*problem, host=host.name)] if problem else []
+
+
+def _not_root() -> tuple[str, str] | None:
+    try:
+        asked = run_now("id -u")
+    except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
+        return "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+    return root_problem(asked.ok, asked.output)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pyinfra.api.facts import FactBase
 
 _SCRIPT = r"""
-dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\n' "$@" 2>/dev/null |
+[ $# = 0 ] || dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\n' "$@" 2>/dev/null |
   awk -F '\t' -v OFS='\t' 'substr($1,2,1)=="i"{print "package",$2,$3}'
 apt-mark showhold 2>/dev/null | sed 's/^/hold\t/'
 for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do

@@ -29,8 +29,8 @@ if systemctl is-enabled --quiet docker 2>/dev/null; then printf 'enabled\n'; fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
-printf 'gid\t%s\n' "$(getent group docker | cut -d: -f3)"
-docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
+# Asked only when it runs: docker.socket would start it, and a plan starts nothing.
+systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
 printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
 docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u | while read -r id; do
   docker image inspect "$id" --format '@IMAGE@' | sed 's/^/image\t/'
@@ -68,7 +68,6 @@ class DockerReading:
     active: bool = False
     enabled: bool = False
     version: str = ""
-    gid: str = ""
     config: dict[str, Any] | None = None
     stale: bool = False
     images: dict[str, str] = field(default_factory=dict)
@@ -105,13 +104,25 @@ _READERS = {
     "enabled": lambda r, v: setattr(r, "enabled", True),
     "stale": lambda r, v: setattr(r, "stale", True),
     "config": _config,
-    "gid": lambda r, v: setattr(r, "gid", v),
     "version": lambda r, v: setattr(r, "version", v),
     "tag": lambda r, v: r.tags.add(v),
     "image": _image,
     "network": _network,
     "container": _container,
 }
+
+
+class DockerGroup(FactBase[str]):
+    """The docker group's id, "" when there is no such group."""
+
+    def command(self) -> str:
+        """One look-up."""
+        return "getent group docker | cut -d: -f3"
+
+    @staticmethod
+    def default() -> str:
+        """No group."""
+        return ""
 
 
 class DockerState(FactBase[DockerReading]):

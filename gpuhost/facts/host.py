@@ -25,21 +25,31 @@ grep -qi microsoft /proc/version && printf 'wsl\tyes\n'
 awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo
 for root in @ROOTS@; do
   at="$root"; while [ ! -d "$at" ]; do at="$(dirname "$at")"; done
-  df -Pk "$at" | awk -v OFS="$t" -v r="$root" 'NR==2{print "disk_kib",r,$4}'
-done
+  df -Pk "$at" | awk -v OFS="$t" -v r="$root" 'NR==2{print "disk_kib",r,$4,$1" "$6}'
+done | awk -F"$t" -v OFS="$t" '!seen[$4]++{print $1,$2,$3}'
 awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
 awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
 if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"; fi
-if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+# Asked only when it runs: docker.socket would start it, and a plan starts nothing.
+if ! command -v docker >/dev/null 2>&1; then :
+elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1; then
   docker network ls -q | while read -r id; do
-    docker network inspect "$id" \
-      --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}$t{{.Id}}"
+    docker network inspect "$id" --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
   done
-  docker ps --filter label=gpuhost.service \
-    --format "published$t{{.Label \"gpuhost.service\"}}$t{{.Ports}}"
+  # What a container is bound to, not what it publishes now: between two restarts that is nothing.
+  docker ps -q --filter label=gpuhost.service --filter status=running --filter status=restarting |
+  while read -r id; do
+    docker inspect "$id" --format "published$t{{index .Config.Labels \"gpuhost.service\"}}$t{{
+      range .HostConfig.PortBindings}}{{range .}}:{{.HostPort}}->{{end}}{{end}}"
+  done
 fi
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+  case "$file" in */gpuhost-*) continue;; esac
+  [ -f "$file" ] && ! grep -qi '^enabled: *no' "$file" || continue
+  grep -v '^[[:space:]]*#' "$file" | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
+done
 for vendor in /sys/bus/pci/devices/*/vendor; do
   if [ "$(cat "$vendor" 2>/dev/null)" = 0x10de ]; then
     class="$(cat "${vendor%vendor}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
@@ -79,12 +89,14 @@ class HostReading:
     wsl: bool = False
     cpus: int = 0
     memory_kib: int = 0
-    disk_kib: dict[str, int] = field(default_factory=dict)
+    disk_kib: dict[str, int] = field(default_factory=dict)  # folder -> free; one folder a file system
     mounts: set[str] = field(default_factory=set)
     listening: dict[int, str] = field(default_factory=dict)  # port -> process, "" when unknown
     routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
-    networks: dict[str, tuple[list[str], str]] = field(default_factory=dict)  # docker network -> (subnets, bridge)
+    networks: dict[str, list[str]] = field(default_factory=dict)  # docker network -> subnets
     published: dict[int, str] = field(default_factory=dict)  # host port -> our service that publishes it
+    docker_silent: bool = False  # it has containers and does not answer
+    apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
     daemon_json: str | None = None  # base64
     nvidia_pci: int = 0
     nvidia_error: str = ""
@@ -109,6 +121,11 @@ class HostReading:
     def deb_arch(self) -> str:
         """dpkg's name of the architecture."""
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(self.arch, self.arch)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What stands for the marks in the URLs of `apt_repositories`."""
+        return {"os": self.os_id, "suite": self.suite, "arch": self.deb_arch}
 
 
 def parse(lines: Iterable[str]) -> HostReading:
@@ -148,8 +165,8 @@ def _route(reading: HostReading, values: list[str]) -> None:
 
 
 def _network(reading: HostReading, values: list[str]) -> None:
-    name, subnets, identifier = values
-    reading.networks[name] = (subnets.split(), f"br-{identifier[:12]}")
+    name, subnets = values
+    reading.networks[name] = subnets.split()
 
 
 def _published(reading: HostReading, values: list[str]) -> None:
@@ -185,6 +202,8 @@ _READERS = {
     "route": _route,
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
     "docker_network": _network,
+    "docker_silent": lambda r, v: setattr(r, "docker_silent", True),
+    "apt_source": lambda r, v: r.apt_sources.append((v[0], v[1])),
     "published": _published,
     "nvidia_pci": lambda r, v: setattr(r, "nvidia_pci", r.nvidia_pci + 1),
     "nvidia_error": lambda r, v: setattr(r, "nvidia_error", v[0]),

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.api.operation import OperationMeta, operation
+from pyinfra.context import host, state
 
 from ..facts.apt import AptState
 from ..facts.files import FilesState
@@ -57,6 +57,11 @@ _CAUSES = (
         "no repository has version {0} of {1}",
         "choose a version that `apt-cache madison` lists",
     ),
+    (
+        r"dpkg was interrupted",
+        "an earlier installation of packages was cut off in the middle",
+        "`dpkg --configure -a` on the host, then run again",
+    ),
     (r"No space left on device", "the disk is full", "free space on /var and run again"),
     (
         r"Could not get lock (\S+)",
@@ -86,7 +91,9 @@ fingerprints="$(gpg --batch --homedir "$new" --show-keys --with-colons "$new/key
 [ "$fingerprints" = @FINGERPRINT@ ] || {
   echo "error: the signing key at @URL@ has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
   echo "hint: do not trust it; compare with the publisher's page before you change apt_key_fingerprints" >&2; exit 1; }
+rm -f @PATH@.*  # a stamp of an earlier key must not vouch for this one
 chmod 644 "$new/key"; sync "$new/key"; mv -f "$new/key" @PATH@
+: > @PATH@.@FINGERPRINT@
 """
 
 
@@ -104,27 +111,39 @@ def signing_key(stage: str, url: str, fingerprint: str, path: str) -> Commands:
     script = _KEY
     for mark, value in quoted.items():
         script = script.replace(mark, value)
-    yield from carry_out(changes, [Step(f"{script}\n: > {shlex.quote(stamp)}")])
+    yield from carry_out(changes, [Step(script)])
 
 
 @operation()
-def index(stage: str, subject: str, stamp: str, source: str | None = None) -> Commands:
-    """apt's package index, read again when a source is newer than our last reading. `source`: a file that an earlier
-    operation of this run writes."""
-    unread = host.get_fact(AptState, packages=[], stamp=stamp).unread
-    if source and source not in unread and source not in host.get_fact(FilesState, paths=[source]):
-        unread.append(source)
+def index(
+    stage: str, subject: str, stamp: str, source: str | None = None, written: OperationMeta | None = None
+) -> Commands:
+    """apt's package index, read again when a source is newer than our last reading.
+
+    `source`: a file of ours, and `written`: the operation that writes it. In a plan that one alone decides: what is
+    unread already, the first index of the run will have read.
+    """
+    if source and written and not state.is_executing:
+        unread = [source] if written.will_change else []
+    else:
+        unread = host.get_fact(AptState, packages=[], stamp=stamp).unread
     changes = [Change(stage, subject, "update", f"not read since {', '.join(unread)} changed")] if unread else []
     folder = shlex.quote(stamp.rpartition("/")[0])
     # Without the option apt-get update exits 0 on a repository that does not answer.
     script = f"mkdir -p {folder}; {APT} -o APT::Update::Error-Mode=any update && touch {shlex.quote(stamp)}"
+    if source:  # left there, it would break apt for everybody, and the next run before it can correct the file
+        script += f" || {{ rm -f {shlex.quote(source)}; exit 1; }}"
     yield from carry_out(changes, [Step(script, explain)])
 
 
 @operation()
-def held(stage: str, packages: Sequence[str], stamp: str) -> Commands:
-    """Packages that only we upgrade: together, in one version."""
-    reading = host.get_fact(AptState, packages=[], stamp=stamp)
-    loose = [name for name in packages if name not in reading.held]
+def held(stage: str, packages: Mapping[str, str], stamp: str) -> Commands:
+    """Packages that only we upgrade: together, in one version. `packages`: name -> that version.
+
+    apt lets go of a held package that it installs in another version: one whose version differs will be held anew.
+    """
+    reading = host.get_fact(AptState, packages=packages, stamp=stamp)
+    right = {name for name in reading.held if reading.packages.get(name) == packages.get(name)}
+    loose = [name for name in packages if name not in right]
     changes = [Change(stage, name, "hold", "apt may upgrade it alone") for name in loose]
     yield from carry_out(changes, [Step(f"apt-mark hold {shlex.join(loose)}")])

@@ -27,11 +27,14 @@ docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/
 
 
 @operation()
-def installed(path: str, spec: str, image: str, variables: Mapping[str, str], installer: str) -> Commands:
-    """The install at `path` (a folder of its own) is complete and made from `spec`. `installer`: the script's path."""
+def installed(
+    path: str, spec: str, image: str, variables: Mapping[str, str], installer: str, account: Account
+) -> Commands:
+    """The install at `path` (a folder of the account) is complete and made from `spec`. `installer`: the script."""
     stamp = f"{path}/{rules.STAMP}"
     changes = rules.reconcile(path, spec, host.get_fact(Texts, paths=[stamp]).get(stamp))
     options = ["--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+    options += [f"--user={account.uid}:{account.gid}"]
     options += [f"--env={key}={value}" for key, value in variables.items()]
     options += [f"--volume={path}:/app", f"--volume={installer}:/install_comfyui.sh:ro"]
     options += [image, "bash", "/install_comfyui.sh"]
@@ -40,14 +43,30 @@ def installed(path: str, spec: str, image: str, variables: Mapping[str, str], in
     yield from carry_out(changes, [Step(script, live=True)])
 
 
+# A service's container writes its data folder: root follows no link that it may have put there, the account does it.
+_AS_ACCOUNT = "setpriv --reuid={uid} --regid={gid} --clear-groups -- sh -c {script}"
+
 # The node renews the key itself (every 30 days) and needs one to begin with: an empty file would leave the door open.
 _SEED = r"""
 set -eu; umask 077
 for path in @PATHS@; do
-  [ -s "$path" ] || { printf '%s,%s' "$(head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_')" \
-    "$(date +%Y-%m-%dT%H:%M:%S.%6N)" > "$path.new"; chown @OWNER@ "$path.new"; mv -f "$path.new" "$path"; }
+  [ -s "$path" ] || { rm -f "$path.new"; printf '%s,%s' "$(head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_')" \
+    "$(date +%Y-%m-%dT%H:%M:%S.%6N)" > "$path.new"; mv -f "$path.new" "$path"; }
 done
 """
+
+
+def _as_account(account: Account, script: str) -> Step:
+    return Step(_AS_ACCOUNT.format(uid=account.uid, gid=account.gid, script=shlex.quote(script)))
+
+
+@operation()
+def own_nodes(folders: Sequence[str], account: Account) -> Commands:
+    """Each service has a folder for nodes of its own: without it ComfyUI does not start."""
+    observed = host.get_fact(FilesState, paths=list(folders))
+    absent = [path for path in folders if path not in observed]
+    changes = [Change("comfyui", path, "create", "ComfyUI does not start without it") for path in absent]
+    yield from carry_out(changes, [_as_account(account, f"umask 022; mkdir {shlex.join(absent)}")])
 
 
 @operation()
@@ -56,8 +75,4 @@ def session_keys(paths: Sequence[str], account: Account) -> Commands:
     observed = host.get_fact(FilesState, paths=list(paths))
     absent = [path for path in paths if path not in observed or observed[path].kind == "regular empty file"]
     changes = [Change("comfyui", path, "create", "the service has no session key") for path in absent]
-    marks = {"@PATHS@": shlex.join(absent), "@OWNER@": f"{account.uid}:{account.gid}"}
-    script = _SEED
-    for mark, value in marks.items():
-        script = script.replace(mark, value)
-    yield from carry_out(changes, [Step(script)])
+    yield from carry_out(changes, [_as_account(account, _SEED.replace("@PATHS@", shlex.join(absent)))])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
-import yaml
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
@@ -23,7 +21,7 @@ systemctl restart nvidia-cdi-refresh.service 2>/dev/null || nvidia-ctk cdi gener
 for gpu in @GPUS@; do grep -qF -- "$gpu" @FILE@ || {
   echo "error: the CDI specification does not name $gpu" >&2
   echo "hint: nvidia-ctk cdi generate; nvidia-smi -L; a reboot if the driver was updated" >&2; exit 1; }; done
-mkdir -p "$(dirname @STAMP@)"; cat > @STAMP@.new; mv -f @STAMP@.new @STAMP@
+mkdir -p "$(dirname @STAMP@)"; cat > @STAMP@.new; sync @STAMP@.new; mv -f @STAMP@.new @STAMP@
 """
 
 
@@ -32,9 +30,7 @@ def cdi(uuids: Sequence[str], driver: str, toolkit: str, stamp: str) -> Commands
     """/var/run/cdi/nvidia.yaml names every GPU (by UUID) and is made by this toolkit for this driver."""
     texts = host.get_fact(Texts, paths=[rules.CDI_FILE, stamp])
     wanted: dict[str, object] = {"gpus": sorted(uuids), "driver": driver, "toolkit": toolkit}
-    observed: Any = yaml.safe_load(texts.get(rules.CDI_FILE, "")) or {}
-    devices = [str(device.get("name")) for device in observed.get("devices", [])]
-    made = json.loads(texts[stamp]) if stamp in texts else None
-    changes = rules.reconcile(wanted, made, devices)
+    devices = rules.devices(texts.get(rules.CDI_FILE, ""))
+    changes = rules.reconcile(wanted, rules.stamped(texts.get(stamp)), devices)
     script = _REFRESH.replace("@FILE@", rules.CDI_FILE).replace("@STAMP@", stamp).replace("@GPUS@", shlex.join(uuids))
     yield from carry_out(changes, [Step(script, stdin=json.dumps(wanted))])

@@ -5,31 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from .. import services as rules
-from ..facts.docker import DockerState
+from ..facts.docker import DockerGroup, DockerState
 from ..remote import Step
 from ..run import HostRun
-from ..session import Commands, carry_out
+from ..session import Commands, carry_out, current
 from ..stacks import Stacks
 from ..verify import document
 from . import files as file_operations
-
-
-class DockerGroup(FactBase[str]):
-    """The docker group's id, "" when there is no such group."""
-
-    def command(self) -> str:
-        """One look-up."""
-        return "getent group docker | cut -d: -f3"
-
-    @staticmethod
-    def default() -> str:
-        """No group."""
-        return ""
 
 
 @operation()
@@ -44,7 +30,8 @@ def running(run: HostRun) -> Commands:
     """Every service runs in a container with the right stamps. The next one starts when the one before is healthy."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
     wanted = {name: stacks.stamps(name) for name in run.services}
-    changes = rules.reconcile(wanted, host.get_fact(DockerState).containers)
+    promised = current().promised(host.name, "stacks") if state.is_executing else set()
+    changes = rules.reconcile(wanted, host.get_fact(DockerState).containers, promised)
 
     def act() -> Commands:
         for change in changes:

@@ -19,9 +19,10 @@ set -eu; umask 022; rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; 
 python3 -m venv @VENV@ || {
   echo "error: python3 cannot make a venv" >&2; echo "hint: apt-get install python3-venv" >&2; exit 1; }
 export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
-@VENV@/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r "$lock" || {
-  echo "error: the host's Python packages could not be installed" >&2
-  echo "hint: pip's reason is above; the host must reach the package index" >&2; exit 1; }
+export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
+why="$(@VENV@/bin/python -m pip install --require-hashes -r "$lock" 2>&1)" || {
+  echo "error: the host's Python packages could not be installed: $(printf %s "$why" | tail -n1)" >&2
+  echo "hint: check that the host reaches the package index, then run again" >&2; exit 1; }
 @VENV@/bin/python -c 'import docker, httpx, huggingface_hub'
 sync; printf %s @STAMP@ > @VENV@/.gpuhost.new; mv -f @VENV@/.gpuhost.new @VENV@/.gpuhost
 """

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .freshhost import FreshHost
+from .terminal import Shown, at_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 APPLY_LIMIT_S = 900
@@ -58,25 +60,42 @@ class Control:
 
     def text(self, command: str, *flags: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Any command of gpuhost as a person sees it."""
-        return self._run([sys.executable, "-m", "gpuhost.cli", command, *self._inventory(), *flags], stdin)
+        return self._run(self._gpuhost_line(command, *flags), stdin)
 
     def pyinfra(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Plain `pyinfra inventory.py deploy.py`."""
-        return self._run([sys.executable, "-m", "pyinfra", str(self.host.inventory), "deploy.py", *flags])
+        return self._run(self._pyinfra_line(*flags))
 
-    def _inventory(self) -> list[str]:
-        return ["-i", str(self.host.inventory)]
+    def typed(self, command: str, *flags: str, answers: Sequence[tuple[str, str]]) -> Shown:
+        """A command of gpuhost on a terminal; `answers`: (prompt, answer)."""
+        return self._typed(self._gpuhost_line(command, *flags), answers)
+
+    def typed_pyinfra(self, *flags: str, answers: Sequence[tuple[str, str]]) -> Shown:
+        """Plain pyinfra on a terminal; `answers`: (prompt, answer)."""
+        return self._typed(self._pyinfra_line(*flags), answers)
+
+    def _gpuhost_line(self, command: str, *flags: str) -> list[str]:
+        return [sys.executable, "-m", "gpuhost.cli", command, "-i", str(self.host.inventory), *flags]
+
+    def _pyinfra_line(self, *flags: str) -> list[str]:
+        return [sys.executable, "-m", "pyinfra", str(self.host.inventory), "deploy.py", *flags]
 
     def _gpuhost(self, command: str, flags: list[str], pyinfra: tuple[str, ...]) -> Told:
-        arguments = [sys.executable, "-m", "gpuhost.cli", command, *self._inventory(), *flags, *self.options]
-        done = self._run([*arguments, *(["--", *pyinfra] if pyinfra else [])])
+        line = self._gpuhost_line(command, *flags, *self.options)
+        done = self._run([*line, *(["--", *pyinfra] if pyinfra else [])])
         return Told(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
+
+    def _typed(self, line: list[str], answers: Sequence[tuple[str, str]]) -> Shown:
+        return at_terminal(line, answers, PROJECT, self._environment(), APPLY_LIMIT_S)
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "NO_COLOR": "1", **self.environment}
 
     def _run(self, command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=PROJECT,
-            env={**os.environ, "NO_COLOR": "1", **self.environment},
+            env=self._environment(),
             input=stdin,
             capture_output=True,
             text=True,

@@ -178,6 +178,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`data_mount`: `/srv/../etc` is not an absolute path",
         "write a full path such as `/srv/genai`",
     ),
+    "path that a shell would read": (
+        {"state_root": "/var/lib/my state"},
+        "`state_root`: `/var/lib/my state` has a space or a sign that shells or systemd read",
+        "use letters, digits, `.`, `_`, `-`, `+`, `@`",
+    ),
+    "two models in one place": (
+        {"models.other": {"repo": "Acme/Other", "file": "one.safetensors", "folder": "vae"}},
+        "`models.other`: `vae` already lies at vae/one.safetensors",
+        "give one of them another `folder`",
+    ),
     # Images
     "latest": (
         {"images.pulled.pull": "acme/server:latest"},

@@ -130,9 +130,14 @@ def test_an_error_is_told_on_stderr(fake: Fake, capsys: pytest.CaptureFixture[st
 def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.plan = Outcome(1, [], "pyinfra says: no such module")
     assert cli.main(["plan"]) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "pyinfra says: no such module"
-    assert [line.partition(":")[0] for line in said[1:]] == ["error", "hint"]
+    assert capsys.readouterr().err.splitlines() == [
+        "error: pyinfra stopped, and gpuhost does not know why",
+        "hint: its own words are below",
+        "  | pyinfra says: no such module",
+    ]
+    assert cli.main(["plan", "--json"]) == 1
+    [problem] = json.loads(capsys.readouterr().out)["errors"]
+    assert problem["detail"] == ["pyinfra says: no such module"]
 
 
 DONE = [HOST, change("performed"), change("performed", "painter", stage="stacks"), OBSERVED, ADDRESS]

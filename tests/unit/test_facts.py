@@ -54,9 +54,11 @@ route	eth0	00000000	00000000
 route	eth0	0000FEA9	0000FFFF
 route	docker0	000011AC	0000FFFF
 daemon_json	e30=
-docker_network	bridge	172.17.0.0/16 	5ea3c1de9f4b7a60112233445566778899aabbccddeeff00112233445566
-docker_network	host		aabbccddeeff00
-docker_network	dual	172.30.0.0/16 fd00::/64 	0123456789abcdef
+docker_network	bridge	172.17.0.0/16 
+docker_network	host	
+docker_network	dual	172.30.0.0/16 fd00::/64 
+docker_silent	yes
+apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
 published	api	127.0.0.1:9001->9001/tcp
 published	painter	0.0.0.0:9002->8188/tcp, [::]:9002->8188/tcp
 nvidia_pci	0x030200
@@ -90,11 +92,17 @@ def test_networks(host: HostReading) -> None:
     # The default route is no subnet that anybody has.
     assert host.routes == [("eth0", IPv4Network("169.254.0.0/16")), ("docker0", IPv4Network("172.17.0.0/16"))]
     assert host.networks == {
-        "bridge": (["172.17.0.0/16"], "br-5ea3c1de9f4b"),
-        "host": ([], "br-aabbccddeeff"),
-        "dual": (["172.30.0.0/16", "fd00::/64"], "br-0123456789ab"),
+        "bridge": ["172.17.0.0/16"],
+        "host": [],
+        "dual": ["172.30.0.0/16", "fd00::/64"],
     }
     assert host.published == {9001: "api", 9002: "painter"}
+
+
+def test_what_others_left(host: HostReading) -> None:
+    assert host.docker_silent
+    assert host.apt_sources == [("/etc/apt/sources.list.d/docker.list", "https://apt.example/debian")]
+    assert host.places == {"os": "debian", "suite": "trixie", "arch": "amd64"}
 
 
 def test_gpus(host: HostReading) -> None:
@@ -211,8 +219,8 @@ def test_no_docker() -> None:
 
 
 def test_docker_that_does_not_run() -> None:
-    reading = DockerState().process(["enabled", f"config\t{encoded('{}')}", "stale", "gid\t105", "end"])
-    assert reading == DockerReading(installed=True, enabled=True, config={}, stale=True, gid="105")
+    reading = DockerState().process(["enabled", f"config\t{encoded('{}')}", "stale", "end"])
+    assert reading == DockerReading(installed=True, enabled=True, config={}, stale=True)
 
 
 def test_docker_that_runs() -> None:
@@ -245,6 +253,12 @@ def test_a_broken_daemon_json_fails_this_host_alone() -> None:
 
 def test_no_environment_is_ever_read() -> None:
     assert "Env" not in DockerState().command()
+
+
+def test_no_script_wakes_a_dockerd_that_sleeps() -> None:
+    """docker.socket starts it at the first question; a plan changes nothing."""
+    for script in (DockerState().command(), HostState().command(["/x"])):
+        assert all("is-active" in line for line in script.splitlines() if "docker info" in line)
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,29 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "port 9002 of `painter` is already in use",
         "stop that program, or give `services.painter.port` another port",
     ),
+    "Docker that has containers and does not answer": (
+        # Its bridges outlive it: their routes are no clash.
+        {"docker_silent": True, "routes": [("br-1", IPv4Network("172.20.0.0/16"))]},
+        {},
+        "Docker has containers on this host, and dockerd does not run or does not answer",
+        "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+    ),
+    "the repository is declared already": (
+        {"apt_sources": [("/etc/apt/sources.list.d/d.list", "https://apt.example/debian/")] * 2},
+        {"apt_repositories.nvidia.url": "https://other.example"},
+        "/etc/apt/sources.list.d/d.list declares https://apt.example/debian with a key of its own: "
+        "apt reads nothing when gpuhost declares it too",
+        "move /etc/apt/sources.list.d/d.list away; gpuhost then declares the repository, with its checked key",
+    ),
+    "NVIDIA's repository is declared already, as NVIDIA's own page writes it": (
+        {"apt_sources": [("/etc/apt/n.list", "https://n.example/deb/$(ARCH)")]},
+        {"apt_repositories.nvidia.url": "https://n.example/deb/{arch}"},
+        "/etc/apt/n.list declares https://n.example/deb/amd64 with a key of its own: "
+        "apt reads nothing when gpuhost declares it too",
+        "move /etc/apt/n.list away; gpuhost then declares the repository, with its checked key",
+    ),
     "subnet of another Docker network": (
-        {"networks": {"lab": (["172.20.5.0/24"], "br-1")}},
+        {"networks": {"lab": ["172.20.5.0/24"]}},
         {},
         "the subnet 172.20.0.0/16 of network `inner` is already in use: Docker network `lab` has 172.20.5.0/24",
         'set `networks["inner"]` to a free one, such as 172.21.0.0/16',
@@ -117,7 +138,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         'set `networks["inner"]` to a free one, such as 10.99.0.0/16',
     ),
     "the network exists with another subnet": (
-        {"networks": {"inner": (["10.1.0.0/16"], "br-1")}},
+        {"networks": {"inner": ["10.1.0.0/16"]}},
         {},
         "the subnet 172.20.0.0/16 of network `inner` is already in use: "
         "a Docker network `inner` exists with 10.1.0.0/16",
@@ -143,14 +164,18 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "another port is taken": ({"listening": {22: "sshd (pid 1)"}}, {}),
     "our own network has the subnet": (
         {
-            "networks": {"inner": (["172.20.0.0/16"], "br-1"), "bridge": (["172.17.0.0/16"], "docker0")},
+            "networks": {"inner": ["172.20.0.0/16"], "bridge": ["172.17.0.0/16"]},
             "routes": [("br-1", IPv4Network("172.20.0.0/16"))],
         },
         {},
     ),
-    "networks without subnets, or in IPv6": ({"networks": {"host": ([], ""), "six": (["fd00::/64"], "br-2")}}, {}),
+    "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
     "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
     "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),
+    "a repository that nobody needs is declared": (
+        {"apt_sources": [("/etc/apt/n.list", "https://n.example")], "gpus": [], "nvidia_pci": 0},
+        {"apt_repositories.nvidia.url": "https://n.example"},
+    ),
     "Ubuntu": ({"os": system("ubuntu", "24.04", "Ubuntu 24.04.3 LTS")}, {"engine_source": "distro"}),
 }
 

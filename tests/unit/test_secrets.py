@@ -77,10 +77,13 @@ def test_two_names_with_two_values_are_refused() -> None:
 
 def test_a_secret_that_only_the_operator_can_give() -> None:
     assert refusal(store(), "GIVEN") == [
-        "error: the secret `GIVEN` is not set",
+        "error: [gpu1] the secret `GIVEN` is not set",
         "hint: write `GIVEN=...` into .env or secrets/gpu1.env",
     ]
     assert store().optional("GIVEN") is None
+    assert [problem.lines() for problem in store().missing(["GIVEN"])] == [refusal(store(), "GIVEN")]
+    write(OWN, "GIVEN=x\n")
+    assert store().missing(["GIVEN"]) == []
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])

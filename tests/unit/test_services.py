@@ -41,3 +41,9 @@ def test_the_order_is_the_start_order_and_others_are_left_alone() -> None:
     wanted = {"zebra": WANTED, "api": WANTED, "moth": WANTED}
     found = reconcile(wanted, {"stranger": container(), "api": container()})
     assert [change.subject for change in found] == ["zebra", "moth"]
+
+
+def test_what_the_plan_promised_is_done_though_the_container_came_back_by_itself() -> None:
+    found = reconcile({"api": WANTED}, {"api": container()}, {("api", "recreate"), ("other", "recreate")})
+    assert [(change.subject, change.action) for change in found] == [("api", "recreate")]
+    assert reconcile({"api": WANTED}, {"api": container()}, {("api", "create")}) == []

@@ -1,0 +1,42 @@
+"""The SSH connection under a host: how it is tuned, and how its loss is told."""
+
+from __future__ import annotations
+
+import socket
+
+from paramiko import Transport
+from pyinfra.api.host import Host
+
+# Without the first a command on loopback takes 52 ms instead of 6. Without the others a run waits for ever for a host
+# that went away: it ends a minute after the last sign of life. Not every system has all of them.
+_TCP = {
+    "TCP_NODELAY": 1,
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPINTVL": 15,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 60_000,
+}
+
+
+def tune(host: Host) -> None:
+    """Let the connection send at once, and end when the other side is gone. Nothing for one that is not paramiko's."""
+    transport = _transport(host)
+    connection = getattr(transport, "sock", None)
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP.items():
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def lost(host: Host) -> tuple[str, str] | None:
+    """(sentence, hint) when the connection has broken: then nothing that a command said is the cause."""
+    transport = _transport(host)
+    if transport is None or transport.is_active():
+        return None
+    return "the SSH connection broke", "check the host and the network, then run again: it goes on from there"
+
+
+def _transport(host: Host) -> Transport | None:
+    client = getattr(host.connector, "client", None)
+    return client.get_transport() if client is not None else None
