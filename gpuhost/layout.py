@@ -46,6 +46,11 @@ class Layout:
         return f"{self.tools}/venv"
 
     @property
+    def probe(self) -> str:
+        """The command that looks at services; it writes nothing, not even compiled modules."""
+        return f"{self.venv}/bin/python -B {self.programs}/probe.py"
+
+    @property
     def backups(self) -> str:
         """What was replaced, by time; root only."""
         return f"{self.state}/backups"

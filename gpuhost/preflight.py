@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from .catalog import Catalog
+from .engine import too_old
 from .errors import Problem
 from .facts.host import HostReading
 
@@ -29,7 +30,7 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
             *_space(reading, catalog),
             *_gpu(reading),
             *_daemon_json(reading),
-            *_docker(reading),
+            *_docker(reading, catalog),
             *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
             *_subnets(reading, catalog, names),
@@ -95,8 +96,23 @@ def _daemon_json(reading: HostReading) -> Iterator[Finding]:
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
 
 
-def _docker(reading: HostReading) -> Iterator[Finding]:
-    """What it has would be planned anew, and its networks' routes taken for somebody else's."""
+# engine_source -> the package that apt would remove for it, containers and all, without a word in the plan
+_OTHER_ENGINE = {"docker": ("docker.io", "distro"), "distro": ("docker-ce", "docker")}
+
+
+def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    package, source = _OTHER_ENGINE[catalog.engine_source]
+    if package in reading.engines:
+        yield (
+            f"Docker is installed from the package {package}: another would replace it and stop its containers",
+            f'keep it by `engine_source = "{source}"` where that is new enough, or remove {package} yourself',
+        )
+    elif too_old(reading.docker_version):
+        yield (
+            f"Docker {reading.docker_version} runs on this host: CDI needs 26.1 or later",
+            "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+        )
+    # What it has would be planned anew, and its networks' routes taken for somebody else's.
     if reading.docker_silent:
         yield (
             "Docker has containers on this host, and dockerd does not run or does not answer",

@@ -56,6 +56,16 @@ class SecretStore:
         known = self._known()
         return [self._absent(name) for name in names if name not in known and not self._declared[name].generate]
 
+    def out_of_step(self, names: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names` that no longer derives from its source: one of the two was changed alone."""
+        known, found = self._known(), []
+        for name in names:
+            source = known.get(str(self._declared[name].derive_from))
+            if source is not None and name in known and not _is_hash_of(known[name], source):
+                what = f"`{name}` is not the hash of `{self._declared[name].derive_from}`"
+                found.append(Problem(what, f"remove `{name}` from {self.path}: it is then made anew", self._host))
+        return found
+
     def _absent(self, name: str) -> Problem:
         hint = f"write `{name}=...` into {self._shared} or {self.path}"
         return Problem(f"the secret `{name}` is not set", hint, self._host)
@@ -128,6 +138,13 @@ def _new_value(secret: Secret, known: Mapping[str, str]) -> str:
             return "genai"
         case _:
             return entropy.token_urlsafe(32)
+
+
+def _is_hash_of(hashed: str, password: str) -> bool:
+    try:
+        return bcrypt.checkpw(password.encode(), hashed.encode())
+    except ValueError:  # no hash at all, or a password longer than bcrypt takes
+        return False
 
 
 def _read(path: Path) -> Mapping[str, str]:

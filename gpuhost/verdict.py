@@ -25,11 +25,6 @@ class Failure:
     exit_code: int | None = None
     log_tail: list[str] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """What a person reads: the cause, the hint, then the log."""
-        log = [f"  | {line}" for line in self.log_tail]
-        return [f"error: {self.service}: {self.cause}", f"hint: {self.hint}", *log]
-
 
 @dataclass(frozen=True)
 class Verdict:

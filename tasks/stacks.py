@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyinfra.operations import systemd
 
 from gpuhost.files import plain
-from gpuhost.operations import files
 from gpuhost.operations import stacks as operations
+from gpuhost.operations import units
 from gpuhost.reconcile import Change
 from gpuhost.render import text
 from gpuhost.run import HostRun
@@ -23,7 +23,7 @@ def stacks(run: HostRun) -> None:
         operations.rendered(name=f"stacks | files of {stack}", run=run, stack=stack)
     operations.running(name="stacks | services run", run=run)
     unit = plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
-    files.files(name="stacks | boot unit", stage="stacks", wanted=[unit], backups=run.layout.backups)
+    units.unit(name="stacks | boot unit", stage="stacks", wanted=unit, backups=run.layout.backups)
     builtin(
         Change("stacks", UNIT, "enable", "it does not run at boot"),
         systemd.service(name="stacks | boot unit runs", service=UNIT, running=True, enabled=True),

@@ -35,6 +35,7 @@ if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 if ! command -v docker >/dev/null 2>&1; then :
 elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1; then
+  printf 'docker_version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
   docker network ls -q | while read -r id; do
     docker network inspect "$id" --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
   done
@@ -50,6 +51,8 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
   [ -f "$file" ] && ! grep -qi '^enabled: *no' "$file" || continue
   grep -v '^[[:space:]]*#' "$file" | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
 done
+dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
+  awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'
 for vendor in /sys/bus/pci/devices/*/vendor; do
   if [ "$(cat "$vendor" 2>/dev/null)" = 0x10de ]; then
     class="$(cat "${vendor%vendor}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
@@ -95,7 +98,9 @@ class HostReading:
     routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
     networks: dict[str, list[str]] = field(default_factory=dict)  # docker network -> subnets
     published: dict[int, str] = field(default_factory=dict)  # host port -> our service that publishes it
+    docker_version: str = ""  # of the engine that runs
     docker_silent: bool = False  # it has containers and does not answer
+    engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
     apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
     daemon_json: str | None = None  # base64
     nvidia_pci: int = 0
@@ -202,7 +207,9 @@ _READERS = {
     "route": _route,
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
     "docker_network": _network,
+    "docker_version": lambda r, v: setattr(r, "docker_version", v[0]),
     "docker_silent": lambda r, v: setattr(r, "docker_silent", True),
+    "engine": lambda r, v: r.engines.add(v[0]),
     "apt_source": lambda r, v: r.apt_sources.append((v[0], v[1])),
     "published": _published,
     "nvidia_pci": lambda r, v: setattr(r, "nvidia_pci", r.nvidia_pci + 1),

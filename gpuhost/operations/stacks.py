@@ -37,23 +37,35 @@ def running(run: HostRun) -> Commands:
         for change in changes:
             yield Step(_up(run, change.subject), _explain)
             # Whether it became healthy is for verify to judge, with the cause.
-            wait = f"{run.layout.venv}/bin/python {run.layout.programs}/probe.py --wait-only >/dev/null 2>&1 || true"
+            wait = f"{run.layout.probe} --wait-only >/dev/null 2>&1 || true"
             yield Step(wait, stdin=json.dumps(document(run, [change.subject], with_secrets=False)))
 
     yield from carry_out(changes, act())
+
+
+# A service that changes its stack: compose does not see its container in the other project, and trips over its name.
+_LEAVE = r"""
+docker ps -aq --filter label=gpuhost.service=@NAME@ | while read -r id; do
+  [ "$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project"}}' "$id")" = @STACK@ ] ||
+    docker rm -f "$id" >/dev/null
+done
+"""
 
 
 def _up(run: HostRun, name: str) -> str:
     stack, layout = run.services[name].stack, run.layout
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
     flags = "up -d --no-deps --no-build --pull never --force-recreate --quiet-pull"
-    return f"docker compose {shlex.join(files)} --env-file {shlex.quote(layout.env_file(stack))} {flags} {name}"
+    leave = _LEAVE.replace("@NAME@", name).replace("@STACK@", stack)
+    return f"{leave}docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {name}"
 
 
 def _explain(text: str) -> tuple[str, str] | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
             return line.strip(), "another program took the port since preflight: stop it, then run again"
+        if "is already in use by container" in line:
+            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
             return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
     return None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from ..addresses import tunnel
-from ..remote import Completed, last_line
+from ..errors import Problem
+from ..remote import Completed, last_line, program_message
 from ..remote import run as run_now
 from ..run import HostRun
-from ..session import Commands, current, failing, note
+from ..secrets import NotYet
+from ..session import Commands, current, failing, note, tell
 from ..verdict import Failure, judge
 from ..verify import document
 
@@ -23,20 +24,26 @@ def answering(run: HostRun) -> Commands:
     """Changes nothing. In a plan nothing is asked; in a run a service that is not up fails the host."""
     if not state.is_executing or not run.services:
         return
-    script = f"{run.layout.venv}/bin/python {run.layout.programs}/probe.py"
-    completed = run_now(script, stdin=json.dumps(document(run, run.services)))
+    try:
+        completed = run_now(run.layout.probe, stdin=json.dumps(document(run, run.services)))
+    except NotYet as secret:
+        yield failing(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
+        return
     observations = _observations(completed)
     if not completed.ok or not observations:
-        what, hint = last_line(completed.output)
+        what, hint = _unobserved(completed)
         yield failing(f"the services could not be observed: {what}", hint)
         return
     for seen in observations:
         current().report.add("observed", host.name, **seen)
     verdict = judge(observations)
     current().report.add("verdict", host.name, ok=verdict.ok, services=[seen["service"] for seen in observations])
-    for failure in verdict.failures:
-        yield _fail(failure)
-    if verdict.ok:
+    if verdict.failures:
+        *others, last = map(_problem, verdict.failures)
+        for other in others:  # pyinfra ends with the first command that fails
+            tell(other)
+        yield failing(last.what, last.hint, last.detail)
+    else:
         for seen in observations:
             host.log(f"verified: {seen['service']} answers on port {seen['port']}")
 
@@ -46,10 +53,16 @@ def _observations(completed: Completed) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def _fail(failure: Failure) -> PyinfraCommand:
+def _unobserved(completed: Completed) -> tuple[str, str]:
+    """Why the program said nothing."""
+    what, hint = program_message(completed.output) or last_line(completed.output)
+    return (what, "`gpuhost apply` installs the program that looks") if what.endswith("not found") else (what, hint)
+
+
+def _problem(failure: Failure) -> Problem:
     told = failure.exit_code is None or "code" in failure.cause
     ended = "" if told else f" (exit code {failure.exit_code})"
-    return failing(f"{failure.service}: {failure.cause}{ended}", failure.hint, failure.log_tail)
+    return Problem(f"{failure.service}: {failure.cause}{ended}", failure.hint, host.name, tuple(failure.log_tail))
 
 
 @operation()

@@ -57,7 +57,9 @@ daemon_json	e30=
 docker_network	bridge	172.17.0.0/16 
 docker_network	host	
 docker_network	dual	172.30.0.0/16 fd00::/64 
+docker_version	29.0.1
 docker_silent	yes
+engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
 published	api	127.0.0.1:9001->9001/tcp
 published	painter	0.0.0.0:9002->8188/tcp, [::]:9002->8188/tcp
@@ -100,7 +102,7 @@ def test_networks(host: HostReading) -> None:
 
 
 def test_what_others_left(host: HostReading) -> None:
-    assert host.docker_silent
+    assert host.docker_silent and host.docker_version == "29.0.1" and host.engines == {"docker-ce"}
     assert host.apt_sources == [("/etc/apt/sources.list.d/docker.list", "https://apt.example/debian")]
     assert host.places == {"os": "debian", "suite": "trixie", "arch": "amd64"}
 

@@ -3,9 +3,11 @@ may write."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +16,14 @@ import pytest
 
 from gpuhost.catalog import Account
 from gpuhost.facts.apt import AptReading
-from gpuhost.operations import apt, comfyui
+from gpuhost.facts.files import FilesState, FileState
+from gpuhost.facts.units import IsStale
+from gpuhost.files import plain
+from gpuhost.operations import apt, comfyui, units, verify
 from gpuhost.reconcile import Change
-from gpuhost.remote import Step
+from gpuhost.remote import Completed, Step
+
+from . import sample
 
 
 class Seen:
@@ -139,3 +146,69 @@ def test_a_folder_for_nodes_is_the_accounts(monkeypatch: pytest.MonkeyPatch, ser
         Seen(monkeypatch, comfyui, {str(folder): "there"}).of(comfyui.own_nodes, folders=[str(folder)], account=ACCOUNT)
         == []
     )
+
+
+# --- A unit that systemd must read ------------------------------------------------------------------------------------
+
+
+def test_a_unit_that_systemd_has_not_read_is_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies between the file and the reload must not lose the reload."""
+    wanted = plain("/etc/systemd/system/ours.service", "[Unit]\n")
+    digest = hashlib.sha256(b"[Unit]\n").hexdigest()
+    right = {wanted.path: FileState("regular file", "644", "root", "root", digest)}
+    arguments = {"stage": "stacks", "wanted": wanted, "backups": "/backups"}
+    for files, stale, subjects in (({}, False, [wanted.path]), (right, False, []), (right, True, [wanted.path])):
+        answers = {FilesState: files, IsStale: stale}
+        seen = Seen(monkeypatch, units, {})
+        monkeypatch.setattr(units, "host", SimpleNamespace(get_fact=lambda fact, answers=answers, **k: answers[fact]))
+        assert seen.of(units.unit, **arguments) == subjects
+        assert seen.scripts[-1] == "systemctl daemon-reload"
+
+
+# --- What verify tells ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+    """`told(output, ok, **secrets)`: what a verification tells when the program says `output`."""
+
+    def verify_with(output: str, ok: bool, **secrets: str) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        this = SimpleNamespace(name="gpu1", log=lambda line: None)
+        report = SimpleNamespace(add=lambda *a, **k: None)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(verify, "host", this)
+        monkeypatch.setattr(verify, "state", SimpleNamespace(is_executing=True))
+        monkeypatch.setattr(verify, "current", lambda: SimpleNamespace(report=report))
+        monkeypatch.setattr(verify, "run_now", lambda *a, **k: Completed(ok, output, output))
+        monkeypatch.setattr(verify, "tell", lambda problem: found.append((problem.what, problem.hint)))
+        monkeypatch.setattr(verify, "failing", lambda what, hint, detail=(): found.append((what, hint)))
+        list(verify.answering._inner(sample.run(secrets=secrets)))
+        return found
+
+    return verify_with
+
+
+TOKENS = {"API_TOKEN": "t", "LOGIN_HASH": "h"}
+
+
+def test_every_service_that_fails_is_told(told: Callable[..., list[tuple[str, str]]]) -> None:
+    absent = {"container": {"exists": False}, "outcome": "absent", "log_tail": [], "port": 1}
+    output = "".join(json.dumps({"service": name, **absent}) + "\n" for name in ("api", "painter"))
+    assert [what for what, _ in told(output, True, **TOKENS)] == ["api: no container", "painter: no container"]
+
+
+@pytest.mark.parametrize(
+    ("output", "what", "hint"),
+    [
+        ("error: Docker does not answer: x\nhint: look\n", "Docker does not answer: x", "look"),
+        ("sh: 1: /opt/x: not found", "sh: 1: /opt/x: not found", "`gpuhost apply` installs the program that looks"),
+    ],
+)
+def test_why_nothing_was_seen(told: Callable[..., list[tuple[str, str]]], output: str, what: str, hint: str) -> None:
+    assert told(output, False, **TOKENS) == [(f"the services could not be observed: {what}", hint)]
+
+
+def test_before_the_first_apply_there_is_no_secret(told: Callable[..., list[tuple[str, str]]]) -> None:
+    [(what, hint)] = told("", True)
+    assert "is still to be generated" in what and hint == "`gpuhost apply`"

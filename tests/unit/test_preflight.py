@@ -111,6 +111,24 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "Docker has containers on this host, and dockerd does not run or does not answer",
         "`systemctl restart docker`; `journalctl -u docker` says why it ended",
     ),
+    "an old Docker": (
+        {"engines": {"docker-ce"}, "docker_version": "25.0.5"},
+        {},
+        "Docker 25.0.5 runs on this host: CDI needs 26.1 or later",
+        "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+    ),
+    "another Docker": (
+        {"engines": {"docker.io"}},
+        {},
+        "Docker is installed from the package docker.io: another would replace it and stop its containers",
+        'keep it by `engine_source = "distro"` where that is new enough, or remove docker.io yourself',
+    ),
+    "another Docker, the other way round": (
+        {"engines": {"docker-ce"}},
+        {"engine_source": "distro"},
+        "Docker is installed from the package docker-ce: another would replace it and stop its containers",
+        'keep it by `engine_source = "docker"` where that is new enough, or remove docker-ce yourself',
+    ),
     "the repository is declared already": (
         {"apt_sources": [("/etc/apt/sources.list.d/d.list", "https://apt.example/debian/")] * 2},
         {"apt_repositories.nvidia.url": "https://other.example"},
@@ -157,6 +175,7 @@ def test_refused_with_one_sentence(seen: dict[str, Any], wanted: dict[str, Any],
 
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it is": ({}, {}),
+    "Docker is there": ({"engines": {"docker-ce"}, "docker_version": "29.0.1"}, {}),
     "no GPU at all": ({"gpus": [], "nvidia_pci": 0}, {}),
     "a GPU that is no PCI device, as on WSL2": ({"nvidia_pci": 0}, {}),
     "the data disk is mounted": ({}, {"data_mount": "/data"}),

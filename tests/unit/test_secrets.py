@@ -164,3 +164,18 @@ def test_fingerprints_tell_a_change_and_give_nothing_away() -> None:
     assert other.fingerprint({"A": "1", "B": "2"}) != found
     with pytest.raises(NotYet):
         store().fingerprint({"A": "1"})
+
+
+def test_a_hash_of_another_password_is_refused() -> None:
+    """The operator who changes the password alone would log in with neither, and nothing else would tell."""
+    store().generate(["LOGIN_HASH"])
+    assert store().out_of_step(["LOGIN_HASH", "GIVEN", "API_TOKEN"]) == []
+    for password in ("another", "x" * 100):
+        [problem] = store(LOGIN_PASSWORD=password).out_of_step(["LOGIN_HASH"])
+        assert problem.what == "`LOGIN_HASH` is not the hash of `LOGIN_PASSWORD`"
+        assert problem.hint == f"remove `LOGIN_HASH` from {OWN}: it is then made anew" and problem.host == "gpu1"
+    assert store(LOGIN_HASH="no hash").out_of_step(["LOGIN_HASH"])
+
+
+def test_a_hash_alone_needs_no_password() -> None:
+    assert store(LOGIN_HASH="$2b$12$given").out_of_step(["LOGIN_HASH"]) == []
