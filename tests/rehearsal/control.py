@@ -40,11 +40,12 @@ class Told:
 
 @dataclass
 class Control:
-    """`gpuhost` on this machine with the inventory of one host."""
+    """`gpuhost` on this machine with the inventory of one host, or another `inventory`."""
 
     host: FreshHost
     options: list[str] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    inventory: Path | None = None
 
     def plan(self, *pyinfra: str) -> Told:
         """`gpuhost plan --json`."""
@@ -78,7 +79,7 @@ class Control:
         return [sys.executable, "-m", "gpuhost.cli", command, "-i", str(self.host.inventory), *flags]
 
     def _pyinfra_line(self, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "pyinfra", str(self.host.inventory), "deploy.py", *flags]
+        return [sys.executable, "-m", "pyinfra", self._inventory()[1], "deploy.py", *flags]
 
     def _gpuhost(self, command: str, flags: list[str], pyinfra: tuple[str, ...]) -> Told:
         line = self._gpuhost_line(command, *flags, *self.options)
