@@ -35,6 +35,7 @@ def main() -> int:
         return 1
     started = time.monotonic()
     subprocess.run([Path(__file__).parent / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
+    print("the stand-ins and the host's image are made (about a minute, then cached) ...", flush=True)
     with World(PROJECT / "build" / "rehearsal" / f"world-{os.getpid()}", options.keep, (options.suite,)) as world:
         furnish(world)
         host = world.boot("ws1", suite=options.suite, gpus=[Gpu("NVIDIA GeForce RTX 3090", 24576)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ _worlds: list[World] = []
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The session's world; removed at its end."""
+    if os.geteuid() != 0:
+        pytest.exit(
+            "error: rehearsals need root (they boot hosts in containers)\nhint: sudo make test, or make unit", 1
+        )
     subprocess.run([HERE / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
     with World(tmp_path_factory.mktemp("world")) as made:
         _worlds.append(made)

@@ -25,7 +25,7 @@ SUDO_PASSWORD = "rehearsal only"  # noqa: S105  (of a throw-away host)
 BOOT_TIMEOUT_S = 90
 # systemd in a container of engine 20.10 on a machine without CAP_SYS_RESOURCE (so no --privileged).
 ENGINE_FLAGS = (
-    *("--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--device-cgroup-rule", "a *:* rwm"),
+    *("--cap-add", "ALL", "--device-cgroup-rule", "a *:* rwm"),
     *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
     *("--security-opt", "systempaths=unconfined", "--cgroupns", "private"),
     *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--shm-size", "8g"),
@@ -128,7 +128,10 @@ class FreshHost:
         volumes = ["-v", f"{name}:/var/lib/docker", "-v", f"{name}-containerd:/var/lib/containerd"]
         volumes += ["-v", f"{self.resolv_conf}:/etc/resolv.conf:ro"]
         volumes += ["--tmpfs", f"/srv:size={tmpfs}m,mode=0755,exec"] if tmpfs else []
-        run(["docker", "create", *identity, *ENGINE_FLAGS, *network, *volumes, self.image, "sh", "-c", INIT])
+        rest = [*identity, *ENGINE_FLAGS, *network, *volumes, self.image, "sh", "-c", INIT]
+        # Engines differ where this machine lacks the capability: old ones must be told, new ones refuse to drop it.
+        if run(["docker", "create", "--cap-drop", "SYS_RESOURCE", *rest], check=False).rc != 0:
+            run(["docker", "create", *rest])
         self._copy_in(self._first_files())
         run(["docker", "start", self.container])
 

@@ -121,6 +121,7 @@ class Proof:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
+        print(f"{name} ...", flush=True)
         started = time.monotonic()
         try:
             yield

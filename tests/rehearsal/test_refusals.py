@@ -374,8 +374,8 @@ TROUBLES = {
     ),
     "a gated model and no token": Trouble(
         gated,
-        "`Comfy-Org/Qwen-Image_ComfyUI`",
-        "HF_TOKEN",
+        "`Comfy-Org/Qwen-Image_ComfyUI` is gated, and there is no Hugging Face token$",
+        "accept its licence at .* and set HF_TOKEN",
         plain=True,
     ),
     "an image that the registry has not": Trouble(
@@ -388,7 +388,9 @@ TROUBLES = {
         r"0{40} is neither a commit nor a tag of https://github\.com/comfyanonymous/ComfyUI\.git$",
         "check the pinned commit or tag",
     ),
-    "the network goes": Trouble(cut_on_the_way, "", "network"),
+    "the network goes": Trouble(
+        cut_on_the_way, r"the package index https://download\.pytorch\.org/\S+ cannot be reached$", "check network, DNS"
+    ),
 }
 
 

@@ -161,3 +161,14 @@ def test_bad_data_ends_it_before_any_host_is_contacted(project: Path, capsys: py
         "hint: the least is 1",
     ]
     assert [event["event"] for event in events(project / "report.jsonl")] == ["problem", "problem"]
+
+
+def test_data_without_a_value_is_a_mistake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = click.Context(click.Command("pyinfra"))
+    context.params = {"inventory": "inventory.py", "data": ["engine_source"], "limit": None}
+    with context, pytest.raises(SystemExit):
+        check_command_line()
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --data `engine_source` has no value",
+        "hint: write it as --data NAME=VALUE",
+    ]

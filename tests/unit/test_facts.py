@@ -138,6 +138,8 @@ def test_the_script_reads_this_machine_without_python(tmp_path: Path) -> None:
     reading = HostState().process(sh(HostState().command([str(root)])))
     assert reading.cpus >= 1 and reading.memory_kib > 1000
     assert reading.disk_kib[str(root)] > 0  # of the nearest folder that is there
+    both = HostState().process(sh(HostState().command([str(root), str(root.parent)])))
+    assert list(both.disk_kib) == [str(root)]  # one a file system
     assert "/proc" in reading.mounts
     assert reading.arch == os.uname().machine
 

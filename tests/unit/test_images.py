@@ -94,6 +94,12 @@ NO_IMAGE = "check its name and tag in group_data; a private image needs `docker 
             "check the host's DNS and network",
         ),
         (
+            "ERROR: failed to solve: python:3: failed to resolve source metadata for docker.io/library/python:3: "
+            'failed to do request: Head "https://registry-1.docker.io/v2/library/python/manifests/3": read: reset',
+            "the registry registry-1.docker.io cannot be reached",
+            "check the host's DNS and network",
+        ),
+        (
             'Get "https://registry.example/v2/": dial tcp 192.0.2.1:443: connect: connection refused',
             "the registry 192.0.2.1:443 cannot be reached",
             "check the host's DNS and network",

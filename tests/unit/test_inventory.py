@@ -137,3 +137,33 @@ def test_each_hosts_own_mistake_is_told(project: Path) -> None:
         "group_data/lab.py",
         "group_data/mine.py",
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("engine_source =", "SyntaxError: invalid syntax"),
+        ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+@pytest.mark.parametrize("file", ["group_data/lab.py", "inventory.py"])
+def test_a_file_that_fails_is_named_with_its_line(project: Path, file: str, line: str, what: str) -> None:
+    write_group_data(project, {"all": sample.data()})
+    (project / file).write_text(f"first = []\n{line}\n")
+    assert problems() == [Problem(f"{file}, line 2: {what}", "it is read as Python: mend it there")]
+
+
+def test_an_inventory_without_a_host_is_a_mistake(project: Path) -> None:
+    path = inventory(project / "other", "hosts = []\n")
+    assert [problem.what for problem in problems(path)] == ["other/inventory.py names no host"]
+
+
+def test_a_key_that_is_not_there_is_told_for_the_hosts_of_the_run(project: Path) -> None:
+    write_group_data(project, {"all": sample.data()})
+    path = inventory(project / "other", 'lab = [("gpu1", {"ssh_key": "~/no/key"})]\nmine = ["@local"]\n')
+    wanted = [Problem("the SSH key `~/no/key` is not there", "correct `ssh_key` in the inventory", "gpu1")]
+    assert problems(path) == wanted
+    check(path, {}, ["mine"])
+    (project / "key").touch()
+    assert problems(inventory(project / "third", 'lab = [("gpu1", {"ssh_key": "key"})]\n')) == []

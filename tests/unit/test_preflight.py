@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.errors import Problem
-from gpuhost.preflight import problems, sudo_problem
+from gpuhost.preflight import problems, root_problem, sudo_problem
 
 from . import sample
 
@@ -239,3 +239,32 @@ NOPASSWD = "run again with --use-sudo-password, or allow NOPASSWD for this user"
 )
 def test_sudo(answer: str, has_password: bool, problem: tuple[str, str] | None) -> None:
     assert sudo_problem(answer, has_password) == problem
+
+
+@pytest.mark.parametrize(
+    ("ok", "said", "problem"),
+    [
+        (True, "0\n", None),
+        (True, "Welcome!\n0\n", None),
+        (
+            True,
+            "1000\n",
+            (
+                "commands do not run as root on this host",
+                "set `_sudo` to True for it in the inventory, or log in as root",
+            ),
+        ),
+        (
+            False,
+            "Sorry, try again.\nsudo: 3 incorrect password attempts\n",
+            ("sudo refuses the password", "type the login user's own password"),
+        ),
+        (
+            False,
+            "eve is not in the sudoers file.\n",
+            ("sudo refuses: eve is not in the sudoers file.", "add the login user to the group sudo"),
+        ),
+    ],
+)
+def test_commands_must_run_as_root(ok: bool, said: str, problem: tuple[str, str] | None) -> None:
+    assert root_problem(ok, said) == problem
