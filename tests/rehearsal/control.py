@@ -75,11 +75,15 @@ class Control:
         """Plain pyinfra on a terminal; `answers`: (prompt, answer)."""
         return self._typed(self._pyinfra_line(*flags), answers)
 
+    @property
+    def _inventory(self) -> str:
+        return str(self.inventory or self.host.inventory)
+
     def _gpuhost_line(self, command: str, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "gpuhost.cli", command, "-i", str(self.host.inventory), *flags]
+        return [sys.executable, "-m", "gpuhost.cli", command, "-i", self._inventory, *flags]
 
     def _pyinfra_line(self, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "pyinfra", self._inventory()[1], "deploy.py", *flags]
+        return [sys.executable, "-m", "pyinfra", self._inventory, "deploy.py", *flags]
 
     def _gpuhost(self, command: str, flags: list[str], pyinfra: tuple[str, ...]) -> Told:
         line = self._gpuhost_line(command, *flags, *self.options)
