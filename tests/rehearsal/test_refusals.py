@@ -409,7 +409,6 @@ def test_every_failure_is_told_and_the_next_run_goes_on(furnished: World, boot: 
         if plain:
             shown_once(plain.returncode, plain.stdout + plain.stderr, trouble.what, trouble.hint)
     typed_password_applies(proof)
-    proof.answers("verify")
     proof.nothing_to_do()
     proof.second_apply()
     proof.survives_reboot()
