@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets as entropy
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,14 @@ class SecretStore:
         """A problem for each of `names` that only the operator can give, and did not. Raises UserError."""
         known = self._known()
         return [self._absent(name) for name in names if name not in known and not self._declared[name].generate]
+
+    def tracked(self) -> list[Problem]:
+        """A problem for each file of secrets that git tracks: it would leave with the next push."""
+        return [
+            Problem(f"{path} holds secrets and is tracked by git", f"git rm --cached {path}, then change what it held")
+            for path in (self._shared, self.path)
+            if path.exists() and _is_tracked(path)
+        ]
 
     def out_of_step(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that no longer derives from its source: one of the two was changed alone."""
@@ -153,6 +162,15 @@ def _read(path: Path) -> Mapping[str, str]:
     if path.stat().st_mode & 0o077:
         raise UserError(Problem(f"{path} can be read by others on this machine", f"chmod 600 {path}"))
     return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value is not None}
+
+
+def _is_tracked(path: Path) -> bool:
+    # Whoever owns the checkout: a question about one file runs nothing that stands in it.
+    ask = ["git", "-c", "safe.directory=*", "-C", str(path.parent), "ls-files", "--error-unmatch", "--", path.name]
+    try:
+        return subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:  # no git: nothing is pushed from here
+        return False
 
 
 def _replace(path: Path, text: str) -> None:

@@ -37,6 +37,7 @@ def preflight() -> HostRun | None:
             secrets = SecretStore(catalog, host.name)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus), secrets)
             found = problems(reading, catalog, run.services, host.name)
+            found += secrets.tracked()
             found += [*secrets.missing(run.secret_names), *secrets.out_of_step(run.secret_names)]
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]

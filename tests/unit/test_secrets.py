@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -179,3 +180,18 @@ def test_a_hash_of_another_password_is_refused() -> None:
 
 def test_a_hash_alone_needs_no_password() -> None:
     assert store(LOGIN_HASH="$2b$12$given").out_of_step(["LOGIN_HASH"]) == []
+
+
+def test_a_file_that_git_tracks_is_refused() -> None:
+    write(OWN, "GIVEN=x\n")
+    assert store().tracked() == []  # no repository
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert store().tracked() == []  # a repository that does not track it
+    subprocess.run([*git, "add", "--force", str(OWN)], check=True)
+    assert [problem.lines() for problem in store().tracked()] == [
+        [
+            "error: secrets/gpu1.env holds secrets and is tracked by git",
+            "hint: git rm --cached secrets/gpu1.env, then change what it held",
+        ]
+    ]
