@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ def failing(what: str, hint: str, detail: Sequence[str] = ()) -> PyinfraCommand:
     return FunctionCommand(fail, [], {})
 
 
+def _refused(draw: Callable[[], Iterable[PyinfraCommand]], change: Change) -> Commands:
+    """Instead of the commands that `draw` gives: nothing when there are none, else a refusal."""
+    for _ in draw():
+        yield _unplanned(change)
+        return
+
+
+def _unplanned(change: Change) -> PyinfraCommand:
+    return failing(
+        f"the host changed after the plan was made: `{change.line()}` was not planned",
+        "run the plan again and look at what it says now",
+    )
+
+
 def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     """Report changes before they are made; the command that refuses them when they were not planned, else None."""
     session = current()
@@ -148,10 +163,7 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)
     for change in changes:
         if not session.planned(host.name, change):
-            return failing(
-                f"the host changed after the plan was made: `{change.line()}` was not planned",
-                "run the plan again and look at what it says now",
-            )
+            return _unplanned(change)
     return None
 
 
@@ -172,9 +184,15 @@ def carry_out(changes: Sequence[Change], commands: Iterable[PyinfraCommand]) -> 
 
 
 def builtin(change: Change, meta: OperationMeta, explain: Explain | None = None) -> OperationMeta:
-    """Take one of pyinfra's built-in operations into the report, as one change; `explain` tells why it failed."""
+    """Take one of pyinfra's built-in operations into the report, as one change; `explain` tells why it failed.
+
+    With an allow-list it is refused like an own one: at its first command, before that is run.
+    """
     session = current()
     session.builtins[(host.name, meta._hash)] = (change, explain)
+    if not session.planned(host.name, change):
+        data = state.get_op_data_for_host(host, meta._hash)
+        data.command_generator = partial(_refused, data.command_generator, change)
     if state.should_check_for_changes() and not state.is_executing and meta.will_change:
         session.report.add("change", host.name, phase="plan", source="builtin", **_fields(change))
         host.log(f"will: {change.line()}")

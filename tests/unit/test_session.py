@@ -17,7 +17,7 @@ from pyinfra.api.operation import OperationMeta, add_op, operation
 from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
-from pyinfra.operations import server
+from pyinfra.operations import files, server
 
 from gpuhost import report, session
 from gpuhost.reconcile import Change
@@ -218,9 +218,22 @@ def test_a_builtin_is_announced_and_reported(tmp_path: Path) -> None:
     assert [event["planned"] for event in events if event["event"] == "performed"] == [True]
 
 
-def test_a_builtin_that_was_not_planned_is_seen_afterwards(tmp_path: Path) -> None:
-    events = Run(tmp_path, allowed=[]).go(shell("true"))
-    assert [event["planned"] for event in events if event["event"] == "performed"] == [False]
+def test_a_builtin_that_was_not_planned_is_refused_before_it_acts(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    events = Run(tmp_path, allowed=[]).go(shell(f"touch {trace}"))
+    assert not trace.exists()
+    assert kinds(events) == ["change", "problem", "failed"]
+    assert "was not planned" in events[1]["what"]
+
+
+def test_a_builtin_that_finds_nothing_to_do_needs_no_plan(tmp_path: Path) -> None:
+    def present(state: State) -> OperationMeta:
+        [host] = state.inventory
+        with ctx_host.use(host):
+            folder = files.directory(name="layout | folder", path=str(tmp_path))
+            return builtin(Change("layout", str(tmp_path), "create", "no such folder"), folder)
+
+    assert Run(tmp_path, allowed=[]).go(present) == []
 
 
 def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
