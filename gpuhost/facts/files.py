@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -66,7 +67,5 @@ class Texts(FactBase[dict[str, str]]):
 
     def process(self, output: list[str]) -> dict[str, str]:
         """Decode each line."""
-        import base64
-
         rows = (line.split("\t") for line in output if line != "end")
         return {path: base64.b64decode(content).decode(errors="replace") for path, content in rows}
