@@ -210,17 +210,18 @@ checkout() { # name, url, ref, destination, mount points ("dir/" or "file") to m
 }
 
 copy_guard() {
-    local new=$TMP/guard stamp
-    stamp=$(digest "$(declare -f copy_guard)" "$(cat "$GUARD_SOURCE/__init__.py")")
+    local new=$TMP/guard files stamp
+    files=$(cd "$GUARD_SOURCE" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+    stamp=$(digest "$(declare -f copy_guard)" "$files")
     if [ "$(cat "$GUARD/.gpuhost/stamp" 2>/dev/null)" = "$stamp" ] &&
-        cmp -s "$GUARD_SOURCE/__init__.py" "$GUARD/__init__.py"; then
+        diff -r -x .gpuhost "$GUARD_SOURCE" "$GUARD" >/dev/null; then
         stage guard "already there"
         return
     fi
     stage guard "copying the guard node"
     rm -rf "$new"
+    cp -r "$GUARD_SOURCE" "$new"
     mkdir -p "$new/.gpuhost"
-    cp "$GUARD_SOURCE/__init__.py" "$new/"
     printf '%s\n' "$stamp" >"$new/.gpuhost/stamp"
     put_in_place "$new" "$GUARD"
 }

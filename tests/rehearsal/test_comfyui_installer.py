@@ -224,7 +224,8 @@ def test_first_run_is_complete_and_says_what_it_did(installed: Install, commits:
     assert stamp["login"] == {"ref": commits.login, "commit": commits.login}
     assert stamp["torch"] == {"version": "2.8.0+cu128", "cuda": "12.8"}
     paths = installed.listing()
-    for path in ("ComfyUI/login", "nodes/auth/ComfyUI-Login/.secret-key.txt", "nodes/auth/gpuhost-guard/__init__.py"):
+    guard = [f"gpuhost-guard/{path.name}" for path in (FILES / "comfyui" / "guard").glob("*.py")]
+    for path in ("ComfyUI/login", *(f"nodes/auth/{node}" for node in ("ComfyUI-Login/.secret-key.txt", *guard))):
         assert re.search(f"^{re.escape(path)} ", paths, re.M), path
     assert f"{UID}" in paths.splitlines()[0]
 
@@ -410,11 +411,13 @@ def test_a_login_that_does_not_work_is_not_installed(
     assert done.rc == 1
     assert "could not import ComfyUI-Login" in done.stderr
     assert machine.root(f"test -e {install.app}/.gpuhost/installed.json").rc != 0
-    # The right one in the same folder: only what differs is done again.
+    # The right one in the same folder: only what differs is done again, a lost file of the guard included.
     install.variables.update(an_install(machine, commits, "x").variables)
+    machine.root(f"rm {install.app}/nodes/auth/gpuhost-guard/prestartup_script.py", check=True)
     done = install.run()
     assert done.rc == 0, done.stderr
     assert "stage 1/7 comfyui: already at" in done.stdout
+    assert "stage 3/7 guard: copying" in done.stdout
     assert "stage 5/7 torch: already installed" in done.stdout
 
 
@@ -577,6 +580,12 @@ def test_login_on_401_without_200_with(service: Any) -> None:
     assert qwen.ask("POST", "/userdata/a.json", "{}", **bearer)[0] == 200
     assert json.loads(qwen.ask("GET", "/models/vae", **bearer)[1]) == ["ae.safetensors"]
     assert qwen.healthy()
+
+    assert qwen.ask("GET", "/internal/logs")[0] == 401
+    on_disk = qwen.install.machine.root(f"cat $(docker inspect -f '{{{{.LogPath}}}}' {qwen.name})", check=True).stdout
+    for log in (qwen.log(), on_disk, qwen.ask("GET", "/internal/logs", **bearer)[1]):
+        assert "For direct API calls, use token=[redacted]" in log
+        assert TOKEN not in log
 
     written = qwen.exec("sh", "-c", "cd /data && ls user/comfyui.db input/a.png user/default/a.json")
     assert written.rc == 0, written.stderr

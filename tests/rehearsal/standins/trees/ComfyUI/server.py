@@ -13,6 +13,7 @@ import folder_paths
 import nodes
 import torch
 from aiohttp import web
+from app.logger import get_logs
 from comfy.cli_args import args
 from comfyui_version import __version__
 
@@ -181,6 +182,12 @@ class PromptServer:
             if isinstance(route, web.RouteDef):
                 self.app.router.add_route(route.method, "/api" + route.path, route.handler, **route.kwargs)
         self.app.add_routes(self.routes)
+        internal = web.Application()
+        internal.router.add_get("/logs", self.logs)
+        self.app.add_subapp("/internal", internal)
+
+    async def logs(self, request: web.Request) -> web.Response:
+        return web.json_response("".join(f"{entry['t']} - {entry['m']}" for entry in get_logs()))
 
     async def work(self) -> None:
         """Run the queued prompts one after another."""
