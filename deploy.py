@@ -17,3 +17,4 @@ images.images(run)
 comfyui.comfyui(run)
 stacks.stacks(run)
 verify.verify(run)
+secrets.audit(run)  # only when asked for: `gpuhost secrets audit`

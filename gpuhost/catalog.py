@@ -83,13 +83,14 @@ class Secret(Entry):
     """One secret. `generate`: how it comes to be when no source has it; None = only the operator can give it.
 
     `derive_from`: for `bcrypt`, the secret whose value is hashed. `aliases`: other names under which the operator's
-    sources may hold the same value.
+    sources may hold the same value; `renew`: for what only the operator can give, how a new value comes to be.
     """
 
     generate: Literal["token", "password", "bcrypt", "username"] | None = None
     derive_from: EnvName | None = None
     aliases: list[EnvName] = []
     about: str = ""
+    renew: str = ""
 
     @model_validator(mode="after")
     def _bcrypt_needs_a_source(self) -> Secret:
@@ -278,6 +279,7 @@ class Catalog(Entry):
         self._check_toolkit()
         self._check_logins()
         self._check_models()
+        self._check_passwords()
         return self
 
     def _check_complete(self) -> None:
@@ -366,6 +368,16 @@ class Catalog(Entry):
                     "give one of them another `folder`",
                 )
             owner[place] = name
+
+    def _check_passwords(self) -> None:
+        """Compose labels a container with an unkeyed hash over its environment: only long random values go there."""
+        for name, service in self.services.items():
+            for secret in service.secrets:
+                if self.secrets[secret].generate in ("password", "bcrypt"):
+                    refuse(
+                        f"`services.{name}.secrets` names `{secret}`: a password does not belong into an environment",
+                        "write it as a file: `secret_files`",
+                    )
 
     def enabled(self) -> dict[str, Service]:
         """The services that this host runs, in start order."""

@@ -11,7 +11,7 @@ from pyinfra import logger
 from pyinfra_cli.util import parse_cli_arg
 
 from .errors import Problem, UserError
-from .inventory import check
+from .inventory import catalogs
 from .report import Report
 from .session import REPORT_DATA
 
@@ -29,7 +29,7 @@ def check_command_line() -> None:
     try:
         if loose := [key for key, equals, _ in entries if not equals]:
             raise UserError(Problem(f"--data `{loose[0]}` has no value", "write it as --data NAME=VALUE"))
-        check(parameters["inventory"], overrides, parameters["limit"] or ())
+        catalogs(parameters["inventory"], overrides, parameters["limit"] or ())
     except UserError as error:
         for problem in error.problems:
             report.add("problem", problem.host, what=problem.what, hint=problem.hint)

@@ -26,21 +26,24 @@ def catalog_of(host: Host) -> Catalog:
     return _validated(host, Path.cwd() / "group_data")
 
 
-def check(inventory: str, overrides: Mapping[str, Any], limits: Sequence[str] = ()) -> None:
-    """Validate the data of every host of an inventory. Raises UserError with every problem once.
+def catalogs(inventory: str, overrides: Mapping[str, Any], limits: Sequence[str] = ()) -> dict[str, Catalog]:
+    """host -> its catalogue, of every chosen host of an inventory; the data of the others is validated, too.
 
-    `limits`: what `--limit` names, each a host, a group or a pattern that must match a host.
+    `limits`: what `--limit` names, each a host, a group or a pattern that must match a host. Raises UserError with
+    every problem once.
     """
     folders = [Path.cwd() / "group_data", Path(inventory).resolve().parent / "group_data"]
     hosts = _hosts(inventory, overrides, folders)
     found = [*_unmatched(limits, hosts), *_absent_keys(_chosen(hosts, limits))]
+    valid = {}
     for host in hosts:
         try:
-            _validated(host, *folders)
+            valid[host.name] = _validated(host, *folders)
         except UserError as error:
             found += [problem for problem in error.problems if problem not in found]
     if found:
         raise UserError(*found)
+    return {host.name: valid[host.name] for host in _chosen(hosts, limits)}
 
 
 def _hosts(inventory: str, overrides: Mapping[str, Any], folders: Sequence[Path]) -> list[Host]:

@@ -51,6 +51,11 @@ class Layout:
         return f"{self.venv}/bin/python -B {self.programs}/probe.py"
 
     @property
+    def secret_places(self) -> str:
+        """The command that says by keyed fingerprint which value each place holds."""
+        return f"{self.venv}/bin/python -B {self.programs}/secret_places.py"
+
+    @property
     def backups(self) -> str:
         """What was replaced, by time; root only."""
         return f"{self.state}/backups"

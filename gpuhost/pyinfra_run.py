@@ -42,23 +42,27 @@ class Target:
     sudo_password: str | None = None
 
 
-def plan(target: Target) -> Outcome:
-    """What an apply would do. Changes nothing on any host."""
+def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
+    """What an apply would do, limited to some stages when there are any. Changes nothing on any host."""
     # With --json pyinfra never asks; its stdout is not needed, ours is the report.
-    return _run(target, ["--dry", "--json"], {}, live=False)
+    return _run(target, ["--dry", "--json"], _limit(only), live=False)
 
 
-def apply(target: Target, planned: Sequence[Mapping[str, Any]], live: bool) -> Outcome:
+def apply(target: Target, planned: Sequence[Mapping[str, Any]], live: bool, only: Sequence[str] = ()) -> Outcome:
     """Do what was planned; a change that is not in `planned` (the events of a plan) fails its host."""
     with tempfile.NamedTemporaryFile("w", prefix="gpuhost-allow-", suffix=".json") as allow:
         json.dump(report.allow_list(map(dict, planned)), allow)
         allow.flush()
-        return _run(target, ["-y"], {ALLOW_DATA: allow.name}, live)
+        return _run(target, ["-y"], {ALLOW_DATA: allow.name, **_limit(only)}, live)
 
 
-def verify(target: Target) -> Outcome:
-    """The last stage alone: ask every service."""
-    return _run(target, ["-y"], {ONLY_DATA: "verify"}, live=False)
+def look(target: Target, stage: str) -> Outcome:
+    """One stage alone, which looks and changes nothing: `verify`, `audit`."""
+    return _run(target, ["-y"], _limit([stage]), live=False)
+
+
+def _limit(stages: Sequence[str]) -> dict[str, str]:
+    return {ONLY_DATA: ",".join(stages)} if stages else {}
 
 
 def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bool) -> Outcome:

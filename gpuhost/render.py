@@ -1,7 +1,7 @@
 """What is rendered: a stack's compose file and its `.env.docker`. Pure: an entry and its placement in, text out.
 
 Two hashes stamp a service. `gpuhost.spec`: everything that is no secret. `gpuhost.secrets`: a keyed fingerprint of
-the values it runs with.
+each value it runs with.
 """
 
 from __future__ import annotations
@@ -95,6 +95,11 @@ def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dic
     if entry.docker_socket:
         found["DOCKER_GID"] = docker_gid
     return found
+
+
+def secret_names(template: str) -> list[str]:
+    """The secrets that a secret file's template names as `{NAME}`, each once."""
+    return list(dict.fromkeys(re.findall(r"\{([A-Z0-9_]+)\}", template)))
 
 
 def secret_text(template: str, values: Mapping[str, str]) -> str:

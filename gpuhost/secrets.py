@@ -1,12 +1,13 @@
 """Secrets: one source for each, and every place that needs it renders from there.
 
-Sources, later ones win: `.env`, `<secrets_dir>/<host>.env`, the process environment. What can be generated is
-generated at the first apply, into `<secrets_dir>/<host>.env` (0600, folder 0700, atomic, existing lines kept).
+Sources, later ones win: `.env`, `<secrets_dir>/<host>.sops.env` (read through sops), `<secrets_dir>/<host>.env`, the
+process environment. What can be generated is generated at the first apply, into `<secrets_dir>/<host>.env` (0600,
+folder 0700, atomic, existing lines kept). A value that was rotated away stays in `<secrets_dir>/<host>.retired.json`
+until its refusal is proved.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -15,14 +16,15 @@ import re
 import secrets as entropy
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 import bcrypt
-from dotenv import dotenv_values
 
-from .catalog import LABEL_KEY, Catalog, Secret
+from . import envfile, sops
+from .catalog import LABEL_KEY, Catalog, Secret, suggest
 from .errors import Problem, UserError
+
+ENVIRONMENT = "the environment"
 
 
 class NotYet(Exception):
@@ -33,15 +35,21 @@ class SecretStore:
     """The secrets of one host, on the control side."""
 
     def __init__(self, catalog: Catalog, host: str, environ: Mapping[str, str] | None = None) -> None:
+        self.host = host
+        self.folder = Path(catalog.secrets_dir)
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", host)
+        self.path = self.folder / f"{stem}.env"
+        self.encrypted = self.folder / f"{stem}.sops.env"
+        self._retired = self.folder / f"{stem}.retired.json"
+        self._shared = Path(".env")
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
-        self._host = host
-        self._shared = Path(".env")
-        self.path = Path(catalog.secrets_dir) / f"{re.sub(r'[^A-Za-z0-9._-]', '_', host)}.env"
+
+    # -- reading -------------------------------------------------------------------------------------------------------
 
     def value(self, name: str) -> str:
         """The value of a secret. Raises NotYet when it is still to be generated, UserError when nobody gave it."""
-        found = self._known().get(name)
+        found = self.optional(name)
         if found is not None:
             return found
         if self._declared[name].generate:
@@ -50,7 +58,26 @@ class SecretStore:
 
     def optional(self, name: str) -> str | None:
         """The value, or None when nobody gave it."""
-        return self._known().get(name)
+        return self._known().get(name, (None, ""))[0]
+
+    def source(self, name: str) -> str | None:
+        """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
+        return self._known().get(name, ("", None))[1]
+
+    def retired(self) -> dict[str, list[str]]:
+        """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""
+        text = envfile.read_private(self._retired)
+        try:
+            return dict(json.loads(text)) if text else {}
+        except ValueError:
+            what = f"{self._retired} is not as gpuhost wrote it"
+            hint = "move it away: that the values in it are refused is then not proved"
+            raise UserError(Problem(what, hint, self.host)) from None
+
+    def files(self) -> list[Path]:
+        """The files that hold this host's secrets, those that exist."""
+        found = (self._shared, self.encrypted, self.path, self._retired)
+        return [path for path in found if path.exists()]
 
     def missing(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that only the operator can give, and did not. Raises UserError."""
@@ -61,48 +88,132 @@ class SecretStore:
         """A problem for each file of secrets that git tracks: it would leave with the next push."""
         return [
             Problem(f"{path} holds secrets and is tracked by git", f"git rm --cached {path}, then change what it held")
-            for path in (self._shared, self.path)
-            if path.exists() and _is_tracked(path)
+            for path in [*_tracked(self._shared.parent, self._shared.name), *_tracked(self.folder)]
+            if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
         ]
 
     def out_of_step(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that no longer derives from its source: one of the two was changed alone."""
-        known, found = self._known(), []
-        for name in names:
-            source = known.get(str(self._declared[name].derive_from))
-            if source is not None and name in known and not _is_hash_of(known[name], source):
-                what = f"`{name}` is not the hash of `{self._declared[name].derive_from}`"
-                found.append(Problem(what, f"remove `{name}` from {self.path}: it is then made anew", self._host))
-        return found
+        return [
+            Problem(
+                f"`{name}` is not the hash of `{self._declared[name].derive_from}`",
+                f"remove `{name}` from {self.source(name)}: it is then made anew",
+                self.host,
+            )
+            for name in names
+            if not self.derives(name)
+        ]
 
-    def _absent(self, name: str) -> Problem:
-        hint = f"write `{name}=...` into {self._shared} or {self.path}"
-        return Problem(f"the secret `{name}` is not set", hint, self._host)
+    def derives(self, name: str) -> bool:
+        """False when a secret should be the hash of another one and is not."""
+        known = self._known()
+        source = known.get(str(self._declared[name].derive_from))
+        return source is None or name not in known or _is_hash_of(known[name][0], source[0])
+
+    def fingerprint(self, name: str, value: str) -> str:
+        """HMAC-SHA256 (64 hex) over a name and a value; it tells a change and gives nothing away. Raises NotYet.
+
+        files/host/secret_places.py makes the same of what it finds on the host.
+        """
+        text = json.dumps([name, value]).encode()
+        return hmac.new(self.value(LABEL_KEY).encode(), text, hashlib.sha256).hexdigest()
+
+    def file_key(self) -> str:
+        """The key of the hashes over whole files of secrets (64 hex, derived); "" before the label key is generated."""
+        try:
+            return self.fingerprint("", "files")
+        except NotYet:
+            return ""
+
+    # -- writing -------------------------------------------------------------------------------------------------------
 
     def to_generate(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` (and what they derive from) that the first apply will generate, sources first."""
+        """Those of `names` (and what they derive from) that the next apply will generate, sources first.
+
+        A password is left alone when its hash is given: a new one would not match.
+        """
         known = self._known()
-        absent = [name for name in names if name not in known]
+        settled = {self._declared[name].derive_from for name in known}
+        absent = [name for name in names if name not in known and name not in settled]
         wanted = [name for name in self._with_sources(absent) if name not in known and self._declared[name].generate]
         return list(dict.fromkeys(wanted))
 
     def generate(self, names: Iterable[str]) -> None:
         """Generate what is missing, under a lock, and keep every line that is there."""
-        with self._locked():
-            missing = self.to_generate(names)
-            made: dict[str, str] = {}
-            for name in missing:
-                made[name] = _new_value(self._declared[name], {**self._known(), **made})
+        with envfile.locked(self.folder):
+            made = self._new_values(self.to_generate(names))
             if made:
-                text = self.path.read_text() if self.path.exists() else ""
-                if text and not text.endswith("\n"):
-                    text += "\n"
-                _replace(self.path, text + "".join(f"{name}='{value}'\n" for name, value in made.items()))
+                envfile.replace(self.path, envfile.with_values(self._text(), made))
 
-    def fingerprint(self, values: Mapping[str, str]) -> str:
-        """A keyed hash (HMAC-SHA256, hex) over names and values; it tells a change and gives nothing away."""
-        text = json.dumps(dict(values), sort_keys=True).encode()
-        return hmac.new(self.value(LABEL_KEY).encode(), text, hashlib.sha256).hexdigest()
+    def renewable(self, name: str) -> list[str]:
+        """What a rotation of `name` renews: it, and what derives from it. Raises UserError when it cannot be."""
+        if name not in self._declared:
+            raise UserError(Problem(f"there is no secret `{name}`", suggest(name, list(self._declared), "secret")))
+        declared, source = self._declared[name], self.source(name)
+        if declared.generate is None:
+            how = declared.renew or "write the new value where the old one stands, then `gpuhost secrets sync`"
+            raise UserError(Problem(f"`{name}` is yours: nobody else can make a new one", how, self.host))
+        if declared.generate == "username":
+            what = f"`{name}` is a user name: it is no secret that wears out"
+            raise UserError(
+                Problem(what, f"write another one into {self.path}, then `gpuhost secrets sync`", self.host)
+            )
+        if source is None:
+            raise UserError(Problem(f"`{name}` is not generated yet", "`gpuhost apply` does that", self.host))
+        names = [name, *(key for key, secret in self._declared.items() if secret.derive_from == name)]
+        names = [key for key in names if self.source(key) is not None]
+        for key in names:
+            if self.source(key) != str(self.path):
+                what = f"`{key}` comes from {self.source(key)}, which is yours"
+                raise UserError(Problem(what, "write a new value there, then `gpuhost secrets sync`", self.host))
+        if declared.generate == "bcrypt" and self.source(str(declared.derive_from)) is None:
+            what = f"`{name}` cannot be made anew: its `{declared.derive_from}` is not known here"
+            raise UserError(Problem(what, f"write both into {self.path}, then `gpuhost secrets sync`", self.host))
+        return names
+
+    def rotate(self, name: str) -> None:
+        """Put a new value in the place of a generated one, and of what derives from it; the old ones are retired.
+
+        Called again before settle(), it goes on with the same new value. Raises UserError as renewable().
+        """
+        with envfile.locked(self.folder):
+            names, retired = self.renewable(name), self.retired()
+            old = {key: self.value(key) for key in names}
+            if all(key in retired and old[key] not in retired[key] for key in names):
+                return
+            retired |= {key: list(dict.fromkeys([*retired.get(key, []), value])) for key, value in old.items()}
+            envfile.replace(self._retired, json.dumps(retired) + "\n")
+            envfile.replace(self.path, envfile.with_values(self._text(), self._as_written(self._new_values(names))))
+
+    def settle(self) -> None:
+        """Forget the retired values: every service refuses them."""
+        with envfile.locked(self.folder):
+            if self._retired.exists():
+                envfile.remove(self._retired)
+
+    def _text(self) -> str:
+        return envfile.read_private(self.path) or ""
+
+    def _as_written(self, values: Mapping[str, str]) -> dict[str, str]:
+        """The values under the names under which this host's file holds them: an alias stays an alias."""
+        there = envfile.read(self.path)
+        found: dict[str, str] = {}
+        for name, value in values.items():
+            names = [alias for alias in (name, *self._declared[name].aliases) if alias in there] or [name]
+            found |= dict.fromkeys(names, value)
+        return found
+
+    def _new_values(self, names: Iterable[str]) -> dict[str, str]:
+        """A new value for each of `names`, sources before what derives from them."""
+        known = {name: value for name, (value, _) in self._known().items()}
+        made: dict[str, str] = {}
+        for name in names:
+            made[name] = _new_value(self._declared[name], {**known, **made})
+        return made
+
+    def _absent(self, name: str) -> Problem:
+        hint = f"write `{name}=...` into {self._shared} or {self.path}"
+        return Problem(f"the secret `{name}` is not set", hint, self.host)
 
     def _with_sources(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:
@@ -111,30 +222,24 @@ class SecretStore:
                 yield source
             yield name
 
-    def _known(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for source in (_read(self._shared), _read(self.path), self._environ):
+    def _known(self) -> dict[str, tuple[str, str]]:
+        """name -> (value, source), the last source's."""
+        sources = {
+            str(self._shared): envfile.read(self._shared),
+            str(self.encrypted): sops.read(self.encrypted),
+            str(self.path): envfile.read(self.path),
+            ENVIRONMENT: self._environ,
+        }
+        found: dict[str, tuple[str, str]] = {}
+        for where, source in sources.items():
             for name, secret in self._declared.items():
                 values = {alias: source[alias] for alias in (name, *secret.aliases) if source.get(alias)}
                 if len(set(values.values())) > 1:
-                    raise UserError(
-                        Problem(
-                            f"{' and '.join(values)} hold different values", "keep one of them: they are one secret"
-                        )
-                    )
+                    what = f"{' and '.join(values)} hold different values ({where})"
+                    raise UserError(Problem(what, "keep one of them: they are one secret"))
                 if values:
-                    found[name] = next(iter(values.values()))
+                    found[name] = (next(iter(values.values())), where)
         return found
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.path.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _new_value(secret: Secret, known: Mapping[str, str]) -> str:
@@ -156,32 +261,12 @@ def _is_hash_of(hashed: str, password: str) -> bool:
         return False
 
 
-def _read(path: Path) -> Mapping[str, str]:
-    if not path.exists():
-        return {}
-    if path.stat().st_mode & 0o077:
-        raise UserError(Problem(f"{path} can be read by others on this machine", f"chmod 600 {path}"))
-    return {key: value for key, value in dotenv_values(path, interpolate=False).items() if value is not None}
-
-
-def _is_tracked(path: Path) -> bool:
-    # Whoever owns the checkout: a question about one file runs nothing that stands in it.
-    ask = ["git", "-c", "safe.directory=*", "-C", str(path.parent), "ls-files", "--error-unmatch", "--", path.name]
+def _tracked(folder: Path, name: str = ".") -> list[Path]:
+    """What git tracks of a folder's file `name`; of the whole folder without one."""
+    # Whoever owns the checkout: a question about files runs nothing that stands in it.
+    ask = ["git", "-c", "safe.directory=*", "-C", str(folder), "ls-files", "-z", "--", name]
     try:
-        return subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
+        done = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True)
     except FileNotFoundError:  # no git: nothing is pushed from here
-        return False
-
-
-def _replace(path: Path, text: str) -> None:
-    """Atomic, 0600 from the first byte, on disk before it takes the old one's place."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    new.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+        return []
+    return [folder / path for path in done.stdout.split("\0") if path]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,14 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         tell(Problem(f"`{name}`: {what}", hint, target.name))
 
 
-def _fields(change: Change) -> dict[str, str]:
-    return {"stage": change.stage, "subject": change.subject, "action": change.action, "reason": change.reason}
+def _fields(change: Change) -> dict[str, Any]:
+    return asdict(change)
+
+
+def only() -> frozenset[str] | None:
+    """The stages to which `--data gpuhost_only=a,b` limits this run; None: all that belong to a deploy."""
+    asked = host.data.get(ONLY_DATA)
+    return None if asked is None else frozenset(str(asked).split(","))
 
 
 def tell(problem: Problem) -> None:
@@ -158,6 +165,8 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     for change in changes:
         session.report.add("change", host.name, phase=phase, source="own", **_fields(change))
         host.log(f"{'doing' if state.is_executing else 'will'}: {change.line()}")
+        for line in change.details:
+            host.log(f"    {line}")
     if not state.is_executing:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)

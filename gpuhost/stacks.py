@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
 from . import comfyui, render
 from .files import FileSpec
+from .places import Variable
 from .render import ServiceSpec
 from .run import HostRun
 from .secrets import NotYet
@@ -65,10 +67,11 @@ class Stacks:
     def stamps(self, name: str) -> Stamps:
         """The stamps of a service's container."""
         try:
-            secrets = self._run.secrets.fingerprint(self.secret_values(name))
+            values = self.secret_values(name)
+            found = {key: self._run.secrets.fingerprint(key, value) for key, value in values.items()}
+            return Stamps(self.specs[name].spec_hash(), json.dumps(found, sort_keys=True))
         except NotYet:
-            secrets = None
-        return Stamps(self.specs[name].spec_hash(), secrets)
+            return Stamps(self.specs[name].spec_hash(), None)
 
     def compose(self, stack: str) -> str:
         """A stack's compose file. Raises NotYet before the secrets are generated."""
@@ -82,29 +85,53 @@ class Stacks:
         networks = sorted({self._run.services[name].network for name in self._run.stacks[stack]})
         return render.compose_file(stack, networks, fragments)
 
-    def env(self, stack: str) -> str:
-        """A stack's `.env.docker`: its variables and the secrets of its services' environments, no others."""
-        values: dict[str, str] = {}
+    def variables(self, stack: str) -> list[Variable]:
+        """What a stack's `.env.docker` holds: its variables, the secrets of its services' environments, no others."""
+        found: dict[str, Variable] = {}
         for name in self._run.stacks[stack]:
-            values |= self.specs[name].variables
-            values |= {key: self._run.secrets.value(key) for key in self._run.services[name].secrets}
+            found |= {key: Variable(key, text, False) for key, text in self.specs[name].variables.items()}
+            found |= {variable.name: variable for variable in self._secrets(self._run.services[name].secrets)}
+        return list(found.values())
+
+    def env(self, stack: str) -> str:
+        """A stack's `.env.docker`. Raises NotYet before its secrets are generated."""
+        values = {}
+        for variable in self.variables(stack):
+            if variable.value is None:
+                raise NotYet(variable.name)
+            values[variable.name] = variable.value
         return render.env_file(stack, values)
+
+    def secret_files(self, name: str) -> dict[str, str]:
+        """path -> template of a service's secret files."""
+        files = self._run.services[name].secret_files
+        return {f"{self.specs[name].paths['secrets']}/{file}": template for file, template in files.items()}
+
+    def file_variables(self, template: str) -> list[Variable]:
+        """What a secret file with this template holds."""
+        return self._secrets(render.secret_names(template))
 
     def files(self, stack: str) -> list[FileSpec]:
         """Every file of a stack's folder."""
-        layout, account = self._run.layout, self._run.catalog.account.name
+        layout = self._run.layout
         found = [
-            FileSpec(layout.env_file(stack), partial(self.env, stack), mode="600"),
+            FileSpec(layout.env_file(stack), partial(self.env, stack), mode="600", secret=True),
             FileSpec(layout.compose_file(stack), partial(self.compose, stack)),
         ]
-        for name in self._run.stacks[stack]:
-            entry, paths = self._run.services[name], self.specs[name].paths
-            if entry.comfyui:
-                found.append(FileSpec(paths["model_paths"], partial(self.model_paths, name)))
-            for file in entry.secret_files:
-                path = f"{paths['secrets']}/{file}"
-                found.append(FileSpec(path, partial(self._secret_file, name, file), "600", account, account))
+        return found + [file for name in self._run.stacks[stack] for file in self.read_at_start(name)]
+
+    def read_at_start(self, name: str) -> list[FileSpec]:
+        """The files of ours that a service's process reads when it starts, and not again."""
+        entry, account, found = self._run.services[name], self._run.catalog.account.name, []
+        if entry.comfyui:
+            found.append(FileSpec(self.specs[name].paths["model_paths"], partial(self.model_paths, name)))
+        for path, template in self.secret_files(name).items():
+            content = partial(self._secret_file, name, template)
+            found.append(FileSpec(path, content, "600", account, account, secret=True))
         return found
 
-    def _secret_file(self, name: str, file: str) -> str:
-        return render.secret_text(self._run.services[name].secret_files[file], self.secret_values(name))
+    def _secret_file(self, name: str, template: str) -> str:
+        return render.secret_text(template, self.secret_values(name))
+
+    def _secrets(self, names: Sequence[str]) -> list[Variable]:
+        return [Variable(name, self._run.secrets.optional(name)) for name in names]

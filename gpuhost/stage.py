@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from pyinfra.context import host
-
 from .run import HostRun
-from .session import ONLY_DATA
+from .session import only
 
 
-def stage(name: str) -> Callable[[Callable[[HostRun], None]], Callable[[HostRun | None], None]]:
+def stage(
+    name: str, on_request: bool = False
+) -> Callable[[Callable[[HostRun], None]], Callable[[HostRun | None], None]]:
     """Mark a function as a stage: it does nothing on a host that preflight refused, nor when `--data gpuhost_only=...`
-    names another stage."""
+    does not name it. `on_request`: it does something only when that names it."""
 
     def decorate(function: Callable[[HostRun], None]) -> Callable[[HostRun | None], None]:
         @functools.wraps(function)
         def staged(run: HostRun | None) -> None:
-            if run is not None and host.data.get(ONLY_DATA, name) == name:
+            asked = only()
+            if run is not None and (not on_request if asked is None else name in asked):
                 function(run)
 
         return staged

@@ -23,14 +23,35 @@ def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> dic
         "port": entry.port,
         "host": "127.0.0.1" if entry.bind in ("0.0.0.0", "::") else entry.bind,
         "start_budget_s": entry.health.start_budget_s,
-        "probes": [_probe(run, probe) for probe in entry.probes] if with_secrets else [],
+        "probes": _probes(run, entry) if with_secrets else [],
     }
 
 
-def _probe(run: HostRun, probe: Probe) -> dict[str, Any]:
-    secret = None
-    if probe.token:
-        secret = {"name": "Authorization", "value": f"Bearer {run.secrets.value(probe.token)}"}
+REFUSED = 401
+
+
+def retired_name(secret: str, number: int = 0) -> str:
+    """The name of the probe that asks with a value that was rotated away; `number` when there are several."""
+    return f"refuses the retired {secret}" + (f" ({number + 1})" if number else "")
+
+
+def _probes(run: HostRun, entry: Service) -> list[dict[str, Any]]:
+    """The entry's own, and for each that sends a token: the same with every value that was rotated away, refused."""
+    found, asked = [_probe(probe, probe.token and run.secrets.value(probe.token)) for probe in entry.probes], set()
+    retired = run.secrets.retired()
+    for probe in entry.probes:
+        if probe.token and probe.token not in asked:
+            asked.add(probe.token)
+            refused = probe.model_copy(update={"expect_status": REFUSED, "json_has": None, "contains": None})
+            for number, value in enumerate(retired.get(probe.token, [])):
+                named = refused.model_copy(update={"name": retired_name(probe.token, number)})
+                if value != run.secrets.value(probe.token):
+                    found.append(_probe(named, value))
+    return found
+
+
+def _probe(probe: Probe, token: str | None) -> dict[str, Any]:
+    secret = {"name": "Authorization", "value": f"Bearer {token}"} if token else None
     return {
         "name": probe.name,
         "method": probe.method,

@@ -55,12 +55,20 @@ nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
 networks = {"genai": "172.20.0.0/16"}
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
-# Sources, later ones win: `.env`, `<secrets_dir>/<host>.env`, the environment.
+# Sources, later ones win: `.env`, `<secrets_dir>/<host>.sops.env`, `<secrets_dir>/<host>.env`, the environment.
+# What can be generated is, for every host, at the first apply: a service that is enabled later finds its own there.
 secrets_dir = "secrets"
 secrets = {
     "HF_TOKEN": {
         "aliases": ["HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"],
         "about": "Hugging Face read token; needed for gated models, reaches the model fetch only",
+        "renew": "make one at https://huggingface.co/settings/tokens, write it where the old one stands, revoke that",
+    },
+    "CIVITAI_TOKEN": {
+        "aliases": ["CIVITAI_API_TOKEN", "CIVITAI_API_KEY"],
+        "about": "Civitai API key; rendered only for a service that names it",
+        "renew": "make one at https://civitai.com/user/account, write it where the old one stands, "
+        "`gpuhost secrets sync`, then delete the old one there",
     },
     "COMFYUI_USER": {"generate": "username", "about": "user name of ComfyUI's login page"},
     "COMFYUI_PASSWORD": {"generate": "password", "about": "password of ComfyUI's login page"},
@@ -70,6 +78,9 @@ secrets = {
         "about": "bcrypt hash of the password; ComfyUI-Login takes it as the API's bearer token",
     },
     "ORCHESTRATOR_TOKEN": {"generate": "token", "about": "bearer token of the orchestrator's API"},
+    "VLLM_API_KEY_MICRO": {"generate": "token", "about": "API key of the smallest vLLM server"},
+    "VLLM_API_KEY_MINI": {"generate": "token", "about": "API key of the middle vLLM server"},
+    "VLLM_API_KEY_MEDIUM": {"generate": "token", "about": "API key of the largest vLLM server"},
     "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
 }
 

@@ -14,8 +14,9 @@ from gpuhost.preflight import problems, root_problem, sudo_problem
 from gpuhost.remote import run as run_now
 from gpuhost.run import HostRun
 from gpuhost.secrets import SecretStore
-from gpuhost.session import ONLY_DATA, current, note, tell
+from gpuhost.session import current, note, only, tell
 
+LOOKS = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -27,6 +28,10 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems told, the host failed)."""
     current().report.add("host", host.name)
+    asked = only() or frozenset()
+    looks = (
+        asked if asked <= LOOKS else frozenset()
+    )  # what only looks is neither refused for the host's state nor locks
     tune(host)
     try:
         catalog = catalog_of(host)
@@ -36,9 +41,11 @@ def preflight() -> HostRun | None:
             reading = host.get_fact(HostState, roots=roots)
             secrets = SecretStore(catalog, host.name)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus), secrets)
-            found = problems(reading, catalog, run.services, host.name)
-            found += secrets.tracked()
-            found += [*secrets.missing(run.secret_names), *secrets.out_of_step(run.secret_names)]
+            found = secrets.tracked()
+            if not looks:
+                found += problems(reading, catalog, run.services, host.name)
+            if not looks or "verify" in looks:
+                found += [*secrets.missing(run.secret_names), *secrets.out_of_step(run.secret_names)]
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
     if found:
@@ -50,7 +57,7 @@ def preflight() -> HostRun | None:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
-    if host.data.get(ONLY_DATA) is None:
+    if not looks:
         lock.host_lock(name="preflight | host lock")
     return run
 

@@ -1,4 +1,4 @@
-"""Secrets that nobody gave are generated on the control side, once."""
+"""Secrets that nobody gave are generated on the control side, once; an audit looks at every place of each."""
 
 from __future__ import annotations
 
@@ -9,5 +9,11 @@ from gpuhost.stage import stage
 
 @stage("secrets")
 def secrets(run: HostRun) -> None:
-    """Every secret that this host's services need exists."""
-    operations.generated(name="secrets | generated", store=run.secrets, names=run.secret_names)
+    """Every secret that can be generated exists, also those that no service of this host uses yet."""
+    operations.generated(name="secrets | generated", store=run.secrets, names=sorted(run.catalog.secrets))
+
+
+@stage("audit", on_request=True)
+def audit(run: HostRun) -> None:
+    """Where every secret lives, and whether it is the right one there."""
+    operations.audited(name="audit | every place of every secret", run=run)

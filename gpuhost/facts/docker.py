@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
@@ -14,6 +16,7 @@ _CONTAINER = (
     '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
     '"spec":{{json (index .Config.Labels "gpuhost.spec")}},'
     '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .Id}},"state":{{json .State.Status}},'
+    '"started":{{json .State.StartedAt}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
 )
 _IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhost.spec")}}}'
@@ -31,6 +34,7 @@ if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/do
 fi
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
+printf 'now\t%s\n' "$(date +%s.%N)"
 printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
 docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u | while read -r id; do
   docker image inspect "$id" --format '@IMAGE@' | sed 's/^/image\t/'
@@ -49,7 +53,7 @@ printf 'end\n'
 
 @dataclass(frozen=True)
 class Container:
-    """One container of ours: `spec` and `secrets` are the stamps in its labels."""
+    """One container of ours: `spec` and `secrets` are the stamps in its labels; `started` in Docker's words."""
 
     service: str
     spec: str
@@ -57,17 +61,28 @@ class Container:
     id: str
     state: str
     health: str
+    started: str = ""
+
+    @property
+    def started_s(self) -> float:
+        """When it last started, in Unix time; 0 when it never did."""
+        found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", self.started)
+        if found is None or found[1].startswith("0001"):
+            return 0.0
+        return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
 
 
 @dataclass
 class DockerReading:
     """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `stale`: written after
-    dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference."""
+    dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the host's
+    clock, Unix time."""
 
     installed: bool = False
     active: bool = False
     enabled: bool = False
     version: str = ""
+    now_s: float = 0.0
     config: dict[str, Any] | None = None
     stale: bool = False
     images: dict[str, str] = field(default_factory=dict)
@@ -105,6 +120,7 @@ _READERS = {
     "stale": lambda r, v: setattr(r, "stale", True),
     "config": _config,
     "version": lambda r, v: setattr(r, "version", v),
+    "now": lambda r, v: setattr(r, "now_s", float(v)),
     "tag": lambda r, v: r.tags.add(v),
     "image": _image,
     "network": _network,

@@ -12,23 +12,39 @@ from pyinfra.api.facts import FactBase
 
 @dataclass(frozen=True)
 class FileState:
-    """What lies at a path: `kind` in stat's words, `mode` octal without a leading 0, `sha256` of a regular file."""
+    """What lies at a path: `kind` in stat's words, `mode` octal without a leading 0, `modified_s` in Unix time,
+    `sha256` of a regular file; of one that may hold a secret, of a key and then the content (see read_script)."""
 
     kind: str
     mode: str
     user: str
     group: str
+    modified_s: float
     sha256: str
 
 
-_ONE = r"""
+_READ = r"""
 for p in "$@"; do
-  if [ -e "$p" ] || [ -L "$p" ]; then
-    sum=-; [ -f "$p" ] && [ ! -L "$p" ] && sum="$(sha256sum < "$p" | cut -c1-64)"
-    printf '%s\t%s\t%s\n' "$p" "$(stat -c '%F\t%a\t%U\t%G' "$p" | sed 's/\\t/\t/g')" "$sum"
-  fi
+  seen="$(stat -c '%F\t%a\t%U\t%G\t%.9Y' "$p" 2>/dev/null | sed 's/\\t/\t/g')"; [ -n "$seen" ] || continue
+  sum=-; [ -f "$p" ] && [ ! -L "$p" ] && sum="$({ printf '%s' "$key"; cat "$p"; } | sha256sum | cut -c1-64)"
+  printf '%s\t%s\t%s\n' "$p" "$seen" "$sum"
 done; printf 'end\n'
 """
+
+
+def read_script(paths: Iterable[str], keyed: bool = False) -> str:
+    """The shell script that reads them. `keyed`: the key of the hashes is the first line of its stdin."""
+    key = "IFS= read -r key" if keyed else "key="
+    return f"{key}; set -- {' '.join(map(shlex.quote, paths))}{_READ}"
+
+
+def parse(lines: Iterable[str]) -> dict[str, FileState]:
+    """Its lines of path, kind, mode, user, group, time, sha256 with tabs between."""
+    rows = (line.split("\t") for line in lines if line != "end")
+    return {
+        path: FileState(kind, mode, user, group, float(modified), digest)
+        for path, kind, mode, user, group, modified, digest in rows
+    }
 
 
 class FilesState(FactBase[dict[str, FileState]]):
@@ -36,7 +52,7 @@ class FilesState(FactBase[dict[str, FileState]]):
 
     def command(self, paths: Iterable[str]) -> str:
         """One loop over all paths."""
-        return f"set -- {' '.join(map(shlex.quote, paths))}{_ONE}"
+        return read_script(paths)
 
     @staticmethod
     def default() -> dict[str, FileState]:
@@ -44,9 +60,8 @@ class FilesState(FactBase[dict[str, FileState]]):
         return {}
 
     def process(self, output: list[str]) -> dict[str, FileState]:
-        """Lines of path, kind, mode, user, group, sha256 with tabs between."""
-        rows = (line.split("\t") for line in output if line != "end")
-        return {path: FileState(kind, mode, user, group, digest) for path, kind, mode, user, group, digest in rows}
+        """What the script printed."""
+        return parse(output)
 
 
 class Texts(FactBase[dict[str, str]]):

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from ..facts.files import FilesState
-from ..files import FileSpec, reconcile
-from ..remote import Step
+from ..facts.files import FilesState, FileState, parse, read_script
+from ..files import FileSpec, reconcile, same
+from ..reconcile import Change
+from ..remote import Step, run
 from ..secrets import NotYet
 from ..session import Commands, carry_out
 
@@ -26,36 +27,73 @@ put() {
   fi
   [ -d "$(dirname "$1")" ] || (umask 022; mkdir -p "$(dirname "$1")")
   IFS= read -r encoded
-  rm -f "$1.gpuhost-new"; printf '%s' "$encoded" | base64 -d > "$1.gpuhost-new"
-  chown "$3:$4" "$1.gpuhost-new"; chmod "$2" "$1.gpuhost-new"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+  rm -f "$1.gpuhost-new"
+  printf '%s' "$encoded" | base64 -d > "$1.gpuhost-new"
+  own "$1.gpuhost-new" "$2" "$3" "$4"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
 }
+own() { chmod "$2" "$1"; chown "$3:$4" "$1"; }
 """
 
 
-def write_step(wanted: Sequence[FileSpec], contents: Mapping[str, str], backups: str) -> Step:
-    """One command that writes all of them; the contents travel by stdin, base64, one a line."""
-    calls = [f"put {shlex.join([spec.path, spec.mode, spec.user, spec.group])}" for spec in wanted]
-    encoded = [base64.b64encode(contents[spec.path].encode()).decode() for spec in wanted]
+def write_step(
+    wanted: Sequence[FileSpec], contents: Mapping[str, str], backups: str, right: Set[str] = frozenset()
+) -> Step:
+    """One command that writes all of them; the contents travel by stdin, base64, one a line. `right`: paths whose
+    content is right already: they get mode and owner and keep their time, by which a reader knows what it has read."""
+    calls, encoded = [], []
+    for spec in wanted:
+        calls.append(f"{'own' if spec.path in right else 'put'} {shlex.join([spec.path, spec.mode, *_owner(spec)])}")
+        if spec.path not in right:
+            encoded.append(base64.b64encode(contents[spec.path].encode()).decode())
     return Step(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(encoded) + "\n")
 
 
-def _resolve(spec: FileSpec) -> str | None:
-    try:
-        return spec.content()
-    except NotYet:
-        return None
+def _owner(spec: FileSpec) -> tuple[str, str]:
+    return spec.user, spec.group
+
+
+def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
+    """path -> content; None for what holds a secret still to be generated."""
+    found: dict[str, str | None] = {}
+    for spec in wanted:
+        try:
+            found[spec.path] = spec.content()
+        except NotYet:
+            found[spec.path] = None
+    return found
+
+
+def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
+    """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints."""
+    plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
+    found = dict(plain)
+    secret = [spec.path for spec in wanted if spec.secret]
+    if secret:
+        found |= parse(run(read_script(secret, keyed=True), stdin=f"{key}\n").stdout.splitlines())
+    return found
 
 
 @operation()
 def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
     """Make files be what they should be. `backups`: the folder for what is replaced."""
-    observed = host.get_fact(FilesState, paths=[spec.path for spec in wanted])
-    contents = {spec.path: _resolve(spec) for spec in wanted}
-    changes = reconcile(stage, wanted, contents, observed)
+    observed, contents = observe(wanted, ""), resolve(wanted)
+    yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
+
+
+def write(
+    changes: Sequence[Change],
+    wanted: Sequence[FileSpec],
+    observed: Mapping[str, FileState],
+    backups: str,
+    key: str = "",
+) -> Commands:
+    """Carry out what reconcile() found."""
     subjects = {change.subject for change in changes}
 
     def act() -> Commands:
         chosen = [spec for spec in wanted if spec.path in subjects]
-        yield write_step(chosen, {spec.path: spec.content() for spec in chosen}, backups)
+        contents = {spec.path: spec.content() for spec in chosen}
+        right = {spec.path for spec in chosen if same(spec, contents[spec.path], observed.get(spec.path), key)}
+        yield write_step(chosen, contents, backups, right)
 
     yield from carry_out(changes, act())

@@ -4,25 +4,67 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from .. import places
 from .. import services as rules
+from ..catalog import LABEL_KEY
 from ..facts.docker import DockerGroup, DockerState
+from ..facts.files import FileState
+from ..files import FileSpec, reconcile, same
+from ..reconcile import Change
 from ..remote import Step
 from ..run import HostRun
 from ..session import Commands, carry_out, current
 from ..stacks import Stacks
 from ..verify import document
-from . import files as file_operations
+from .files import observe, resolve, write
+from .secrets import observe as observe_places
 
 
 @operation()
 def rendered(run: HostRun, stack: str) -> Commands:
     """A stack's folder holds its compose file, `.env.docker` and secret files, as the catalogue says."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
-    yield from file_operations.files._inner("stacks", stacks.files(stack), run.layout.backups)
+    wanted, key = stacks.files(stack), run.secrets.file_key()
+    observed = observe(wanted, key)
+    changes = reconcile("stacks", wanted, resolve(wanted), observed, key, "rendered")
+    changes = _explained(run, stacks, stack, changes, observed)
+    yield from write(changes, wanted, observed, run.layout.backups, key)
+
+
+def _explained(
+    run: HostRun, stacks: Stacks, stack: str, changes: list[Change], observed: Mapping[str, FileState]
+) -> list[Change]:
+    """The changes of files that hold secrets, with the differences name by name."""
+    env_file, key = run.layout.env_file(stack), run.secrets.optional(LABEL_KEY)
+    templates = {path: text for name in run.stacks[stack] for path, text in stacks.secret_files(name).items()}
+    held = {path: stacks.file_variables(template) for path, template in templates.items()}
+    held[env_file] = stacks.variables(stack)
+    asked = [change.subject for change in changes if change.subject in held]
+    there = [path for path in asked if path in observed]
+    seen = {}
+    if there and key:
+        env = {env_file: held[env_file]} if env_file in there else {}
+        files = {path: templates[path] for path in there if path in templates}
+        answer = observe_places(run, places.document(key, env, files, None))
+        if not isinstance(answer, tuple):
+            seen = {path: answer["env_files"].get(path, {}) for path in env}
+            seen |= {path: _of_file(answer["secret_files"].get(path)) for path in files}
+    details = {
+        path: places.differences(held[path], seen.get(path, {}), run.secrets.fingerprint if key else None)
+        for path in asked
+        if path not in there or path in seen
+    }
+    return [replace(change, details=details.get(change.subject, ())) for change in changes]
+
+
+def _of_file(answer: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[str, str]]:
+    return {name: {"fingerprint": text} for name, text in ((answer or {}).get("fingerprints") or {}).items()}
 
 
 @operation()
@@ -31,7 +73,9 @@ def running(run: HostRun) -> Commands:
     stacks = Stacks(run, host.get_fact(DockerGroup))
     wanted = {name: stacks.stamps(name) for name in run.services}
     promised = current().promised(host.name, "stacks") if state.is_executing else set()
-    changes = rules.reconcile(wanted, host.get_fact(DockerState).containers, promised)
+    reading = host.get_fact(DockerState)
+    clock = rules.Clock(_written(run, stacks), reading.now_s)
+    changes = rules.reconcile(wanted, reading.containers, promised, clock)
 
     def act() -> Commands:
         for change in changes:
@@ -41,6 +85,22 @@ def running(run: HostRun) -> Commands:
             yield Step(wait, stdin=json.dumps(document(run, [change.subject], with_secrets=False)))
 
     yield from carry_out(changes, act())
+
+
+def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
+    """service -> when the newest file that its process reads at its start was written, or that it will be."""
+    key = run.secrets.file_key()
+    wanted = {name: stacks.read_at_start(name) for name in run.services}
+    every = [spec for specs in wanted.values() for spec in specs]
+    observed, contents = observe(every, key), resolve(every)
+
+    def written_s(spec: FileSpec) -> float:
+        found = observed.get(spec.path)
+        if found is None or not same(spec, contents[spec.path], found, key):
+            return rules.WILL_BE_WRITTEN
+        return found.modified_s
+
+    return {name: max(map(written_s, specs)) for name, specs in wanted.items() if specs}
 
 
 # A service that changes its stack: compose does not see its container in the other project, and trips over its name.

@@ -45,6 +45,7 @@ class Proof:
         planned = self.bare_plan()
         self.first_apply(planned)
         self.answers("verify")
+        self.secrets_in_step()
         self.nothing_to_do()
         self.second_apply()
         self.survives_reboot()
@@ -84,6 +85,13 @@ class Proof:
         names = {seen["service"] for seen in observed}
         wanted = {"orchestrator", "comfyui-qwen"} if self.gpu else {"orchestrator"}
         expect(names == wanted, "the right services run", sorted(names))
+
+    def secrets_in_step(self) -> None:
+        """Every place of every secret holds the right value."""
+        with self._phase("audit of the secrets"):
+            told = self.control.secrets("audit")
+        places = told.document["places"] if told.document else []
+        expect(told.code == 0 and len(places) > 8, "every secret is in step in every place", (told.errors, places))
 
     def nothing_to_do(self) -> None:
         """A second plan is empty and exits 0."""

@@ -30,6 +30,7 @@ OBSERVED: Event = {"event": "observed", "host": "gpu1", "service": "api", "outco
 
 def change(event: str = "change", subject: str = "/data", phase: str = "plan", **over: Any) -> Event:
     made = {"event": event, "host": "gpu1", "stage": "layout", "subject": subject, "action": "create", "reason": "why"}
+    made |= {"details": [], "cause": ""}
     return {**made, **({"phase": phase} if event == "change" else {"planned": True}), **over}
 
 
@@ -37,12 +38,12 @@ class Fake:
     """What pyinfra would have given; `asked` is what it was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.plan = self.apply = self.verify = Outcome(0, [HOST], "")
+        self.plan = self.apply = self.look = Outcome(0, [HOST], "")
         self.asked: list[str] = []
         self.targets: list[Target] = []
         monkeypatch.setattr(pyinfra_run, "plan", self._answer("plan"))
         monkeypatch.setattr(pyinfra_run, "apply", self._answer("apply"))
-        monkeypatch.setattr(pyinfra_run, "verify", self._answer("verify"))
+        monkeypatch.setattr(pyinfra_run, "look", self._answer("look"))
 
     def _answer(self, name: str) -> Callable[..., Outcome]:
         def answer(target: Target, *_: Any, **__: Any) -> Outcome:
@@ -106,7 +107,9 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     cli.main(["plan", "--json"])
     assert json.loads(capsys.readouterr().out) == {
         "result": "changes",
-        "changes": [{"host": "gpu1", "stage": "layout", "subject": "/data", "action": "create", "reason": "why"}],
+        "changes": [
+            {"host": "gpu1", "stage": "layout", "subject": "/data", "action": "create", "reason": "why", "details": []}
+        ],
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],
         "observed": [],
         "errors": [],
@@ -115,7 +118,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("command", ["plan", "apply", "verify"])
 def test_an_error_is_told_on_stderr(fake: Fake, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    fake.plan = fake.verify = Outcome(1, [HOST, PROBLEM], "")
+    fake.plan = fake.look = Outcome(1, [HOST, PROBLEM], "")
     assert cli.main([command]) == 1
     said = capsys.readouterr()
     assert said.err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
@@ -222,10 +225,10 @@ def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, fake: Fake, capsys: pyte
 
 
 def test_verify(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.verify = Outcome(0, [HOST, OBSERVED, ADDRESS], "")
+    fake.look = Outcome(0, [HOST, OBSERVED, ADDRESS], "")
     assert cli.main(["verify"]) == 0
     assert capsys.readouterr().out.splitlines() == ["[gpu1] api: http://127.0.0.1:9001"]
-    assert fake.asked == ["verify"]
+    assert fake.asked == ["look"]
 
 
 def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:

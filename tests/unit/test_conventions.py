@@ -146,6 +146,20 @@ def test_git_ignores_what_may_hold_a_secret(path: str) -> None:
     assert done.returncode == 0
 
 
+def test_what_sops_encrypted_may_enter_git() -> None:
+    ask = ["git", "check-ignore", "-q", "--no-index", "secrets/gpu1.sops.env"]
+    assert subprocess.run(ask, cwd=PROJECT, check=False).returncode == 1
+
+
+def test_every_secret_is_documented_for_the_operator() -> None:
+    example = (PROJECT / ".env.example").read_text()
+    for secret, entry in runpy.run_path(str(PROJECT / "group_data" / "all.py"))["secrets"].items():
+        for known in (secret, *entry.get("aliases", [])):
+            assert re.search(rf"\b{known}\b", example), known
+        # What only the operator can give wants a value; what is generated must not be one for all hosts by mistake.
+        assert bool(re.search(rf"^{secret}=$", example, re.MULTILINE)) == ("generate" not in entry), secret
+
+
 def test_no_secret_file_is_tracked() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     secret = re.compile(r"(^|/)(\.env(\..+)?|[^/]*\.env|[^/]*\.pem|id_[a-z0-9]+|known_hosts)$|^secrets/")

@@ -9,7 +9,7 @@ from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.catalog import BuildImage, Catalog
-from gpuhost.inventory import catalog_of, check
+from gpuhost.inventory import catalog_of, catalogs
 from gpuhost.spec import PROJECT
 
 
@@ -22,7 +22,7 @@ def shipped(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> Catalog:
 
 def test_it_is_valid_for_every_host(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> None:
     monkeypatch.chdir(PROJECT)
-    check("inventory.py", {})
+    catalogs("inventory.py", {})
 
 
 def test_nothing_unused_is_declared(shipped: Catalog) -> None:

@@ -10,7 +10,7 @@ from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.errors import Problem, UserError
-from gpuhost.inventory import catalog_of, check
+from gpuhost.inventory import catalog_of, catalogs
 
 from . import sample
 from .sample import ABSENT, write_group_data
@@ -32,7 +32,7 @@ def inventory(folder: Path, text: str) -> str:
 
 def problems(inventory: str = "inventory.py", **overrides: Any) -> list[Problem]:
     try:
-        check(inventory, overrides)
+        catalogs(inventory, overrides)
     except UserError as error:
         return list(error.problems)
     return []
@@ -164,6 +164,6 @@ def test_a_key_that_is_not_there_is_told_for_the_hosts_of_the_run(project: Path)
     path = inventory(project / "other", 'lab = [("gpu1", {"ssh_key": "~/no/key"})]\nmine = ["@local"]\n')
     wanted = [Problem("the SSH key `~/no/key` is not there", "correct `ssh_key` in the inventory", "gpu1")]
     assert problems(path) == wanted
-    check(path, {}, ["mine"])
+    catalogs(path, {}, ["mine"])
     (project / "key").touch()
     assert problems(inventory(project / "third", 'lab = [("gpu1", {"ssh_key": "key"})]\n')) == []

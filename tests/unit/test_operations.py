@@ -155,7 +155,7 @@ def test_a_unit_that_systemd_has_not_read_is_a_change(monkeypatch: pytest.Monkey
     """A run that dies between the file and the reload must not lose the reload."""
     wanted = plain("/etc/systemd/system/ours.service", "[Unit]\n")
     digest = hashlib.sha256(b"[Unit]\n").hexdigest()
-    right = {wanted.path: FileState("regular file", "644", "root", "root", digest)}
+    right = {wanted.path: FileState("regular file", "644", "root", "root", 1.0, digest)}
     arguments = {"stage": "stacks", "wanted": wanted, "backups": "/backups"}
     for files, stale, subjects in (({}, False, [wanted.path]), (right, False, []), (right, True, [wanted.path])):
         answers = {FilesState: files, IsStale: stale}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from gpuhost.facts.docker import Container
-from gpuhost.services import Stamps, reconcile
+from gpuhost.services import WILL_BE_WRITTEN, Clock, Stamps, reconcile
 
 WANTED = Stamps("spec", "secrets")
+STARTED_S = datetime(2026, 11, 21, 11, 41, 15, 250000, UTC).timestamp()
 
 
 def container(
     spec: str = "spec", secrets: str = "secrets", state: str = "running", health: str = "healthy"
 ) -> Container:
-    return Container("api", spec, secrets, "abc", state, health)
+    return Container("api", spec, secrets, "abc", state, health, "2026-11-21T11:41:15.25Z")
 
 
 @pytest.mark.parametrize(
@@ -47,3 +50,42 @@ def test_what_the_plan_promised_is_done_though_the_container_came_back_by_itself
     found = reconcile({"api": WANTED}, {"api": container()}, {("api", "recreate"), ("other", "recreate")})
     assert [(change.subject, change.action) for change in found] == [("api", "recreate")]
     assert reconcile({"api": WANTED}, {"api": container()}, {("api", "create")}) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen", "names"),
+    [
+        ('{"A": "1", "B": "2"}', '{"A": "1", "B": "3"}', "B"),
+        ('{"A": "1", "B": "2"}', '{"A": "0", "B": "3"}', "A, B"),
+        ('{"A": "1"}', '{"A": "1", "B": "2"}', "B"),
+        ('{"A": "1"}', "of an earlier form", "secret"),
+        ('{"A": "1"}', "[]", "secret"),
+    ],
+)
+def test_which_secret_is_another_one(wanted: str, seen: str, names: str) -> None:
+    [change] = reconcile({"api": Stamps("spec", wanted)}, {"api": container(secrets=seen)})
+    assert (change.reason, change.cause) == (f"it runs with another {names}", "secret")
+
+
+@pytest.mark.parametrize(
+    ("written_s", "now_s", "outdated"),
+    [
+        (STARTED_S - 0.01, STARTED_S + 9, False),
+        (STARTED_S + 0.01, STARTED_S + 9, True),
+        (STARTED_S + 0.01, STARTED_S, False),  # a file from the future: the clock was set back since
+        (WILL_BE_WRITTEN, STARTED_S, True),
+    ],
+)
+def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: float, outdated: bool) -> None:
+    found = reconcile({"api": WANTED}, {"api": container()}, clock=Clock({"api": written_s}, now_s))
+    assert [(change.reason, change.cause) for change in found] == (
+        [("it read its files before they became what they should be", "secret")] if outdated else []
+    )
+    assert reconcile({"api": WANTED}, {"api": container()}, clock=Clock({"other": written_s}, now_s)) == []
+
+
+def test_only_a_secret_is_a_matter_of_secrets() -> None:
+    causes = {"no container": None, "spec": container(spec="old"), "state": container(state="exited")}
+    for there in causes.values():
+        [change] = reconcile({"api": WANTED}, {"api": there} if there else {})
+        assert change.cause == ""

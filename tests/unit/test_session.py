@@ -89,6 +89,8 @@ def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
         "subject": str(path),
         "action": "create",
         "reason": "it does not exist",
+        "details": [],
+        "cause": "",
     }
     assert not path.exists()
     assert (tmp_path / "report.jsonl").stat().st_mode & 0o777 == 0o600
