@@ -10,19 +10,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
+from dotenv.parser import Binding, parse_stream
 
 from .errors import Problem, UserError
 
 
 def read(path: Path) -> dict[str, str]:
-    """NAME -> value of an env file; {} when there is none. Raises UserError when others can read it."""
+    """NAME -> value of an env file; {} when there is none. Raises UserError when others can read it, or for a line that
+    says nothing: a secret in it would be missed without a word."""
     text = read_private(path)
-    if text is None:
-        return {}
-    found = dotenv_values(stream=io.StringIO(text), interpolate=False)
-    return {key: value for key, value in found.items() if value is not None}
+    found = {} if text is None else {each.key: each.value for each in bindings(str(path), text, "look at its quotes")}
+    return {key: value for key, value in found.items() if key is not None and value is not None}
+
+
+def bindings(where: str, text: str, hint: str) -> list[Binding]:
+    """The lines of an env file's text as python-dotenv reads them. Raises UserError."""
+    found = list(parse_stream(io.StringIO(text)))
+    for binding in found:
+        if binding.error:
+            skipped = len(binding.original.string) - len(binding.original.string.lstrip("\r\n"))
+            line = binding.original.line + binding.original.string[:skipped].count("\n")
+            raise UserError(Problem(f"line {line} of {where} is no `NAME=value`", hint))
+    return found
 
 
 def read_private(path: Path) -> str | None:
@@ -44,30 +53,40 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
 
     The values hold neither quotes nor line ends: they are generated ones.
     """
-    pieces, left = [], dict(values)
+    mark = text[: len(text) - len(text.removeprefix("\ufeff"))]  # a byte order mark, which python-dotenv swallows
+    pieces, left = [mark], dict(values)
     for binding in parse_stream(io.StringIO(text)):
-        piece, name = binding.original.string, binding.key or ""
-        found = _VALUE.fullmatch(piece) if name in values else None
-        if found:
-            piece = f"{found[1]}'{values[name]}'{found[2]}"
-            left.pop(name, None)
+        piece, name = binding.original.string.removeprefix(mark), binding.key or ""
+        if name in values:
+            found = _VALUE.fullmatch(piece)
+            if found:
+                piece = f"{found['before']}'{values[name]}'{found['quoted'] or found['plain'] or ''}"
+                left.pop(name, None)
+            else:  # a bare name: it takes a value away that stands before it
+                left[name] = values[name]
         pieces.append(piece)
     kept = "".join(pieces)
-    if left and kept and not kept.endswith("\n"):
+    if left and kept not in ("", mark) and not kept.endswith("\n"):
         kept += "\n"
     return kept + "".join(f"{name}='{value}'\n" for name, value in left.items())
 
 
-# One binding: what stands before its value, the value as it is quoted, and what follows (a comment, the line's end).
+# One binding: what stands before its value, and what follows that (a comment, the line's end).
+_BLANKS = r"[^\S\r\n]*"
 _VALUE = re.compile(
-    r"""(\s*(?:export\s+)?[^=\s]+[^\S\r\n]*=[^\S\r\n]*)(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\r\n]*?)"""
-    r"""((?:\s+\#[^\r\n]*)?\s*)""",
+    rf"""(?P<before>\s*(?:export\s+)?[^=\s#]+{_BLANKS}=(?:{_BLANKS}(?!\#)|(?=\#)))(?:"""
+    rf"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")(?P<quoted>{_BLANKS}(?:\#[^\r\n]*)?\s*)"""
+    rf"""|(?:(?![^\S\r\n]+\#)[^\r\n])*?(?P<plain>(?:[^\S\r\n]+\#[^\r\n]*)?\s*))""",
     re.DOTALL,
 )
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Atomic, 0600 from the first byte, on disk before it takes the old one's place. The caller holds the lock."""
+    """Atomic, 0600 from the first byte, on disk before it takes the old one's place. The caller holds the lock.
+
+    A link stays one: what it points to is replaced.
+    """
+    path = Path(os.path.realpath(path))
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)  # of a run that died here: nobody else writes while we hold the lock
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

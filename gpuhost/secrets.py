@@ -25,6 +25,7 @@ from .catalog import LABEL_KEY, Catalog, Secret, suggest
 from .errors import Problem, UserError
 
 ENVIRONMENT = "the environment"
+BCRYPT_BYTES = 72  # what bcrypt looks at
 
 
 class NotYet(Exception):
@@ -93,8 +94,14 @@ class SecretStore:
         ]
 
     def out_of_step(self, names: Iterable[str]) -> list[Problem]:
-        """A problem for each of `names` that no longer derives from its source: one of the two was changed alone."""
+        """A problem for each of `names` that does not derive from its source (one of the two was changed alone), and
+        for each that cannot."""
+        known = self._known()
         return [
+            self._too_long(str(source))
+            for name in names
+            if name not in known and (source := self._declared[name].derive_from) and _too_long(known.get(source))
+        ] + [
             Problem(
                 f"`{name}` is not the hash of `{self._declared[name].derive_from}`",
                 f"remove `{name}` from {self.source(name)}: it is then made anew",
@@ -103,6 +110,10 @@ class SecretStore:
             for name in names
             if not self.derives(name)
         ]
+
+    def _too_long(self, name: str) -> Problem:
+        what = f"`{name}` is longer than {BCRYPT_BYTES} bytes, which bcrypt cannot take"
+        return Problem(what, f"write a shorter one into {self.source(name)}", self.host)
 
     def derives(self, name: str) -> bool:
         """False when a secret should be the hash of another one and is not."""
@@ -208,6 +219,9 @@ class SecretStore:
         known = {name: value for name, (value, _) in self._known().items()}
         made: dict[str, str] = {}
         for name in names:
+            problems = self.out_of_step([name])
+            if problems and name not in known:
+                raise UserError(*problems)
             made[name] = _new_value(self._declared[name], {**known, **made})
         return made
 
@@ -252,6 +266,10 @@ def _new_value(secret: Secret, known: Mapping[str, str]) -> str:
             return "genai"
         case _:
             return entropy.token_urlsafe(32)
+
+
+def _too_long(found: tuple[str, str] | None) -> bool:
+    return found is not None and len(found[0].encode()) > BCRYPT_BYTES
 
 
 def _is_hash_of(hashed: str, password: str) -> bool:

@@ -38,15 +38,22 @@ class Clock:
 
 
 def reason(
-    name: str, wanted: Stamps, container: Container | None, clock: Clock | None = None
+    name: str, wanted: Stamps, container: Container | None, clock: Clock | None, cut_off: bool
 ) -> tuple[str, Cause] | None:
-    """Why a service must be (re)created, and whether only a secret asks for it; None when the right one runs."""
+    """Why a service must be (re)created, and whether only a secret asks for it; None when the right one runs.
+
+    What a run left that was cut off while it changed a secret is a matter of that secret.
+    """
     if container is None:
         return "no container", ""
     if container.spec != wanted.spec:
         return "its entry, template, image or install changed", ""
+    if cut_off:
+        return "a run was cut off while it made its container", "secret"
     if container.secrets != wanted.secrets:
         return f"it runs with another {_differing(wanted.secrets, container.secrets)}", "secret"
+    if container.state == "created":
+        return "it was made and never started", "secret"
     if container.state != "running":
         return f"it is {container.state}", ""
     if clock and clock.outdated(name, container.started_s):
@@ -69,6 +76,7 @@ def reconcile(
     observed: Mapping[str, Container],
     promised: Set[tuple[str, str]] = frozenset(),
     clock: Clock | None = None,
+    cut_off: Set[str] = frozenset(),
 ) -> list[Change]:
     """In the order of `wanted`, which is the start order.
 
@@ -77,7 +85,7 @@ def reconcile(
     """
     changes = []
     for name, stamps in wanted.items():
-        why = reason(name, stamps, observed.get(name), clock)
+        why = reason(name, stamps, observed.get(name), clock, name in cut_off)
         if why is None and (name, "recreate") in promised:
             why = "it did not run when the plan was made", ""
         if why:

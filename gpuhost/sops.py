@@ -6,14 +6,12 @@ What sops prints is the dotenv file that it was given, line for line, so it read
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 from functools import cache
 from pathlib import Path
 
-from dotenv.parser import parse_stream
-
+from . import envfile
 from .errors import Problem, UserError
 
 TIMEOUT_S = 120  # a key behind a passphrase or a hardware token waits for a person
@@ -58,10 +56,7 @@ def _decrypted(path: Path, _mtime_ns: int, _size: int, _inode: int) -> dict[str,
 
 def _values(path: Path, text: str) -> dict[str, str]:
     found = {}
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
-            what = f"line {binding.original.line} of what {path} holds is no `NAME=value`"
-            raise UserError(Problem(what, f"look at its quotes: sops {path}"))
+    for binding in envfile.bindings(f"what {path} holds", text, f"look at its quotes: sops {path}"):
         if binding.key is not None and binding.value is not None:
             quoted = re.match(r"[^=]*=\s*['\"]", binding.original.string)
             found[binding.key] = binding.value if quoted else binding.value.replace("\\n", "\n")

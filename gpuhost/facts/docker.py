@@ -15,7 +15,8 @@ from pyinfra.api.facts import FactBase
 _CONTAINER = (
     '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
     '"spec":{{json (index .Config.Labels "gpuhost.spec")}},'
-    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .Id}},"state":{{json .State.Status}},'
+    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .Id}},'
+    '"name":{{json .Name}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
 )
@@ -53,7 +54,7 @@ printf 'end\n'
 
 @dataclass(frozen=True)
 class Container:
-    """One container of ours: `spec` and `secrets` are the stamps in its labels; `started` in Docker's words."""
+    """One container of ours: `spec` and `secrets` are the stamps in its labels; `started`, `name` in Docker's words."""
 
     service: str
     spec: str
@@ -62,6 +63,7 @@ class Container:
     state: str
     health: str
     started: str = ""
+    name: str = ""
 
     @property
     def started_s(self) -> float:
@@ -76,7 +78,8 @@ class Container:
 class DockerReading:
     """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `stale`: written after
     dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the host's
-    clock, Unix time."""
+    clock, Unix time; `cut_off`: the services with a container that has not their name: compose was killed while it put
+    a new one in the place of the old."""
 
     installed: bool = False
     active: bool = False
@@ -89,6 +92,7 @@ class DockerReading:
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
     containers: dict[str, Container] = field(default_factory=dict)
+    cut_off: set[str] = field(default_factory=set)
 
 
 def _config(reading: DockerReading, text: str) -> None:
@@ -111,7 +115,11 @@ def _network(reading: DockerReading, text: str) -> None:
 
 def _container(reading: DockerReading, text: str) -> None:
     container = Container(**{key: value or "" for key, value in json.loads(text).items()})
-    reading.containers[container.service] = container
+    if container.name == f"/{container.service}":
+        reading.containers[container.service] = container
+    else:
+        reading.containers.setdefault(container.service, container)
+        reading.cut_off.add(container.service)
 
 
 _READERS = {

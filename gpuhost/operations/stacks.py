@@ -75,7 +75,7 @@ def running(run: HostRun) -> Commands:
     promised = current().promised(host.name, "stacks") if state.is_executing else set()
     reading = host.get_fact(DockerState)
     clock = rules.Clock(_written(run, stacks), reading.now_s)
-    changes = rules.reconcile(wanted, reading.containers, promised, clock)
+    changes = rules.reconcile(wanted, reading.containers, promised, clock, reading.cut_off)
 
     def act() -> Commands:
         for change in changes:
@@ -104,10 +104,11 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # A service that changes its stack: compose does not see its container in the other project, and trips over its name.
+# A container of ours without the service's name: a run was cut off before the new one had taken the old one's place.
 _LEAVE = r"""
 docker ps -aq --filter label=gpuhost.service=@NAME@ | while read -r id; do
-  [ "$(docker inspect -f '{{index .Config.Labels "com.docker.compose.project"}}' "$id")" = @STACK@ ] ||
-    docker rm -f "$id" >/dev/null
+  seen="$(docker inspect -f '{{.Name}} {{index .Config.Labels "com.docker.compose.project"}}' "$id")"
+  [ "$seen" = "/@NAME@ @STACK@" ] || docker rm -f "$id" >/dev/null
 done
 """
 

@@ -229,6 +229,7 @@ def test_docker_that_does_not_run() -> None:
 
 def test_docker_that_runs() -> None:
     container = {"service": "api", "spec": "s", "secrets": None, "id": "abc", "state": "running", "health": ""}
+    container |= {"started": "2026-11-21T11:41:15.25Z", "name": "/api"}
     lines = [
         "active",
         "version\t29.0.1",
@@ -238,7 +239,9 @@ def test_docker_that_runs() -> None:
         "tag\tacme/server@sha256:aa",
         'network\t{"name":"inner","subnets":["172.20.0.0/16"]}',
         'network\t{"name":"none","subnets":[]}',
+        "now\t1795261275.500000000",
         f"container\t{json.dumps(container)}",
+        f"container\t{json.dumps({**container, 'name': '/0123456789ab_api', 'id': 'def'})}",
         "end",
     ]
     reading = DockerState().process(lines)
@@ -247,7 +250,10 @@ def test_docker_that_runs() -> None:
     assert reading.tags == {"gpuhost/api:1", "acme/server@sha256:aa"}
     assert reading.networks == {"inner": ["172.20.0.0/16"], "none": []}
     # A container made without a stamp is one with another stamp.
-    assert reading.containers == {"api": Container("api", "s", "", "abc", "running", "")}
+    started = "2026-11-21T11:41:15.25Z"
+    assert reading.containers == {"api": Container("api", "s", "", "abc", "running", "", started, "/api")}
+    assert reading.containers["api"].started_s == 1795261275.25 < reading.now_s
+    assert reading.cut_off == {"api"}  # the other one, whose name is not the service's
 
 
 def test_a_broken_daemon_json_fails_this_host_alone() -> None:

@@ -30,6 +30,7 @@ def container(
         (WANTED, container(secrets="old"), ("recreate", "it runs with another secret")),
         (Stamps("spec", None), container(), ("recreate", "it runs with another secret")),
         (WANTED, container(state="exited"), ("recreate", "it is exited")),
+        (WANTED, container(state="created"), ("recreate", "it was made and never started")),
         (WANTED, container(state="paused"), ("recreate", "it is paused")),
         (WANTED, container(spec="old", state="exited"), ("recreate", "its entry, template, image or install changed")),
     ],
@@ -82,6 +83,15 @@ def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: fl
         [("it read its files before they became what they should be", "secret")] if outdated else []
     )
     assert reconcile({"api": WANTED}, {"api": container()}, clock=Clock({"other": written_s}, now_s)) == []
+
+
+def test_what_a_killed_run_left_is_cleared_away() -> None:
+    """Compose makes the new container under another name, removes the old one, renames, starts: a kill hits between."""
+    for there in (container(), container(secrets="old"), container(state="created")):
+        [change] = reconcile({"api": WANTED}, {"api": there}, cut_off={"api", "other"})
+        assert (change.reason, change.cause) == ("a run was cut off while it made its container", "secret")
+    [change] = reconcile({"api": WANTED}, {"api": container(state="created")})
+    assert change.cause == "secret"
 
 
 def test_only_a_secret_is_a_matter_of_secrets() -> None:
