@@ -12,6 +12,7 @@ import pytest
 
 from .freshhost import FreshHost
 from .scenery import furnish
+from .vault import Vault
 from .world import World
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +37,15 @@ def furnished(world: World) -> World:
     """The world, with what the product's own catalogue names."""
     furnish(world)
     return world
+
+
+@pytest.fixture(scope="session")
+def vault(furnished: World) -> Iterator[Vault]:
+    """A deployed host whose secrets are canaries; the tests that use it leave it converged."""
+    made = Vault.deploy(furnished)
+    yield made
+    made.close()
+    furnished.hosts.pop(made.host.name, None)
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,15 @@ class Control:
         """`gpuhost verify --json`."""
         return self._gpuhost("verify", ["--json"], pyinfra)
 
+    def secrets(self, action: str, *flags: str) -> Told:
+        """`gpuhost secrets ACTION --json FLAG...`, where sync and rotate do not ask."""
+        asked = [] if action == "audit" else ["--yes"]
+        return self._told([*self._gpuhost_line("secrets", action, *asked, "--json"), *flags])
+
+    def secrets_text(self, action: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        """`gpuhost secrets ACTION FLAG...` as a person sees it, without a terminal."""
+        return self._run(self._gpuhost_line("secrets", action, *flags))
+
     def text(self, command: str, *flags: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Any command of gpuhost as a person sees it."""
         return self._run(self._gpuhost_line(command, *flags), stdin)
@@ -67,9 +76,9 @@ class Control:
         """Plain `pyinfra inventory.py deploy.py`."""
         return self._run(self._pyinfra_line(*flags))
 
-    def typed(self, command: str, *flags: str, answers: Sequence[tuple[str, str]]) -> Shown:
+    def typed(self, *words: str, answers: Sequence[tuple[str, str]]) -> Shown:
         """A command of gpuhost on a terminal; `answers`: (prompt, answer)."""
-        return self._typed(self._gpuhost_line(command, *flags), answers)
+        return self._typed(self._gpuhost_line(*words), answers)
 
     def typed_pyinfra(self, *flags: str, answers: Sequence[tuple[str, str]]) -> Shown:
         """Plain pyinfra on a terminal; `answers`: (prompt, answer)."""
@@ -79,15 +88,20 @@ class Control:
     def _inventory(self) -> str:
         return str(self.inventory or self.host.inventory)
 
-    def _gpuhost_line(self, command: str, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "gpuhost.cli", command, "-i", self._inventory, *flags]
+    def _gpuhost_line(self, *words: str) -> list[str]:
+        """The words of a command, its options among them; the inventory comes behind its name."""
+        names = 2 if words[0] == "secrets" else 1
+        return [sys.executable, "-m", "gpuhost.cli", *words[:names], "-i", self._inventory, *words[names:]]
 
     def _pyinfra_line(self, *flags: str) -> list[str]:
         return [sys.executable, "-m", "pyinfra", self._inventory, "deploy.py", *flags]
 
     def _gpuhost(self, command: str, flags: list[str], pyinfra: tuple[str, ...]) -> Told:
         line = self._gpuhost_line(command, *flags, *self.options)
-        done = self._run([*line, *(["--", *pyinfra] if pyinfra else [])])
+        return self._told([*line, *(["--", *pyinfra] if pyinfra else [])])
+
+    def _told(self, line: list[str]) -> Told:
+        done = self._run(line)
         return Told(done.returncode, json.loads(done.stdout) if done.stdout.strip() else None, done.stderr)
 
     def _typed(self, line: list[str], answers: Sequence[tuple[str, str]]) -> Shown:
