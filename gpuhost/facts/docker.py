@@ -25,7 +25,12 @@ _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
 )
 
+UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
+
+# A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
+# between its listing and its inspection is left out.
 _SCRIPT = r"""
+[ ! -e @LOCK@ ] || flock --shared --wait 60 @LOCK@ true || true
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 if systemctl is-enabled --quiet docker 2>/dev/null; then printf 'enabled\n'; fi
@@ -38,15 +43,15 @@ systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1 ||
 printf 'now\t%s\n' "$(date +%s.%N)"
 printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
 docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u | while read -r id; do
-  docker image inspect "$id" --format '@IMAGE@' | sed 's/^/image\t/'
+  docker image inspect "$id" --format '@IMAGE@' 2>/dev/null | sed -n '/./s/^/image\t/p'
 done
 docker image ls --format '{{.Repository}}:{{.Tag}}' | sed 's/^/tag\t/'
 docker image ls --digests --format '{{.Repository}}@{{.Digest}}' | sed 's/^/tag\t/'
 docker network ls --format '{{.Name}}' | while read -r name; do
-  docker network inspect "$name" --format '@NETWORK@' | sed 's/^/network\t/'
+  docker network inspect "$name" --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
 done
 docker ps -aq --no-trunc --filter label=gpuhost.service | while read -r id; do
-  docker inspect "$id" --format '@CONTAINER@' | sed 's/^/container\t/'
+  docker inspect "$id" --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
 done
 printf 'end\n'
 """
@@ -154,7 +159,7 @@ class DockerState(FactBase[DockerReading]):
 
     def command(self) -> str:
         """One script; the templates name labels and states, never the environment."""
-        script = _SCRIPT.replace("@IMAGE@", _IMAGE).replace("@NETWORK@", _NETWORK)
+        script = _SCRIPT.replace("@IMAGE@", _IMAGE).replace("@NETWORK@", _NETWORK).replace("@LOCK@", UP_LOCK)
         return script.replace("@CONTAINER@", _CONTAINER)
 
     @staticmethod

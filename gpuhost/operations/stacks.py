@@ -13,7 +13,7 @@ from pyinfra.context import host, state
 from .. import places
 from .. import services as rules
 from ..catalog import LABEL_KEY
-from ..facts.docker import DockerGroup, DockerState
+from ..facts.docker import UP_LOCK, DockerGroup, DockerState
 from ..facts.files import FileState
 from ..files import FileSpec, reconcile, same
 from ..reconcile import Change
@@ -103,6 +103,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
     return {name: max(map(written_s, specs)) for name, specs in wanted.items() if specs}
 
 
+_ALONE = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
 # A service that changes its stack: compose does not see its container in the other project, and trips over its name.
 # A container of ours without the service's name: a run was cut off before the new one had taken the old one's place.
 _LEAVE = r"""
@@ -118,7 +119,7 @@ def _up(run: HostRun, name: str) -> str:
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
     flags = "up -d --no-deps --no-build --pull never --force-recreate --quiet-pull"
     leave = _LEAVE.replace("@NAME@", name).replace("@STACK@", stack)
-    return f"{leave}docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {name}"
+    return f"{_ALONE}{leave}docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {name}"
 
 
 def _explain(text: str) -> tuple[str, str] | None:
