@@ -375,7 +375,7 @@ class Catalog(Entry):
             for secret in service.secrets:
                 if self.secrets[secret].generate in ("password", "bcrypt"):
                     refuse(
-                        f"`services.{name}.secrets` names `{secret}`: a password does not belong into an environment",
+                        f"`services.{name}.secrets` names `{secret}`: a password does not belong in an environment",
                         "write it as a file: `secret_files`",
                     )
 

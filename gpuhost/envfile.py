@@ -37,7 +37,7 @@ def bindings(where: str, text: str, hint: str) -> list[Binding]:
 def read_private(path: Path) -> str | None:
     """The text of a file that its owner alone may read; None when there is none. Raises UserError."""
     try:
-        with path.open(newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             if os.fstat(stream.fileno()).st_mode & 0o077:
                 raise UserError(Problem(f"{path} can be read by others on this machine", f"chmod 600 {path}"))
             return stream.read()

@@ -28,7 +28,7 @@ class Place:
     what it holds, None when it holds nothing."""
 
     secret: str
-    place: Literal["control", "env file", "secret file", "container"]
+    place: Literal["control", "env file", "secret file", "container", "stray container"]
     where: str
     state: Literal["in step", "stale", "missing"]
     fingerprint: str | None
@@ -111,11 +111,11 @@ def audit(
     for name, service in services.items():
         containers = [each for each in seen["containers"] if each["service"] == name]
         for container in containers or [None]:
-            found += _in_container(name, service, container, wanted, seen["secret_files"])
+            found += _in_container(name, service, container, wanted, seen["secret_files"], seen["now_ns"])
     for container in seen["containers"]:
         if container["service"] not in services:  # no service of this host any more, and it runs on
             held = container["env"]
-            found += [_place(name, "container", container["name"], wanted.get(name), held[name]) for name in held]
+            found += [_place(name, "stray container", container["name"], wanted.get(name), held[name]) for name in held]
     return found
 
 
@@ -125,6 +125,7 @@ def _in_container(
     container: Mapping[str, Any] | None,
     wanted: Mapping[str, str | None],
     files: Mapping[str, Any],
+    now_ns: int,
 ) -> list[Place]:
     if container is None:
         names = [*service.environment, *(secret for secrets in service.files.values() for secret in secrets)]
@@ -136,7 +137,8 @@ def _in_container(
     for path, secrets in service.files.items():
         file = files.get(path)
         # It read the file when it started: what was written later it does not hold.
-        read = file is not None and file["modified_ns"] <= container["started_ns"]
+        # A file from the future says nothing: a clock was set back.
+        read = file is not None and not container["started_ns"] < file["modified_ns"] <= now_ns
         held = (file["fingerprints"] or {}) if file and read else {}
         found += [
             _place(secret, "container", container["name"], wanted.get(secret), held.get(secret, "" if file else None))
@@ -147,7 +149,7 @@ def _in_container(
 
 def _place(
     secret: str,
-    place: Literal["env file", "secret file", "container"],
+    place: Literal["env file", "secret file", "container", "stray container"],
     where: str,
     wanted: str | None,
     held: str | None,

@@ -190,16 +190,29 @@ class SecretStore:
         with envfile.locked(self.folder):
             names, retired = self.renewable(name), self.retired()
             old = {key: self.value(key) for key in names}
-            if all(key in retired and old[key] not in retired[key] for key in names):
+            if self.begun(names):
                 return
             retired |= {key: list(dict.fromkeys([*retired.get(key, []), value])) for key, value in old.items()}
             envfile.replace(self._retired, json.dumps(retired) + "\n")
             envfile.replace(self.path, envfile.with_values(self._text(), self._as_written(self._new_values(names))))
 
-    def settle(self) -> None:
-        """Forget the retired values: every service refuses them."""
+    def begun(self, names: Iterable[str]) -> bool:
+        """True when each of them has a new value already, whose old one is not settled."""
+        retired = self.retired()
+        return all(key in retired and self.value(key) not in retired[key] for key in names)
+
+    def settle(self, proved: Mapping[str, Iterable[str]]) -> None:
+        """Forget these retired values (name -> values): every service refuses them. Others stay, which another run
+        may have retired meanwhile."""
         with envfile.locked(self.folder):
-            if self._retired.exists():
+            left = {
+                name: [value for value in values if value not in proved.get(name, [])]
+                for name, values in self.retired().items()
+            }
+            left = {name: values for name, values in left.items() if values}
+            if left:
+                envfile.replace(self._retired, json.dumps(left) + "\n")
+            elif self._retired.exists():
                 envfile.remove(self._retired)
 
     def _text(self) -> str:

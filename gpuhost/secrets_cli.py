@@ -92,7 +92,11 @@ def _audit(target: Target, options: argparse.Namespace) -> int:
     tell(outcome)
     if wrong:
         what = f"{len(wrong)} of {counted(len(places), 'place')} not in step"
-        refuse(Problem(what, "`gpuhost secrets sync` makes them right"))
+        strays = sorted({place["where"] for place in wrong if place["place"] == "stray container"})
+        hint = "`gpuhost secrets sync` makes them right"
+        if strays:
+            hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
+        refuse(Problem(what, hint))
     elif code == OK:
         print(f"{counted(len(places), 'place')} in step.")
     return code
@@ -132,12 +136,14 @@ def _rotate(target: Target, options: argparse.Namespace) -> int:
     for store, catalog in stores:
         names, users = renewed[store.host], _users(catalog, renewed[store.host])
         also = f" (and {', '.join(names[1:])})" if names[1:] else ""
+        new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
         what = f"restarts {', '.join(users)}" if users else "no service uses it"
-        print(f"[{store.host}] {names[0]}{also}: a new value; {what}", file=sys.stderr)
+        print(f"[{store.host}] {names[0]}{also}: {new}; {what}", file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
         return ERROR
     for store, _ in stores:
         store.rotate(options.name)
+    retired = {store.host: store.retired() for store, _ in stores}
     applied = apply(target, True, options.json, SYNC, _more_than_secrets)
     assert applied is not None
     failed = {problem["host"] for problem in applied.outcome.problems()}
@@ -146,7 +152,7 @@ def _rotate(target: Target, options: argparse.Namespace) -> int:
     settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
     proofs = [proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog)]
     for store, _ in settled:
-        store.settle()
+        store.settle(retired[store.host])
     code = finish(applied.outcome, options.json, "apply", applied.more, proved=proofs)
     if not options.json:
         for proof in proofs:
@@ -229,7 +235,11 @@ def _export(target: Target, options: argparse.Namespace) -> int:
         return refuse(Problem("there are no secrets yet", "`gpuhost apply` generates them"))
     content = {name: _content(path) for name, path in files.items()}
     packed = archive.pack(content, _passphrase(options, twice=True))
-    envfile.replace(options.file, packed)
+    try:
+        envfile.replace(options.file, packed)
+    except OSError as error:
+        hint = "name a file in a folder that you may write to"
+        return refuse(Problem(f"{options.file} cannot be written: {error.strerror}", hint))
     for store, catalog in stores:
         outside = [name for name in catalog.secrets if store.source(name) == ENVIRONMENT]
         if outside:
@@ -248,7 +258,7 @@ def _import(target: Target, options: argparse.Namespace) -> int:
     places = {_place(name, folder): content for name, content in files.items()}
     with envfile.locked(folder):
         new = {path: content for path, content in places.items() if not path.exists()}
-        differing = [path for path in places if path not in new and path.read_bytes() != places[path]]
+        differing = [path for path in places if path not in new and not _holds(path, places[path])]
         if differing:
             return refuse(
                 *(
@@ -261,6 +271,10 @@ def _import(target: Target, options: argparse.Namespace) -> int:
     for path in places:
         print(f"{path}: {'written' if path in new else 'there already'}")
     return OK
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _folder(stores: Sequence[Store]) -> Path:
@@ -299,7 +313,7 @@ def _passphrase(options: argparse.Namespace, twice: bool) -> str:
             raise UserError(
                 Problem(f"there is no {options.passphrase_file}", "write the passphrase into it (chmod 600)")
             )
-        given = text.partition("\n")[0]
+        given = text.partition("\n")[0].removesuffix("\r")
     else:
         given = _asked("passphrase: ")
         if twice and _asked("again: ") != given:

@@ -174,6 +174,11 @@ def _authentication(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _F
                 "stop it until this is cured: its login node or API key did not load, and the log says why",
             )
     for probe in seen["probes"]:
+        if probe["authenticated"] and not probe["ok"] and probe["expected_status"] in (401, 403) and probe["status"]:
+            return _Finding(
+                f"`{probe['name']}` answers {probe['status']} to a value that was rotated away, not 401",
+                "it may still take the old value: look at where else it has one, such as a key file or a second login",
+            )
         if probe["authenticated"] and not probe["ok"] and probe["status"] in (401, 403):
             return _Finding(
                 f"`{probe['name']}` answers {probe['status']} with the token: the container has another token",

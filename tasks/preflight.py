@@ -44,8 +44,9 @@ def preflight() -> HostRun | None:
             found = secrets.tracked()
             if not looks:
                 found += problems(reading, catalog, run.services, host.name)
-            if not looks or "verify" in looks:
-                found += [*secrets.missing(run.secret_names), *secrets.out_of_step(run.secret_names)]
+            needed = run.secret_names if not looks or "verify" in looks else []
+            found += [*secrets.missing(needed), *secrets.out_of_step(needed)]
+            secrets.retired()  # a source that cannot be read is told here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
     if found:

@@ -10,7 +10,8 @@
 
     {"env_files": {path: {name: {"fingerprint", "value" if plain}}},
      "secret_files": {path: {"fingerprints": {name: fingerprint} | null if it does not fit, "modified_ns"}},
-     "containers": [{"name", "service", "state", "started_ns", "env": {name: fingerprint}, "stamp"}]}
+     "containers": [{"name", "service", "state", "started_ns", "env": {name: fingerprint}, "stamp"}],
+     "now_ns": 0}
 
 A file that is not there is left out. A fingerprint is HMAC-SHA256 in hex over the JSON of [name, value]; times are
 Unix nanoseconds, 0 = never started. Exit: 0; 1 a fault of this program; 2 the document is wrong or a place cannot be
@@ -219,7 +220,7 @@ def main() -> int:
     try:
         wish = parse(sys.stdin.buffer.read())
         found = {"env_files": env_files(wish), "secret_files": secret_files(wish), "containers": containers(wish)}
-        print(json.dumps(found))
+        print(json.dumps({**found, "now_ns": time.time_ns()}))
         return 0
     except Refusal as error:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)

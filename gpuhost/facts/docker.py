@@ -15,7 +15,7 @@ from pyinfra.api.facts import FactBase
 _CONTAINER = (
     '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
     '"spec":{{json (index .Config.Labels "gpuhost.spec")}},'
-    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .Id}},'
+    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .ID}},'
     '"name":{{json .Name}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'

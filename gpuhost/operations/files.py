@@ -7,15 +7,18 @@ import base64
 import shlex
 from collections.abc import Mapping, Sequence, Set
 
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
+from ..connection import lost
+from ..errors import Problem
 from ..facts.files import FilesState, FileState, parse, read_script
 from ..files import FileSpec, reconcile, same
 from ..reconcile import Change
-from ..remote import Step, run
+from ..remote import Step, last_line, run
 from ..secrets import NotYet
-from ..session import Commands, carry_out
+from ..session import Commands, carry_out, tell
 
 _WRITE = r"""
 set -eu; umask 077; stamp="$(date -u +%Y%m%dT%H%M%SZ)"
@@ -64,12 +67,21 @@ def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
 
 
 def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
-    """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints."""
+    """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
+
+    Raises PyinfraError, told already, when the host cannot be read: nothing there must not look like nothing is there.
+    """
     plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
     found = dict(plain)
     secret = [spec.path for spec in wanted if spec.secret]
     if secret:
-        found |= parse(run(read_script(secret, keyed=True), stdin=f"{key}\n").stdout.splitlines())
+        completed = run(read_script(secret, keyed=True), stdin=f"{key}\n")
+        lines = completed.stdout.splitlines()
+        if not completed.ok or "end" not in lines:
+            what, hint = lost(host) or last_line(completed.output)
+            tell(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
+            raise PyinfraError(f"the files of secrets of {host.name} could not be read")
+        found |= parse(lines)
     return found
 
 

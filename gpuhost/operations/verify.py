@@ -14,7 +14,7 @@ from ..remote import Completed, last_line, program_message
 from ..remote import run as run_now
 from ..run import HostRun
 from ..secrets import NotYet
-from ..session import Commands, current, failing, note, tell
+from ..session import Commands, current, failing, note, only, tell
 from ..verdict import Failure, judge
 from ..verify import document
 
@@ -24,6 +24,7 @@ def answering(run: HostRun) -> Commands:
     """Changes nothing. In a plan nothing is asked; in a run a service that is not up fails the host."""
     if not state.is_executing or not run.services:
         return
+    retired = run.secrets.retired()
     try:
         completed = run_now(run.layout.probe, stdin=json.dumps(document(run, run.services)))
     except NotYet as secret:
@@ -44,6 +45,9 @@ def answering(run: HostRun) -> Commands:
             tell(other)
         yield failing(last.what, last.hint, last.detail)
     else:
+        asked = only()
+        if retired and (asked is None or "stacks" in asked):  # no container was left with another value, either
+            run.secrets.settle(retired)
         for seen in observations:
             host.log(f"verified: {seen['service']} answers on port {seen['port']}")
 

@@ -171,7 +171,7 @@ def test_nobody_else_can_read_a_file_while_it_is_written(vault: Vault, reachable
         store.generate(["ORCHESTRATOR_TOKEN"])
         for _ in range(100):
             store.rotate("ORCHESTRATOR_TOKEN")
-            store.settle()
+            store.settle(store.retired())
     assert here.reads == {} and here.listings.keys() == {str(reachable)} and here.attempts >= 100
 
 
@@ -295,6 +295,19 @@ def test_a_mode_is_put_right_without_a_restart(vault: Vault) -> None:
     modes = vault.host.root(f"stat -c '%a %U' {PASSWORD_FILE} {ENV_FILE}", check=True).stdout.split("\n")
     assert modes[:2] == ["600 genai", "600 root"]
     assert vault.containers() == before
+    converged(vault)
+
+
+def test_what_a_killed_compose_left_is_made_right_by_sync(vault: Vault) -> None:
+    """Killed between making the new container and starting it, or before it has the service's name."""
+    files = f"--project-directory {STACKS}/orchestrator -f {STACKS}/orchestrator/docker-compose-orchestrator.yml"
+    compose = f"docker compose {files} --env-file {ENV_FILE}"
+    vault.host.root(f"{compose} create --force-recreate orchestrator", check=True)
+    for leave in ("true", "docker rename orchestrator 0123456789ab_orchestrator"):
+        vault.host.root(leave, check=True)
+        told = vault.control.secrets("sync")
+        assert told.code == 0 and ("stacks", "orchestrator", "recreate") in told.changes, told.errors
+        assert set(vault.containers()) == {"orchestrator", "comfyui-qwen"}
     converged(vault)
 
 

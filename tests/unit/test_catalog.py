@@ -266,6 +266,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.probes` names the secret `LOGIN_HSH`, which does not exist",
         "did you mean `LOGIN_HASH`?",
     ),
+    "a password in the environment": (
+        {"services.api.secrets": ["API_TOKEN", "LOGIN_PASSWORD"]},
+        "`services.api.secrets` names `LOGIN_PASSWORD`: a password does not belong in an environment",
+        "write it as a file: `secret_files`",
+    ),
+    "the hash of a password in the environment": (
+        {"services.painter.secrets": ["LOGIN_HASH"], "enabled_services": []},
+        "`services.painter.secrets` names `LOGIN_HASH`: a password does not belong in an environment",
+        "write it as a file: `secret_files`",
+    ),
     "missing image": (
         {"services.painter.image": "painted"},
         "`services.painter.image` names the image `painted`, which does not exist",
@@ -351,6 +361,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "IPv6 beside IPv4": {"networks.outer": "fd00::/64"},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
     "a model by commit": {"models.vae.revision": "0" * 40, "models.vae.sha256": "0" * 64},
 }
 

@@ -138,7 +138,7 @@ PIECES = st.lists(
 
 
 @given(PIECES, st.booleans())
-@settings(max_examples=400)
+@settings(max_examples=300)
 def test_every_other_byte_stays_and_the_new_value_is_read_back(pieces: list[tuple[Piece, str]], whole: bool) -> None:
     ends = [end for _, end in pieces]
     if ends and not whole:

@@ -145,6 +145,7 @@ ENV, FILE = "/stacks/x/.env.docker", "/stacks/x/secrets/x/PASSWORD"
 RIGHT = {"TOKEN": fingerprint("TOKEN", "new"), "HASH": fingerprint("HASH", "new"), "USER": fingerprint("USER", "me")}
 OLD = {"TOKEN": fingerprint("TOKEN", "old"), "HASH": fingerprint("HASH", "old"), "USER": fingerprint("USER", "me")}
 STARTED = 1767225600_000000000
+NOW = STARTED + 10**9
 
 Rows = list[tuple[str, str, str, str, str | None]]
 
@@ -164,7 +165,7 @@ def rows(
     wanted: Mapping[str, str | None] = RIGHT,
     **seen: Any,
 ) -> Rows:
-    answer = {"env_files": {}, "secret_files": {}, "containers": []} | seen
+    answer = {"env_files": {}, "secret_files": {}, "containers": [], "now_ns": NOW} | seen
     found = audit(wanted, held_by or {}, services or {}, answer)
     assert all(isinstance(place, Place) for place in found)
     return [(place.secret, place.place, place.where, place.state, place.fingerprint) for place in found]
@@ -213,7 +214,7 @@ def test_a_secret_file(seen: dict[str, Any], hash_is: str, user_is: str) -> None
 
 
 def of_containers(found: Rows) -> list[tuple[str, str, str, str | None]]:
-    return [(secret, where, state, seen) for secret, place, where, state, seen in found if place == "container"]
+    return [(secret, where, state, seen) for secret, place, where, state, seen in found if "container" in place]
 
 
 API = Service(["TOKEN"], {})
@@ -240,12 +241,22 @@ def test_the_environment_of_a_container(containers: list[Any], state: str, print
         (file(RIGHT), STARTED, "in step", RIGHT["HASH"]),
         (file(RIGHT, STARTED), STARTED, "in step", RIGHT["HASH"]),
         (file(RIGHT, STARTED + 1), STARTED, "stale", None),  # it read what was there before, whatever that was
+        (file(RIGHT, NOW + 1), STARTED, "in step", RIGHT["HASH"]),  # a clock was set back: that says nothing
         (file(OLD), STARTED, "stale", OLD["HASH"]),
         (file(None), STARTED, "stale", None),
         (file(RIGHT), 0, "stale", None),  # it never started
         (None, STARTED, "missing", None),
     ],
-    ids=["right", "at the same moment", "written later", "old", "of another form", "never started", "no file"],
+    ids=[
+        "right",
+        "at the same moment",
+        "written later",
+        "from the future",
+        "old",
+        "of another form",
+        "never started",
+        "no file",
+    ],
 )
 def test_what_a_container_read_when_it_started(
     secret_file: dict[str, Any] | None, started_ns: int, state: str, print_of: str | None
@@ -275,6 +286,7 @@ def test_every_container_of_a_service_is_looked_at() -> None:
 
 def test_a_container_of_a_service_that_this_host_no_longer_has() -> None:
     seen = [container({"TOKEN": OLD["TOKEN"], "USER": RIGHT["USER"]}, name="gone", service="gone")]
+    assert {place for _, place, _, _, _ in rows(containers=seen)} == {"stray container"}
     assert of_containers(rows(containers=seen)) == [
         ("TOKEN", "gone", "stale", OLD["TOKEN"]),
         ("USER", "gone", "in step", RIGHT["USER"]),

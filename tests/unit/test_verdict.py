@@ -146,6 +146,16 @@ def test_one_cause_for_each_fault(fault: str) -> None:
     assert failure.log_tail == [f"line {i}" for i in range(5, 25)]
 
 
+@pytest.mark.parametrize("status", [200, 403])
+def test_a_value_that_was_rotated_away_is_no_token_to_renew(status: int) -> None:
+    """It is taken, or refused in another way than it should be: nothing that the log or a new container would cure."""
+    sent = {"authenticated": True, "expected_status": 401, "detail": f"expected 401, got {status}: {{}}"}
+    retired = probe("refuses the retired TOKEN", status, ok=False, **sent)
+    (failure,) = judge([seen([CLOSED, probe(authenticated=True), retired])]).failures
+    assert "`refuses the retired TOKEN`" in failure.cause and str(status) in failure.cause
+    assert "another token" not in failure.cause and "does not do its work" not in failure.hint
+
+
 def test_up_and_answering_is_ok() -> None:
     verdict = judge([seen([CLOSED, probe(authenticated=True)]), seen(health=None)])
     assert verdict.ok and verdict.failures == []
