@@ -71,12 +71,14 @@ class Vault:
         temporary = host.run_dir / "tmp"
         temporary.mkdir()
         vault = cls(host, Recorded(host, environment={"TMPDIR": str(temporary)}), Processes(), SshCommands(host))
-        world.hub_grant(CANARIES["HF_TOKEN"], [])
+        world.hub_grant(CANARIES["HF_TOKEN"], [model["repo"] for model in group_data()["models"].values()])
         hashed = bcrypt.hashpw(CANARIES["COMFYUI_PASSWORD"].encode(), bcrypt.gensalt(4)).decode()
         vault.write_secrets({**CANARIES, "COMFYUI_PASSWORD_HASH": hashed})
         vault._watches.enter_context(vault.ssh)
         vault._watches.enter_context(vault.processes)
         done = vault.control.pyinfra("-y", *LOUD)
+        if done.returncode:
+            vault.stop_watching()
         shown = Canaries(vault.ever).masked(done.stdout + done.stderr)
         expect(done.returncode == 0, "the first deploy succeeds", shown[-3000:])
         return vault
