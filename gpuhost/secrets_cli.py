@@ -10,7 +10,7 @@ import getpass
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -150,7 +150,9 @@ def _rotate(target: Target, options: argparse.Namespace) -> int:
     sound = exit_code(applied.outcome, []) == OK and not applied.more
     verified = {event["host"] for event in report.select(applied.outcome.events, "verdict") if event["ok"]} - failed
     settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
-    proofs = [proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog)]
+    proofs = [
+        proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
+    ]
     for store, _ in settled:
         store.settle(retired[store.host])
     code = finish(applied.outcome, options.json, "apply", applied.more, proved=proofs)
@@ -173,13 +175,15 @@ def _users(catalog: Catalog, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _proofs(outcome: Outcome, store: SecretStore, catalog: Catalog) -> Iterator[dict[str, Any]]:
+def _proofs(
+    outcome: Outcome, store: SecretStore, catalog: Catalog, retired: Mapping[str, Iterable[str]]
+) -> Iterator[dict[str, Any]]:
     """What each service of a host answered to the old and to the new value of each secret that was retired."""
     for seen in report.select(outcome.events, "observed"):
         if seen["host"] != store.host:
             continue
         status = {probe["name"]: probe["status"] for probe in seen["probes"]}
-        for secret in store.retired():
+        for secret in retired:
             new = [probe.name for probe in catalog.services[seen["service"]].probes if probe.token == secret]
             if retired_name(secret) in status and new:
                 yield {

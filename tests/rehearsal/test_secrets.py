@@ -82,6 +82,7 @@ def test_no_value_is_seen_anywhere(vault: Vault) -> None:
     vault.change(CIVITAI_TOKEN="another-civitai-canary-$1'\"\\# \n`id`")
     assert control.plan("--diff", "-vvv", "--debug").code == 2
     assert control.pyinfra("--dry", *LOUD).returncode == 0
+    assert control.pyinfra("--dry", "--json", *LOUD).returncode == 0
     assert control.pyinfra("--debug-operations", "--dry").returncode == 0
     assert control.secrets_text("sync", "--yes", "--", *LOUD).returncode == 0
     unwell = group_data()["services"]
