@@ -257,7 +257,13 @@ def test_rotated_and_proved(fake: Fake, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_proof_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    ready(fake)
+    """Told, though the run that proved it has forgotten the old value already."""
+
+    def apply() -> Outcome:
+        store().settle(store().retired())
+        return Outcome(0, PROVED, "")
+
+    ready(fake, apply)
     assert cli.main([*ROTATE, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     proof = {"host": "gpu1", "service": "api", "secret": "API_TOKEN", "old_status": 401, "new_status": 200}
