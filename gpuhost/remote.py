@@ -57,6 +57,12 @@ def program_message(text: str) -> tuple[str, str] | None:
     return (errors[-1], hints[-1] if hints else "see the lines above") if errors else None
 
 
+def unobserved(completed: Completed) -> tuple[str, str]:
+    """Why one of our programs that look said nothing: (sentence, hint)."""
+    what, hint = program_message(completed.output) or last_line(completed.output)
+    return (what, "`gpuhost apply` installs the program that looks") if what.endswith("not found") else (what, hint)
+
+
 def last_line(text: str) -> tuple[str, str]:
     """The last line that says something, as the cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -29,9 +29,8 @@ def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems told, the host failed)."""
     current().report.add("host", host.name)
     asked = only() or frozenset()
-    looks = (
-        asked if asked <= LOOKS else frozenset()
-    )  # what only looks is neither refused for the host's state nor locks
+    # What only looks is neither refused for the host's state nor kept out by the lock.
+    looks = asked if asked <= LOOKS else frozenset()
     tune(host)
     try:
         catalog = catalog_of(host)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import docker  # type: ignore[import-untyped]
@@ -44,12 +45,21 @@ class Observation:
         return self.state == "running" and self.health in (None, "healthy")
 
     def started_s(self) -> float | None:
-        """The start as Unix time, None before the first. (3.10's fromisoformat knows neither Z nor nanoseconds.)"""
-        found = _TIME.fullmatch(self.started_at)
-        if found is None or found[1].startswith("0001"):
-            return None
-        whole = datetime.strptime(found[1], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)  # noqa: UP017
-        return whole.timestamp() + float(f"0.{found[2] or 0}")
+        """The start as Unix time, None before the first."""
+        found_ns = started_ns(self.started_at)
+        return found_ns / 10**9 if found_ns else None
+
+
+def started_ns(time_text: str) -> int:
+    """Docker's timestamp as Unix nanoseconds, to the last digit; 0 = never started.
+
+    (3.10's fromisoformat knows neither Z nor nanoseconds.)
+    """
+    found = _TIME.fullmatch(time_text)
+    if found is None or found[1].startswith("0001"):
+        return 0
+    whole_s = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))
+    return whole_s * 10**9 + int((found[2] or "").ljust(9, "0")[:9])
 
 
 def end_of_waiting(first: Observation | None, last: Observation | None, out_of_time: bool) -> str | None:

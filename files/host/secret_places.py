@@ -20,7 +20,6 @@ read; 3 Docker does not answer.
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import hashlib
 import hmac
@@ -38,7 +37,7 @@ from typing import Any
 import docker  # type: ignore[import-untyped]
 import docker.errors  # type: ignore[import-untyped]
 import requests
-from containers import _TIME, TIMEOUT_S, DockerUnavailable
+from containers import TIMEOUT_S, DockerUnavailable, started_ns
 
 SERVICE_LABEL = "gpuhost.service"
 STAMP_LABEL = "gpuhost.secrets"
@@ -205,15 +204,6 @@ def _container(inspected: dict[str, Any], wish: Wish, wanted: list[str]) -> dict
         "env": wish.fingerprints({name: value for name, equals, value in pairs if equals and name in wanted}),
         "stamp": labels.get(STAMP_LABEL, ""),
     }
-
-
-def started_ns(time_text: str) -> int:
-    """Docker's timestamp as Unix nanoseconds, to the last digit; 0 = never started."""
-    found = _TIME.fullmatch(time_text)
-    if found is None or found[1].startswith("0001"):
-        return 0
-    whole_s = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))
-    return whole_s * 10**9 + int((found[2] or "").ljust(9, "0")[:9])
 
 
 def main() -> int:

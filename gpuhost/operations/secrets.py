@@ -16,8 +16,8 @@ from ..catalog import LABEL_KEY
 from ..facts.docker import DockerGroup
 from ..places import Place
 from ..reconcile import Change
-from ..remote import last_line, program_message
 from ..remote import run as run_now
+from ..remote import unobserved
 from ..run import HostRun
 from ..secrets import NotYet, SecretStore
 from ..session import Commands, carry_out, current, failing
@@ -71,8 +71,7 @@ def observe(run: HostRun, asked: dict[str, Any]) -> dict[str, Any] | tuple[str, 
     completed = run_now(run.layout.secret_places, stdin=json.dumps(asked))
     if completed.ok:
         return dict(json.loads(completed.stdout))
-    what, hint = program_message(completed.output) or last_line(completed.output)
-    return what, "`gpuhost apply` installs the program that looks" if what.endswith("not found") else hint
+    return unobserved(completed)
 
 
 def _holds(stacks: Stacks, name: str, environment: Sequence[str]) -> places.Service:

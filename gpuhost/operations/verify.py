@@ -10,7 +10,7 @@ from pyinfra.context import host, state
 
 from ..addresses import tunnel
 from ..errors import Problem
-from ..remote import Completed, last_line, program_message
+from ..remote import Completed, unobserved
 from ..remote import run as run_now
 from ..run import HostRun
 from ..secrets import NotYet
@@ -32,7 +32,7 @@ def answering(run: HostRun) -> Commands:
         return
     observations = _observations(completed)
     if not completed.ok or not observations:
-        what, hint = _unobserved(completed)
+        what, hint = unobserved(completed)
         yield failing(f"the services could not be observed: {what}", hint)
         return
     for seen in observations:
@@ -55,12 +55,6 @@ def answering(run: HostRun) -> Commands:
 def _observations(completed: Completed) -> list[dict[str, Any]]:
     lines = [line for line in completed.stdout.splitlines() if line.startswith("{")]
     return [json.loads(line) for line in lines]
-
-
-def _unobserved(completed: Completed) -> tuple[str, str]:
-    """Why the program said nothing."""
-    what, hint = program_message(completed.output) or last_line(completed.output)
-    return (what, "`gpuhost apply` installs the program that looks") if what.endswith("not found") else (what, hint)
 
 
 def _problem(failure: Failure) -> Problem:

@@ -31,6 +31,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(preflight, "_privileges", list)  # whoever runs this
     yield
     session._current = None
+    ctx_host.reset()
     ctx_state.reset()
 
 
