@@ -4,7 +4,7 @@ import os
 
 from pyinfra import config
 
-from gpuhost.entry import check_command_line
+from gpuhost.run.entry import check_command_line
 
 config.REQUIRE_PYINFRA_VERSION = "~=3.10.0"
 # `gpuhost --use-sudo-password` asks once and hands the answer to its pyinfra runs.

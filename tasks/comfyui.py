@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from gpuhost import comfyui as rules
-from gpuhost.operations import comfyui as operations
-from gpuhost.run import HostRun
-from gpuhost.stage import stage
+from gpuhost.installs import operations, rules
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.stage import stage
 
 
 @stage("comfyui")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pyinfra.operations import apt as builtin_apt
 
-from gpuhost.operations import apt, engine
-from gpuhost.reconcile import Change
-from gpuhost.run import HostRun
-from gpuhost.session import builtin
-from gpuhost.stage import stage
+from gpuhost.apt import operations as apt
+from gpuhost.engine import operations as engine
+from gpuhost.plan.change import Change, Resource
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import builtin
+from gpuhost.run.stage import stage
 from tasks.layout import make_folder
 
 KEY = "/etc/apt/keyrings/gpuhost-docker.asc"
@@ -42,7 +43,7 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
         path=key,
     )
     written = builtin(
-        Change(stage, f"apt source {which}", "write", f"{url} is not declared with our key"),
+        Change(stage, Resource("apt source", which), "write", f"{url} is not declared with our key"),
         builtin_apt.sources_file(
             name=f"{stage} | apt source {which}",
             filename=source,
@@ -65,7 +66,7 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
 
 def _install(subject: str, packages: list[str]) -> None:
     builtin(
-        Change("engine", subject, "install", f"missing among {', '.join(packages)}"),
+        Change("engine", Resource("packages", subject), "install", f"missing among {', '.join(packages)}"),
         builtin_apt.packages(
             name=f"engine | {subject}",
             packages=packages,

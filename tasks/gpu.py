@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pyinfra.operations import apt as builtin_apt
 
-from gpuhost.gpu import TOOLKIT
-from gpuhost.operations import apt, gpu
-from gpuhost.reconcile import Change
-from gpuhost.run import HostRun
-from gpuhost.session import builtin
-from gpuhost.stage import stage
+from gpuhost.apt import operations as apt
+from gpuhost.gpu import operations as gpu
+from gpuhost.gpu.rules import TOOLKIT
+from gpuhost.plan.change import Change, Resource
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import builtin
+from gpuhost.run.stage import stage
 from tasks.engine import repository
 
 KEY = "/etc/apt/keyrings/gpuhost-nvidia.asc"
@@ -24,7 +25,12 @@ def toolkit(run: HostRun) -> None:
     version = run.catalog.nvidia_toolkit_version
     repository(run, "nvidia", KEY, SOURCE, "gpu")
     builtin(
-        Change("gpu", "NVIDIA Container Toolkit", "install", f"not all four packages are at {version}"),
+        Change(
+            "gpu",
+            Resource("packages", "NVIDIA Container Toolkit"),
+            "install",
+            f"not all four packages are at {version}",
+        ),
         builtin_apt.packages(
             name="gpu | NVIDIA Container Toolkit",
             packages=[f"{name}={version}" for name in TOOLKIT],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from gpuhost.catalog import BuildImage
-from gpuhost.files import plain
-from gpuhost.operations import docker, files
-from gpuhost.run import HostRun
-from gpuhost.spec import context
-from gpuhost.stage import stage
+from gpuhost.catalog.types import BuildImage
+from gpuhost.files import operations as files
+from gpuhost.files.rules import plain
+from gpuhost.images import operations as docker
+from gpuhost.plan.spec import context
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.stage import stage
 
 
 @stage("images")

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pyinfra.operations import files as builtin_files
 from pyinfra.operations import server
 
-from gpuhost.comfyui import INSTALLER
-from gpuhost.files import plain
-from gpuhost.operations import docker, files, venv
-from gpuhost.reconcile import Change
-from gpuhost.run import HostRun
-from gpuhost.session import builtin
-from gpuhost.spec import PROJECT, folder, project_file
-from gpuhost.stage import stage
+from gpuhost.files import operations as files
+from gpuhost.files.rules import plain
+from gpuhost.host import python as venv
+from gpuhost.images import operations as docker
+from gpuhost.installs.rules import INSTALLER
+from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.spec import PROJECT, folder, project_file
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import builtin
+from gpuhost.run.stage import stage
 
 
 @stage("layout")
@@ -28,11 +30,11 @@ def layout(run: HostRun) -> None:
 def _account(run: HostRun) -> None:
     account = run.catalog.account
     builtin(
-        Change("layout", f"group {account.name}", "create", f"no such group with gid {account.gid}"),
+        Change("layout", Resource("group", account.name), "create", f"no such group with gid {account.gid}"),
         server.group(name="layout | group", group=account.name, gid=account.gid),
     )
     builtin(
-        Change("layout", f"user {account.name}", "create", f"no such user with uid {account.uid}"),
+        Change("layout", Resource("user", account.name), "create", f"no such user with uid {account.uid}"),
         server.user(
             name="layout | user",
             user=account.name,
@@ -68,7 +70,7 @@ def _folders(run: HostRun) -> None:
 def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
     """One folder with an owner and a mode, as one change."""
     builtin(
-        Change(stage, path, "create", f"no such folder of {owner} with mode {mode}"),
+        Change(stage, Resource("folder", path), "create", f"no such folder of {owner} with mode {mode}"),
         builtin_files.directory(
             name=f"{stage} | folder {path}",
             path=path,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pyinfra.context import host, state
 
-from gpuhost.connection import tune
+from gpuhost.catalog.layers import catalog_of
 from gpuhost.errors import Problem, UserError
-from gpuhost.facts.host import HostState
-from gpuhost.inventory import catalog_of
-from gpuhost.operations import lock
-from gpuhost.placement import place
-from gpuhost.preflight import problems, root_problem, sudo_problem
-from gpuhost.remote import run as run_now
-from gpuhost.run import HostRun
-from gpuhost.secrets import SecretStore
-from gpuhost.session import current, note, only, tell
+from gpuhost.host.facts import HostState
+from gpuhost.host.preflight import problems, root_problem, sudo_problem
+from gpuhost.run import lock
+from gpuhost.run.connection import tune
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.remote import run as run_now
+from gpuhost.run.session import current, note, only, tell
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.placement import place
 
 LOOKS = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.

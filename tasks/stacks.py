@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pyinfra.operations import systemd
 
-from gpuhost.files import plain
-from gpuhost.operations import stacks as operations
-from gpuhost.operations import units
-from gpuhost.reconcile import Change
-from gpuhost.render import text
-from gpuhost.run import HostRun
-from gpuhost.session import builtin
-from gpuhost.stage import stage
+from gpuhost.files.rules import plain
+from gpuhost.plan.change import Change, Resource
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import builtin
+from gpuhost.run.stage import stage
+from gpuhost.services import operations
+from gpuhost.services.render import text
+from gpuhost.systemd import operations as units
 
 UNIT = "gpuhost-services.service"
 
@@ -25,6 +25,6 @@ def stacks(run: HostRun) -> None:
     unit = plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
     units.unit(name="stacks | boot unit", stage="stacks", wanted=unit, backups=run.layout.backups)
     builtin(
-        Change("stacks", UNIT, "enable", "it does not run at boot"),
+        Change("stacks", Resource("unit", UNIT), "enable", "it does not run at boot"),
         systemd.service(name="stacks | boot unit runs", service=UNIT, running=True, enabled=True),
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gpuhost.operations import verify as operations
-from gpuhost.run import HostRun
-from gpuhost.stage import stage
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.stage import stage
+from gpuhost.verify import operations
 
 
 @stage("verify")

@@ -30,7 +30,7 @@ class Told:
     def changes(self) -> list[tuple[str, str, str]]:
         """(stage, subject, action) of every change, in order."""
         listed = self.document["changes"] if self.document else []
-        return [(change["stage"], change["subject"], change["action"]) for change in listed]
+        return [(change["stage"], change["resource"]["name"], change["action"]) for change in listed]
 
     @property
     def errors(self) -> list[dict[str, str]]:
@@ -91,7 +91,7 @@ class Control:
     def _gpuhost_line(self, *words: str) -> list[str]:
         """The words of a command, its options among them; the inventory comes behind its name."""
         names = 2 if words[0] == "secrets" else 1
-        return [sys.executable, "-m", "gpuhost.cli", *words[:names], "-i", self._inventory, *words[names:]]
+        return [sys.executable, "-m", "gpuhost.cli.main", *words[:names], "-i", self._inventory, *words[names:]]
 
     def _pyinfra_line(self, *flags: str) -> list[str]:
         return [sys.executable, "-m", "pyinfra", self._inventory, "deploy.py", *flags]

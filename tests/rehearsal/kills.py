@@ -18,7 +18,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from gpuhost.render import env_quote
+from gpuhost.services.render import env_quote
 
 from .freshhost import FreshHost
 from .run import wait_for

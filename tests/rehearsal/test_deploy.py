@@ -209,7 +209,7 @@ def test_two_hosts_in_one_inventory_and_one_is_refused(
         proof.host.root("docker rm -f orchestrator", check=True)
     told = both.apply()
     assert told.code == 0, told.errors
-    assert told.document and [(each["host"], each["subject"]) for each in told.document["changes"]] == [
+    assert told.document and [(each["host"], each["resource"]["name"]) for each in told.document["changes"]] == [
         ("ws1", "orchestrator"),
         ("nogpu", "orchestrator"),
     ]

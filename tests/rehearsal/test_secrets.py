@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuhost.catalog import load
-from gpuhost.files import FileSpec
-from gpuhost.operations.files import write_step
-from gpuhost.render import env_quote
-from gpuhost.secrets import SecretStore
+from gpuhost.catalog.types import load
+from gpuhost.files.operations import write_step
+from gpuhost.files.rules import FileSpec
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.render import env_quote
 
 from .control import PROJECT, Told
 from .leaks import (
@@ -257,8 +257,10 @@ def test_a_stale_container_is_found_and_sync_restarts_it_alone(vault: Vault) -> 
         f"{STACKS}/orchestrator/docker-compose-orchestrator.yml",
         "orchestrator",
     }
-    [details] = [change["details"] for change in (told.document or {})["changes"] if change["subject"] == ENV_FILE]
-    assert len(details) == 1 and details[0].startswith("~ ORCHESTRATOR_TOKEN: (")
+    [details] = [
+        change["diff"] for change in (told.document or {})["changes"] if change["resource"]["name"] == ENV_FILE
+    ]
+    assert len(details) == 1 and details[0]["field"] == "ORCHESTRATOR_TOKEN" and details[0]["before"].startswith("(")
     after = vault.containers()
     assert before["comfyui-qwen"] == after["comfyui-qwen"] and before["orchestrator"] != after["orchestrator"]
     assert [vault.status(8193, "/services", token) for token in (None, old, new)] == [401, 401, 200]

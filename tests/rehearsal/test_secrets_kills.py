@@ -18,7 +18,7 @@ from re import Pattern
 
 import pytest
 
-from gpuhost import envfile
+from gpuhost.secrets import envfile
 
 from . import kills
 from .control import PROJECT, Told
@@ -153,7 +153,7 @@ class Scene:
     def start(self, kind: str) -> Victim:
         """The command of a kind, as a person would start it."""
         inventory = str(self.vault.host.inventory)
-        command = [sys.executable, "-m", "gpuhost.cli", "secrets", *KINDS[kind].words, "--yes", "-i", inventory]
+        command = [sys.executable, "-m", "gpuhost.cli.main", "secrets", *KINDS[kind].words, "--yes", "-i", inventory]
         environment = {**os.environ, "NO_COLOR": "1", **self.vault.control.environment}
         return Victim(command, PROJECT, environment, self.vault.host.run_dir / f"said-{next(self._numbers)}.txt")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import bcrypt
 
-from gpuhost import envfile
+from gpuhost.secrets import envfile
 
 from .control import Control
 from .freshhost import FreshHost

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gpuhost.catalog import Catalog, load
+from gpuhost.catalog.types import Catalog, load
 from gpuhost.errors import Problem, UserError
-from gpuhost.facts.host import Gpu, HostReading
-from gpuhost.placement import place
-from gpuhost.run import HostRun
-from gpuhost.secrets import SecretStore
+from gpuhost.host.facts import Gpu, HostReading
+from gpuhost.run.host_run import HostRun
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.placement import place
 
 ABSENT = object()  # given as a value: the field is taken out
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuhost import archive
 from gpuhost.errors import UserError
+from gpuhost.secrets import archive
 
 FILES = {".env": b"HF_TOKEN=hunter2-in-a-shared-file\n", "secrets/gpu1.env": b"API_TOKEN='\xff\x00 of one host'\n" * 40}
 PHRASE = "correct horse"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.catalog import load
+from gpuhost.catalog.types import load
 from gpuhost.errors import Problem, UserError
 
 from . import sample

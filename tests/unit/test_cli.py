@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gpuhost import cli, pyinfra_run
-from gpuhost.pyinfra_run import Outcome, Target
+from gpuhost.cli import main as cli
+from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.run.pyinfra import Outcome, Target
 
 Event = dict[str, Any]
 HOST: Event = {"event": "host", "host": "gpu1"}
@@ -28,9 +29,9 @@ ADDRESS: Event = {"event": "address", "host": "gpu1", "message": "api: http://12
 OBSERVED: Event = {"event": "observed", "host": "gpu1", "service": "api", "outcome": "ready"}
 
 
-def change(event: str = "change", subject: str = "/data", phase: str = "plan", **over: Any) -> Event:
-    made = {"event": event, "host": "gpu1", "stage": "layout", "subject": subject, "action": "create", "reason": "why"}
-    made |= {"details": [], "cause": ""}
+def change(event: str = "change", name: str = "/data", phase: str = "plan", **over: Any) -> Event:
+    made = {"event": event, "host": "gpu1", "stage": "layout", "action": "create", "reason": "why"}
+    made |= {"resource": {"kind": "folder", "name": name}, "diff": [], "cause": "", "impact": None}
     return {**made, **({"phase": phase} if event == "change" else {"planned": True}), **over}
 
 
@@ -63,7 +64,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     return Fake(monkeypatch)
 
 
-CHANGES = [HOST, change(), change(subject="painter", stage="stacks")]
+CHANGES = [HOST, change(), change(name="painter", stage="stacks")]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,14 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().out) == {
         "result": "changes",
         "changes": [
-            {"host": "gpu1", "stage": "layout", "subject": "/data", "action": "create", "reason": "why", "details": []}
+            {
+                "host": "gpu1",
+                "stage": "layout",
+                "resource": {"kind": "folder", "name": "/data"},
+                "action": "create",
+                "reason": "why",
+                "diff": [],
+            }
         ],
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],
         "observed": [],
@@ -262,16 +270,16 @@ DEPLOY = """
 import grp, os, pwd
 from pyinfra.context import host
 from pyinfra.operations import files as builtin_files
-from gpuhost.files import plain
-from gpuhost.operations import files
-from gpuhost.reconcile import Change
-from gpuhost.session import builtin, current
+from gpuhost.files import operations as files
+from gpuhost.files.rules import plain
+from gpuhost.plan.change import Change, Resource
+from gpuhost.run.session import builtin, current
 
 user, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
 folder = os.environ["FOLDER"]
 current().report.add("host", host.name)
 builtin(
-    Change("layout", folder, "create", "no such folder"),
+    Change("layout", Resource("folder", folder), "create", "no such folder"),
     builtin_files.directory(name="layout | folder", path=folder, mode="755"),
 )
 wanted = [plain(f"{folder}/file", "right\\n", "640", user, group)]
@@ -291,7 +299,7 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         code = cli.main([*arguments, "--json"])
         document = json.loads(capsys.readouterr().out)
         assert document["errors"] == []
-        return code, [(each["action"], each["subject"], each["reason"]) for each in document["changes"]]
+        return code, [(each["action"], each["resource"]["name"], each["reason"]) for each in document["changes"]]
 
     both = [("create", str(folder), "no such folder"), ("create", f"{folder}/file", "it does not exist")]
     assert gpuhost("plan") == (2, both)

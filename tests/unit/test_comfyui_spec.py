@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.comfyui import environment, folder, reconcile, spec_hash
+from gpuhost.installs.rules import environment, folder, reconcile, spec_hash
 
 from . import sample
 
@@ -82,6 +82,6 @@ def test_without_a_login_and_with_more_nodes() -> None:
 )
 def test_installed_when_the_stamp_is_not_the_specs(stamp: str | None, reason: str | None) -> None:
     found = reconcile("/data/comfyui/x", SPEC, stamp)
-    assert [(change.key, change.reason) for change in found] == (
+    assert [((change.stage, change.resource.name, change.action), change.reason) for change in found] == (
         [(("comfyui", "/data/comfyui/x", "install"), reason)] if reason else []
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost.spec import PROJECT
+from gpuhost.plan.spec import PROJECT
 
 TASKS = sorted((PROJECT / "tasks").glob("*.py"))
 KNOWLEDGE = sorted((PROJECT / "gpuhost").rglob("*.py"))
-OPERATIONS = sorted((PROJECT / "gpuhost" / "operations").glob("*.py"))
+OPERATIONS = [path for path in KNOWLEDGE if path.name in ("operations.py", "python.py", "lock.py")]
 
 
 def name(path: Path) -> str:
@@ -121,7 +121,9 @@ def test_what_calls_itself_pure_is(path: Path) -> None:
 
 
 def test_the_pure_ones_are_found() -> None:
-    assert {path.stem for path in PURE} >= {"engine", "placement", "preflight", "reconcile", "services", "verdict"}
+    assert {f"{path.parent.name}/{path.stem}" for path in PURE} >= {
+        *("engine/rules", "services/rules", "services/placement", "host/preflight", "plan/change", "verify/verdict"),
+    }
 
 
 @pytest.mark.parametrize(

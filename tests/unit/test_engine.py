@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuhost.engine import differing, merge, reconcile, too_old
-from gpuhost.facts.docker import DockerReading
+from gpuhost.engine.facts import DockerReading
+from gpuhost.engine.rules import differing, merge, reconcile, too_old
 
 WANTED = {"features": {"cdi": True}, "log-driver": "json-file"}
 RIGHT = {"features": {"cdi": True}, "log-driver": "json-file"}
@@ -83,7 +83,7 @@ WRITE = ("write", CONFIG)
 )
 def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) -> None:
     found = reconcile(reading(**seen), WANTED)
-    assert {(change.action, change.subject): change.reason for change in found} == changes
+    assert {(change.action, change.resource.name): change.reason for change in found} == changes
 
 
 @pytest.mark.parametrize(

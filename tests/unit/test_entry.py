@@ -18,7 +18,7 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.connectors.sshuserclient.client import StrictPolicy
 
-from gpuhost.entry import check_command_line, explain_connection
+from gpuhost.run.entry import check_command_line, explain_connection
 
 from . import sample
 

@@ -15,8 +15,8 @@ from dotenv import dotenv_values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuhost import envfile
 from gpuhost.errors import UserError
+from gpuhost.secrets import envfile
 
 NEW = "new-value_1$2b$12$./"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import FactProcessError
 
-from gpuhost.facts.apt import AptReading, AptState
-from gpuhost.facts.docker import Container, DockerReading, DockerState
-from gpuhost.facts.files import FilesState, Texts
-from gpuhost.facts.host import Gpu, HostReading, HostState, parse
-from gpuhost.facts.models import ModelsState
+from gpuhost.apt.facts import AptReading, AptState
+from gpuhost.engine.facts import Container, DockerReading, DockerState
+from gpuhost.files.facts import FilesState, Texts
+from gpuhost.host.facts import Gpu, HostReading, HostState, parse
+from gpuhost.models.facts import ModelsState
 
 
 def sh(script: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.gpu import devices, reconcile, stamped
+from gpuhost.gpu.rules import devices, reconcile, stamped
 
 CDI = "cdiVersion: 0.7.0\ndevices:\n- name: GPU-a\n- name: all\n"
 WANTED: dict[str, object] = {"gpus": ["GPU-a", "GPU-b"], "driver": "580.1", "toolkit": "1.20.0-1"}
@@ -26,7 +26,10 @@ WANTED: dict[str, object] = {"gpus": ["GPU-a", "GPU-b"], "driver": "580.1", "too
 def test_reason(stamp: dict[str, Any] | None, devices: list[str], reason: str | None) -> None:
     found = reconcile(WANTED, stamp, devices)
     assert [change.reason for change in found] == ([reason] if reason else [])
-    assert all(change.key == ("gpu", "/var/run/cdi/nvidia.yaml", "refresh") for change in found)
+    assert all(
+        (change.stage, change.resource.name, change.action) == ("gpu", "/var/run/cdi/nvidia.yaml", "refresh")
+        for change in found
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
-from gpuhost.catalog import BuildImage, Catalog
-from gpuhost.inventory import catalog_of, catalogs
-from gpuhost.spec import PROJECT
+from gpuhost.catalog.layers import catalog_of, catalogs
+from gpuhost.catalog.types import BuildImage, Catalog
+from gpuhost.plan.spec import PROJECT
 
 
 @pytest.fixture

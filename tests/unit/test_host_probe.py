@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gpuhost.verdict import judge
+from gpuhost.verify.verdict import judge
 
 from .fake_docker import FakeDocker, container
 

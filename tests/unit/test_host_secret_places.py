@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuhost.render import env_file, env_quote, secret_text
+from gpuhost.services.render import env_file, env_quote, secret_text
 
 from .fake_docker import FakeDocker, container
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gpuhost.catalog import BuildImage, PullImage
-from gpuhost.facts.docker import DockerReading
-from gpuhost.images import explain, reconcile, reference
-from gpuhost.spec import image_hash
+from gpuhost.catalog.types import BuildImage, PullImage
+from gpuhost.engine.facts import DockerReading
+from gpuhost.images.rules import explain, reconcile, reference
+from gpuhost.plan.spec import image_hash
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
@@ -33,7 +33,7 @@ def test_a_built_image_carries_its_spec_in_its_tag() -> None:
 def test_built(images: dict[str, str], reason: str | None) -> None:
     found = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
     expected = [("images", TAG, "build")] if reason else []
-    assert [change.key for change in found] == expected
+    assert [(change.stage, change.resource.name, change.action) for change in found] == expected
     assert [change.reason for change in found] == ([reason] if reason else [])
 
 
@@ -55,7 +55,7 @@ DIGEST = f"sha256:{'a' * 64}"
 def test_pulled_once(wanted: str, listed: str) -> None:
     image = PullImage(pull=wanted)
     [change] = reconcile({"server": image}, DockerReading(tags={"acme/server:v0", "other:v1"}))
-    assert (change.subject, change.action, change.reason) == (wanted, "pull", "not on the host")
+    assert (change.resource.name, change.action, change.reason) == (wanted, "pull", "not on the host")
     assert reconcile({"server": image}, DockerReading(tags={listed})) == []
 
 

@@ -9,8 +9,8 @@ import pytest
 from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
+from gpuhost.catalog.layers import catalog_of, catalogs
 from gpuhost.errors import Problem, UserError
-from gpuhost.inventory import catalog_of, catalogs
 
 from . import sample
 from .sample import ABSENT, write_group_data

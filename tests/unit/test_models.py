@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gpuhost.facts.models import ModelsReading
-from gpuhost.models import destination, reconcile
+from gpuhost.models.facts import ModelsReading
+from gpuhost.models.rules import destination, reconcile
 
 from . import sample
 
@@ -29,7 +29,7 @@ def reasons(entry: dict[str, Any] | None, stat: tuple[int, int, int] | None, **c
     models = sample.catalog({f"models.vae.{key}": value for key, value in changes.items()}).models
     reading = ModelsReading({"vae": entry} if entry else {}, {PATH: stat} if stat else {})
     found = reconcile(models, reading, "/data/models")
-    assert {(change.stage, change.subject, change.action) for change in found} <= {("models", "vae", "fetch")}
+    assert {(change.stage, change.resource.name, change.action) for change in found} <= {("models", "vae", "fetch")}
     return [change.reason for change in found]
 
 

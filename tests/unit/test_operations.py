@@ -14,14 +14,17 @@ from typing import Any
 
 import pytest
 
-from gpuhost.catalog import Account
-from gpuhost.facts.apt import AptReading
-from gpuhost.facts.files import FilesState, FileState
-from gpuhost.facts.units import IsStale
-from gpuhost.files import plain
-from gpuhost.operations import apt, comfyui, units, verify
-from gpuhost.reconcile import Change
-from gpuhost.remote import Completed, Step
+from gpuhost.apt import operations as apt
+from gpuhost.apt.facts import AptReading
+from gpuhost.catalog.types import Account
+from gpuhost.files.facts import FilesState, FileState
+from gpuhost.files.rules import plain
+from gpuhost.installs import operations as comfyui
+from gpuhost.plan.change import Change
+from gpuhost.run.remote import Completed, Step
+from gpuhost.systemd import operations as units
+from gpuhost.systemd.facts import IsStale
+from gpuhost.verify import operations as verify
 
 from . import sample
 
@@ -44,7 +47,7 @@ class Seen:
     def of(self, operation: Any, **arguments: Any) -> list[str]:
         """The subjects of its changes."""
         list(operation._inner(**arguments))
-        return [change.subject for change in self.changes]
+        return [change.resource.name for change in self.changes]
 
 
 SOURCE = "/etc/apt/sources.list.d/ours.sources"

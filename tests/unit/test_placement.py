@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpuhost.facts.host import Gpu
-from gpuhost.placement import place
+from gpuhost.host.facts import Gpu
+from gpuhost.services.placement import place
 
 from . import sample
 from .sample import GPU, SMALL_GPU

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpuhost import places
-from gpuhost.places import Place, Service, Variable, audit, differences
-from gpuhost.secrets import SecretStore
+from gpuhost.plan.change import Difference
+from gpuhost.secrets import places
+from gpuhost.secrets.places import Place, Service, Variable, audit, differences
+from gpuhost.secrets.store import SecretStore
 
 from . import sample
 
@@ -41,6 +42,10 @@ def shown(name: str, value: str) -> str:
 # --- What a change is told as -----------------------------------------------------------------------------------------
 
 
+def lines(found: tuple[Difference, ...]) -> tuple[str, ...]:
+    return tuple(difference.line() for difference in found)
+
+
 def test_added_removed_and_changed_by_name() -> None:
     wanted = [
         Variable("PORT", "9002", secret=False),
@@ -56,7 +61,7 @@ def test_added_removed_and_changed_by_name() -> None:
         "SAME": held("SAME", f"same {MARK}"),
         "GONE": held("GONE", f"gone {MARK}"),
     }
-    found = differences(wanted, seen, fingerprint)
+    found = lines(differences(wanted, seen, fingerprint))
     assert found == (
         f"- GONE: {shown('GONE', f'gone {MARK}')}",
         f"+ KEY: {shown('KEY', f'key {MARK}')}",
@@ -68,7 +73,7 @@ def test_added_removed_and_changed_by_name() -> None:
 
 def test_a_file_that_is_not_there_yet() -> None:
     wanted = [Variable("PORT", "9001", secret=False), Variable("TOKEN", MARK), Variable("LATER", None)]
-    assert differences(wanted, {}, fingerprint) == (
+    assert lines(differences(wanted, {}, fingerprint)) == (
         "+ LATER: (to be generated)",
         "+ PORT: 9001",
         f"+ TOKEN: {shown('TOKEN', MARK)}",
@@ -78,15 +83,17 @@ def test_a_file_that_is_not_there_yet() -> None:
 def test_without_a_key_a_secret_is_only_named() -> None:
     """Before the first apply there is nothing to make a fingerprint with."""
     wanted = [Variable("TOKEN", MARK), Variable("LATER", None), Variable("PORT", "9001", secret=False)]
-    assert differences(wanted, {}, None) == ("+ LATER: (to be generated)", "+ PORT: 9001", "+ TOKEN: (given)")
+    assert lines(differences(wanted, {}, None)) == ("+ LATER: (to be generated)", "+ PORT: 9001", "+ TOKEN: (given)")
 
 
 def test_what_only_the_run_itself_will_know() -> None:
-    assert differences([Variable("DOCKER_GID", "", secret=False)], {}, None) == ("+ DOCKER_GID: (not known yet)",)
+    assert lines(differences([Variable("DOCKER_GID", "", secret=False)], {}, None)) == (
+        "+ DOCKER_GID: (not known yet)",
+    )
 
 
 def test_a_secret_that_will_be_made_anew() -> None:
-    [line] = differences([Variable("TOKEN", None)], {"TOKEN": held("TOKEN", MARK)}, fingerprint)
+    [line] = lines(differences([Variable("TOKEN", None)], {"TOKEN": held("TOKEN", MARK)}, fingerprint))
     assert line == f"~ TOKEN: {shown('TOKEN', MARK)} -> (to be generated)"
 
 
@@ -105,7 +112,7 @@ def test_whatever_is_no_plain_variable_now_is_never_shown(wanted: list[Variable]
     asked = places.document("key", {"/env": wanted}, {}, None)
     plain = set(asked["env_files"][0]["plain"])
     seen = {name: held(name, value, name in plain) for name, value in before.items()}
-    told = [line for line in differences(wanted, seen, fingerprint) if MARK in line]
+    told = [line for line in lines(differences(wanted, seen, fingerprint)) if MARK in line]
     assert {line.split()[1].rstrip(":") for line in told} <= plain == {each.name for each in wanted if not each.secret}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.errors import Problem
-from gpuhost.preflight import problems, root_problem, sudo_problem
+from gpuhost.host.preflight import problems, root_problem, sudo_problem
 
 from . import sample
 

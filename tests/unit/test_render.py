@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from gpuhost.render import env_file, env_quote, prefix, secret_text, variables
-from gpuhost.run import HostRun
-from gpuhost.secrets import NotYet
-from gpuhost.stacks import Stacks
+from gpuhost.run.host_run import HostRun
+from gpuhost.secrets.store import NotYet
+from gpuhost.services.render import env_file, env_quote, prefix, secret_text, variables
+from gpuhost.services.stacks import Stacks
 
 from . import sample
 from .sample import GPU, SMALL_GPU

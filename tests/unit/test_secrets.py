@@ -17,9 +17,9 @@ from typing import Any
 import bcrypt
 import pytest
 
-from gpuhost import envfile, sops
 from gpuhost.errors import UserError
-from gpuhost.secrets import NotYet, SecretStore
+from gpuhost.secrets import envfile, sops
+from gpuhost.secrets.store import NotYet, SecretStore
 
 from . import sample
 

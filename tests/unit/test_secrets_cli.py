@@ -19,9 +19,11 @@ import bcrypt
 import pytest
 from pyinfra.api.state import State
 
-from gpuhost import archive, cli, envfile, pyinfra_run
-from gpuhost.pyinfra_run import Outcome
-from gpuhost.secrets import SecretStore
+from gpuhost.cli import main as cli
+from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.run.pyinfra import Outcome
+from gpuhost.secrets import archive, envfile
+from gpuhost.secrets.store import SecretStore
 
 from . import sample
 from .test_archive import member, sealed, tar
@@ -165,10 +167,10 @@ def test_an_audit_that_could_not_look_says_why(fake: Fake, capsys: pytest.Captur
 
 # --- sync -------------------------------------------------------------------------------------------------------------
 
-SECRET = change(subject="api", stage="stacks", action="recreate", cause="secret")
-RENDERED = change(subject="/stacks/x/.env.docker", stage="stacks", action="write", cause="rendered")
-RENDERED["details"] = ["~ API_TOKEN: (0123456789ab) -> (ba9876543210)"]
-DRIFT = change(subject="web", stage="stacks", action="create", reason="no container")
+SECRET = change(name="api", stage="stacks", action="recreate", cause="secret")
+RENDERED = change(name="/stacks/x/.env.docker", stage="stacks", action="write", cause="rendered")
+RENDERED["diff"] = [{"field": "API_TOKEN", "before": "(0123456789ab)", "after": "(ba9876543210)"}]
+DRIFT = change(name="web", stage="stacks", action="create", reason="no container")
 SYNCED = [HOST, *({**each, "event": "performed"} for each in (SECRET, RENDERED)), ADDRESS]
 
 
@@ -667,7 +669,7 @@ def test_where_nothing_can_be_written(fake: Fake, capsys: pytest.CaptureFixture[
 def test_an_encrypted_file_that_git_checked_out_goes_along(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everybody may read it: it is encrypted."""
     secrets()
-    monkeypatch.setattr("gpuhost.sops.read", lambda path: {})
+    monkeypatch.setattr("gpuhost.secrets.sops.read", lambda path: {})
     Path("secrets/gpu1.sops.env").write_text("GIVEN=ENC[AES256_GCM,data:x]\n")
     Path("secrets/gpu1.sops.env").chmod(0o644)
     before = Path("secrets/gpu1.sops.env").read_bytes()

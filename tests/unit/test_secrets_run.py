@@ -16,8 +16,9 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
 
-from gpuhost import report, session
-from gpuhost.secrets import SecretStore
+from gpuhost.plan import report
+from gpuhost.run import session
+from gpuhost.secrets.store import SecretStore
 from tasks import preflight, secrets, verify
 
 from . import sample

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpuhost.facts.docker import Container
-from gpuhost.services import WILL_BE_WRITTEN, Clock, Stamps, reconcile
+from gpuhost.engine.facts import Container
+from gpuhost.services.rules import WILL_BE_WRITTEN, Clock, Stamps, reconcile
 
 WANTED = Stamps("spec", "secrets")
 STARTED_S = datetime(2026, 11, 21, 11, 41, 15, 250000, UTC).timestamp()
@@ -38,18 +38,18 @@ def container(
 def test_reason(wanted: Stamps, there: Container | None, expected: tuple[str, str] | None) -> None:
     found = reconcile({"api": wanted}, {"api": there} if there else {})
     assert [(change.action, change.reason) for change in found] == ([expected] if expected else [])
-    assert all((change.stage, change.subject) == ("stacks", "api") for change in found)
+    assert all((change.stage, change.resource.name) == ("stacks", "api") for change in found)
 
 
 def test_the_order_is_the_start_order_and_others_are_left_alone() -> None:
     wanted = {"zebra": WANTED, "api": WANTED, "moth": WANTED}
     found = reconcile(wanted, {"stranger": container(), "api": container()})
-    assert [change.subject for change in found] == ["zebra", "moth"]
+    assert [change.resource.name for change in found] == ["zebra", "moth"]
 
 
 def test_what_the_plan_promised_is_done_though_the_container_came_back_by_itself() -> None:
     found = reconcile({"api": WANTED}, {"api": container()}, {("api", "recreate"), ("other", "recreate")})
-    assert [(change.subject, change.action) for change in found] == [("api", "recreate")]
+    assert [(change.resource.name, change.action) for change in found] == [("api", "recreate")]
     assert reconcile({"api": WANTED}, {"api": container()}, {("api", "create")}) == []
 
 

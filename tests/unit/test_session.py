@@ -19,10 +19,11 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.operations import files, server
 
-from gpuhost import report, session
-from gpuhost.reconcile import Change
-from gpuhost.remote import Step, last_line, program_message
-from gpuhost.session import Commands, builtin, carry_out, failing
+from gpuhost.plan import report
+from gpuhost.plan.change import Change, Resource
+from gpuhost.run import session
+from gpuhost.run.remote import Step, last_line, program_message
+from gpuhost.run.session import Commands, builtin, carry_out, failing
 
 Event = dict[str, Any]
 
@@ -65,7 +66,7 @@ def one_run() -> Iterator[None]:
 @operation()
 def touched(path: str, fault: str = "") -> Commands:
     """A file that is there: the smallest operation of ours."""
-    changes = [] if Path(path).exists() else [Change("layout", path, "create", "it does not exist")]
+    changes = [] if Path(path).exists() else [Change("layout", Resource("file", path), "create", "it does not exist")]
     yield from carry_out(changes, [Step(fault or f"touch {path}")])
 
 
@@ -86,11 +87,12 @@ def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
         "phase": "plan",
         "source": "own",
         "stage": "layout",
-        "subject": str(path),
+        "resource": {"kind": "file", "name": str(path)},
         "action": "create",
         "reason": "it does not exist",
-        "details": [],
+        "diff": [],
         "cause": "",
+        "impact": None,
     }
     assert not path.exists()
     assert (tmp_path / "report.jsonl").stat().st_mode & 0o777 == 0o600
@@ -111,7 +113,7 @@ def test_what_was_planned_is_done_and_reported(tmp_path: Path) -> None:
     events = Run(tmp_path, allowed=planned).go(touch(path))
     assert path.exists()
     performed = [event for event in events if event["event"] == "performed"]
-    assert [(event["subject"], event["planned"]) for event in performed] == [(str(path), True)]
+    assert [(event["resource"]["name"], event["planned"]) for event in performed] == [(str(path), True)]
     assert "problem" not in kinds(events)
 
 
@@ -163,7 +165,8 @@ def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytes
     @operation()
     def written() -> Commands:
         yield from carry_out(
-            [Change("layout", str(path), "write", "it differs")], [Step(f"cat > {path}", stdin=secret + "\n")]
+            [Change("layout", Resource("file", str(path)), "write", "it differs")],
+            [Step(f"cat > {path}", stdin=secret + "\n")],
         )
 
     events = Run(tmp_path).go(lambda state: add_op(state, written, name="layout | written"))
@@ -191,7 +194,7 @@ def test_a_plan_draws_no_command(tmp_path: Path) -> None:
 
     @operation()
     def lazy() -> Commands:
-        yield from carry_out([Change("secrets", "X", "generate", "no source has it")], commands())
+        yield from carry_out([Change("secrets", Resource("secret", "X"), "generate", "no source has it")], commands())
 
     events = Run(tmp_path, plan_only=True).go(lambda state: add_op(state, lazy, name="secrets | lazy"))
     assert kinds(events) == ["change"]
@@ -199,7 +202,7 @@ def test_a_plan_draws_no_command(tmp_path: Path) -> None:
 
 # --- pyinfra's built-in operations, as one change each --------------------------------------------------------------
 
-BUILTIN = Change("engine", "package", "install", "it is missing")
+BUILTIN = Change("engine", Resource("package", "gcc"), "install", "it is missing")
 
 
 def shell(command: str, explain: session.Explain | None = None) -> Callable[[State], object]:
@@ -233,7 +236,7 @@ def test_a_builtin_that_finds_nothing_to_do_needs_no_plan(tmp_path: Path) -> Non
         [host] = state.inventory
         with ctx_host.use(host):
             folder = files.directory(name="layout | folder", path=str(tmp_path))
-            return builtin(Change("layout", str(tmp_path), "create", "no such folder"), folder)
+            return builtin(Change("layout", Resource("folder", str(tmp_path)), "create", "no such folder"), folder)
 
     assert Run(tmp_path, allowed=[]).go(present) == []
 
@@ -244,11 +247,11 @@ def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
 
     events = Run(tmp_path).go(shell("echo 'No space left' >&2; exit 1", explain))
     assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [
-        ("`engine | package`: the disk is full", "free space")
+        ("`engine | package gcc`: the disk is full", "free space")
     ]
     events = Run(tmp_path).go(shell("exit 1", explain))
     assert [event["what"] for event in events if event["event"] == "problem"] == [
-        "`engine | package`: the command failed"
+        "`engine | package gcc`: the command failed"
     ]
 
 
@@ -276,6 +279,6 @@ def test_last_line() -> None:
 
 
 def test_the_same_change_may_read_differently() -> None:
-    one, other = Change("a", "b", "c", "a reason"), Change("a", "b", "c", "another")
+    one, other = Change("a", Resource("k", "b"), "c", "a reason"), Change("a", Resource("k", "b"), "c", "another")
     assert one.key == other.key
     assert one.line() == "a: c b: a reason"

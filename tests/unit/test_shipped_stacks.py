@@ -10,13 +10,13 @@ import yaml
 from pyinfra.api.state import State
 from pyinfra_cli.inventory import make_inventory
 
-from gpuhost.facts.host import Gpu
-from gpuhost.inventory import catalog_of
-from gpuhost.placement import place
-from gpuhost.run import HostRun
-from gpuhost.secrets import SecretStore
-from gpuhost.spec import PROJECT
-from gpuhost.stacks import Stacks
+from gpuhost.catalog.layers import catalog_of
+from gpuhost.host.facts import Gpu
+from gpuhost.plan.spec import PROJECT
+from gpuhost.run.host_run import HostRun
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.placement import place
+from gpuhost.services.stacks import Stacks
 
 from . import sample
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost import sops
 from gpuhost.errors import UserError
+from gpuhost.secrets import sops
 
 FILE = Path("secrets/x.sops.env")
 KEY = "AGE-SECRET-KEY-1STANDIN"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.verdict import judge
+from gpuhost.verify.verdict import judge
 
 
 def seen(probes: list[dict[str, Any]] | None = None, **over: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from gpuhost import envfile
-from gpuhost.verify import document, retired_name
+from gpuhost.secrets import envfile
+from gpuhost.verify.document import document, retired_name
 
 from . import sample
 

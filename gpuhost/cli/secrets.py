@@ -1,0 +1,342 @@
+"""`gpuhost secrets`: where every secret lives, and how it is renewed, shown, carried to another machine.
+
+Exit codes: 0 done, all in step; 1 error, or an audit that found a place out of step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pyinfra.api.state import State
+from pyinfra.context import ctx_state
+from pyinfra_cli.util import parse_cli_arg
+
+from gpuhost.catalog.checks import LABEL_KEY
+from gpuhost.catalog.layers import catalogs
+from gpuhost.catalog.types import Catalog
+from gpuhost.cli.apply import apply, planned
+from gpuhost.cli.console import ERROR, OK, causes, confirmed, counted, document, exit_code, finish, refuse, tell
+from gpuhost.errors import Problem, UserError
+from gpuhost.plan import report
+from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.run.pyinfra import Outcome, Target
+from gpuhost.secrets import archive, envfile
+from gpuhost.secrets.places import SHOWN
+from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
+from gpuhost.verify.document import retired_name
+
+SYNC = ("secrets", "stacks", "verify")
+PASSPHRASE_MIN = 12
+Store = tuple[SecretStore, Catalog]
+
+
+def add_to(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser], None]
+) -> None:
+    """Add the command and its own commands to the command line."""
+    text = "where every secret lives; renew, show, carry over"
+    secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(dest="action", required=True)
+    about = {
+        "audit": "every place of every secret: in step, stale or missing (exit 0: all in step)",
+        "sync": "make every place right and restart the services that hold a stale value: the deploy, limited to that",
+        "rotate": "a new value for a generated secret: sync, then prove that the old one is refused",
+        "show": "print a value, on a terminal",
+        "export": "write every secret of the inventory's hosts into one file, encrypted by a passphrase (age)",
+        "import": "put the secrets of such a file into their places; nothing that is there is replaced",
+    }
+    for name, text in about.items():
+        command = secrets.add_parser(name, help=text, description=text)
+        if name in ("rotate", "show"):
+            command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
+        if name in ("export", "import"):
+            command.add_argument("file", metavar="FILE", type=Path)
+            command.add_argument(
+                "--passphrase-file", type=Path, metavar="FILE", help="read the passphrase from its first line"
+            )
+        if name == "show":
+            command.add_argument("--force", action="store_true", help="also when stdout is no terminal")
+        if name in ("sync", "rotate"):
+            command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+        if name in ("audit", "sync", "rotate"):
+            command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+        common(command)
+
+
+def run(target: Target, options: argparse.Namespace) -> int:
+    """Run one of them. Raises UserError."""
+    actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
+    return actions[options.action](target, options)
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+def _audit(target: Target, options: argparse.Namespace) -> int:
+    outcome = pyinfra_run.look(target, "audit")
+    places = list(report.select(outcome.events, "place"))
+    wrong = [place for place in places if place["state"] != "in step"]
+    code = ERROR if exit_code(outcome, []) == ERROR or wrong else OK
+    if options.json:
+        fields = ("host", "secret", "place", "where", "state", "fingerprint")
+        made = document(outcome, "audit", code)
+        result = "error" if causes(outcome) else "out of step" if wrong else "ok"
+        shown = [{key: place[key] for key in fields} for place in places]
+        print(json.dumps({"result": result, "places": shown, "errors": made["errors"]}, indent=2))
+        return code
+    for line in _table(places):
+        print(line)
+    tell(outcome)
+    if wrong:
+        what = f"{len(wrong)} of {counted(len(places), 'place')} not in step"
+        strays = sorted({place["where"] for place in wrong if place["place"] == "stray container"})
+        hint = "`gpuhost secrets sync` makes them right"
+        if strays:
+            hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
+        refuse(Problem(what, hint))
+    elif code == OK:
+        print(f"{counted(len(places), 'place')} in step.")
+    return code
+
+
+def _table(places: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    heading = ""
+    for place in sorted(places, key=lambda place: (place["host"], place["secret"])):
+        if heading != (heading := f"[{place['host']}] {place['secret']}"):
+            yield heading
+        held = (place["fingerprint"] or "-")[:SHOWN]
+        yield f"  {place['state']:8} {place['place']:12} {held:{SHOWN}} {place['where']}"
+
+
+def _sync(target: Target, options: argparse.Namespace) -> int:
+    applied = apply(target, options.yes, options.json, SYNC, _more_than_secrets)
+    return ERROR if applied is None else finish(applied.outcome, options.json, "apply", applied.more)
+
+
+def _more_than_secrets(outcome: Outcome) -> Problem | None:
+    """Why a plan is no affair of secrets: something else would be done with it."""
+    for change in outcome.changes("plan"):
+        if not change["cause"]:
+            what = f"not only secrets differ: `{change['stage']}: {change['action']} {change['resource']['name']}`"
+            hint = "`gpuhost apply` makes all right, the secrets too"
+            return Problem(f"{what}, because {change['reason']}", hint, change["host"])
+    return None
+
+
+def _rotate(target: Target, options: argparse.Namespace) -> int:
+    stores = _stores(options)
+    renewed = {store.host: store.renewable(options.name) for store, _ in stores}
+    # Asked before there is a new value: a host that cannot be reached or differs in more keeps the one that it has.
+    before = planned(target, SYNC, _more_than_secrets)
+    if exit_code(before.outcome, []) == ERROR or before.more:
+        return finish(before.outcome, options.json, "apply", before.more)
+    for store, catalog in stores:
+        names, users = renewed[store.host], _users(catalog, renewed[store.host])
+        also = f" (and {', '.join(names[1:])})" if names[1:] else ""
+        new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
+        what = f"restarts {', '.join(users)}" if users else "no service uses it"
+        print(f"[{store.host}] {names[0]}{also}: {new}; {what}", file=sys.stderr)
+    if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
+        return ERROR
+    for store, _ in stores:
+        store.rotate(options.name)
+    retired = {store.host: store.retired() for store, _ in stores}
+    applied = apply(target, True, options.json, SYNC, _more_than_secrets)
+    assert applied is not None
+    failed = {problem["host"] for problem in applied.outcome.problems()}
+    sound = exit_code(applied.outcome, []) == OK and not applied.more
+    verified = {event["host"] for event in report.select(applied.outcome.events, "verdict") if event["ok"]} - failed
+    settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
+    proofs = [
+        proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
+    ]
+    for store, _ in settled:
+        store.settle(retired[store.host])
+    code = finish(applied.outcome, options.json, "apply", applied.more, proved=proofs)
+    if not options.json:
+        for proof in proofs:
+            old, new = proof["old_status"], proof["new_status"]
+            print(f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}")
+    for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in settled}):
+        what = "the rotation is not finished: some service may still take the old value"
+        refuse(Problem(what, "run it again: it goes on with the same new value", host))
+    return code
+
+
+def _users(catalog: Catalog, names: Sequence[str]) -> list[str]:
+    """The services that hold one of these secrets, or whose stamp is keyed by it."""
+    return [
+        name
+        for name, entry in catalog.enabled().items()
+        if (held := {*entry.secrets, *entry.secret_file_names()}) & set(names) or (held and LABEL_KEY in names)
+    ]
+
+
+def _proofs(
+    outcome: Outcome, store: SecretStore, catalog: Catalog, retired: Mapping[str, Iterable[str]]
+) -> Iterator[dict[str, Any]]:
+    """What each service of a host answered to the old and to the new value of each secret that was retired."""
+    for seen in report.select(outcome.events, "observed"):
+        if seen["host"] != store.host:
+            continue
+        status = {probe["name"]: probe["status"] for probe in seen["probes"]}
+        for secret in retired:
+            new = [probe.name for probe in catalog.services[seen["service"]].probes if probe.token == secret]
+            if retired_name(secret) in status and new:
+                yield {
+                    "host": store.host,
+                    "service": seen["service"],
+                    "secret": secret,
+                    "old_status": status[retired_name(secret)],
+                    "new_status": status[new[0]],
+                }
+
+
+# -- the control side --------------------------------------------------------------------------------------------------
+
+
+def _stores(options: argparse.Namespace) -> list[Store]:
+    """The store and the catalogue of every host that the command line names. Raises UserError."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--limit", action="append", default=[])
+    parser.add_argument("--data", action="append", default=[])
+    known, _ = parser.parse_known_args(options.pyinfra)
+    data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
+    with ctx_state.use(State()):  # pyinfra notes there which file it reads
+        found = catalogs(options.inventory, data, known.limit)
+    return [(SecretStore(catalog, host), catalog) for host, catalog in found.items()]
+
+
+def _show(target: Target, options: argparse.Namespace) -> int:
+    if not sys.stdout.isatty() and not options.force:
+        what = "a secret is printed to a terminal only, and stdout is none"
+        return refuse(Problem(what, "add --force when it must go somewhere else"))
+    values = {}
+    for store, catalog in _stores(options):
+        if options.name not in catalog.secrets:
+            store.renewable(options.name)  # raises: there is no such secret
+        try:
+            values[store.host] = store.value(options.name)
+        except NotYet:
+            return refuse(Problem(f"`{options.name}` is not generated yet", "`gpuhost apply` does that", store.host))
+    if len(set(values.values())) > 1:
+        what = f"`{options.name}` differs between {', '.join(values)}"
+        return refuse(Problem(what, f"name one host: -- --limit {next(iter(values))}"))
+    print(next(iter(values.values())))
+    return OK
+
+
+def _export(target: Target, options: argparse.Namespace) -> int:
+    stores = _stores(options)
+    folder = _folder(stores)
+    if options.file.exists():
+        return refuse(Problem(f"{options.file} exists", "name another file: nothing is overwritten"))
+    files = {_entry(path, folder): path for store, _ in stores for path in store.files()}
+    if not files:
+        return refuse(Problem("there are no secrets yet", "`gpuhost apply` generates them"))
+    content = {name: _content(path) for name, path in files.items()}
+    packed = archive.pack(content, _passphrase(options, twice=True))
+    try:
+        envfile.replace(options.file, packed)
+    except OSError as error:
+        hint = "name a file in a folder that you may write to"
+        return refuse(Problem(f"{options.file} cannot be written: {error.strerror}", hint))
+    for store, catalog in stores:
+        outside = [name for name in catalog.secrets if store.source(name) == ENVIRONMENT]
+        if outside:
+            print(f"[{store.host}] not in it, for the environment gives them: {', '.join(outside)}", file=sys.stderr)
+    print(f"{options.file}: {', '.join(files)}")
+    return OK
+
+
+def _import(target: Target, options: argparse.Namespace) -> int:
+    folder = _folder(_stores(options))
+    try:
+        data = options.file.read_bytes()
+    except OSError as error:
+        return refuse(Problem(f"{options.file} cannot be read: {error.strerror}", "name the file that export wrote"))
+    files = archive.unpack(data, _passphrase(options, twice=False))
+    places = {_place(name, folder): content for name, content in files.items()}
+    with envfile.locked(folder):
+        new = {path: content for path, content in places.items() if not path.exists()}
+        differing = [path for path in places if path not in new and not _holds(path, places[path])]
+        if differing:
+            return refuse(
+                *(
+                    Problem(f"{path} is there and differs", f"move it away first: mv {path} {path}.old")
+                    for path in differing
+                )
+            )
+        for path, content in new.items():
+            envfile.replace(path, content)
+    for path in places:
+        print(f"{path}: {'written' if path in new else 'there already'}")
+    return OK
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _folder(stores: Sequence[Store]) -> Path:
+    folders = sorted({str(store.folder) for store, _ in stores})
+    if len(folders) > 1:
+        what = f"the hosts keep their secrets in several folders: {', '.join(folders)}"
+        raise UserError(Problem(what, f"take one host at a time: -- --limit {stores[0][0].host}"))
+    return Path(folders[0])
+
+
+def _entry(path: Path, folder: Path) -> str:
+    """A file's name in the archive, wherever this machine keeps its secrets."""
+    return f"secrets/{path.name}" if path.parent == folder else path.name
+
+
+def _content(path: Path) -> bytes:
+    """A file of secrets; what sops encrypted may be read by everybody. Raises UserError."""
+    return path.read_bytes() if path.name.endswith(".sops.env") else (envfile.read_private(path) or "").encode()
+
+
+def _place(name: str, folder: Path) -> Path:
+    """Where a file of an archive belongs. Raises UserError for what export does not write."""
+    parts = PurePosixPath(name).parts
+    if name == ".env":
+        return Path(name)
+    if len(parts) == 2 and parts[0] == "secrets" and name.endswith((".env", ".retired.json")):
+        return folder / parts[1]
+    raise UserError(Problem(f"`{name}` in the archive is no file of secrets", "name the file that export wrote"))
+
+
+def _passphrase(options: argparse.Namespace, twice: bool) -> str:
+    """From the file that was named, else from the terminal. Raises UserError."""
+    if options.passphrase_file:
+        text = envfile.read_private(options.passphrase_file)
+        if text is None:
+            raise UserError(
+                Problem(f"there is no {options.passphrase_file}", "write the passphrase into it (chmod 600)")
+            )
+        given = text.partition("\n")[0].removesuffix("\r")
+    else:
+        given = _asked("passphrase: ")
+        if twice and _asked("again: ") != given:
+            raise UserError(Problem("the two passphrases differ", "run it again"))
+    if len(given) < PASSPHRASE_MIN:
+        raise UserError(Problem(f"the passphrase is shorter than {PASSPHRASE_MIN} characters", "take several words"))
+    return given
+
+
+def _asked(prompt: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass(prompt)
+        except getpass.GetPassWarning:
+            what = "nobody can be asked for the passphrase: there is no terminal"
+            raise UserError(Problem(what, "--passphrase-file FILE")) from None
+        except EOFError:
+            raise UserError(Problem("no passphrase was given", "run it again")) from None

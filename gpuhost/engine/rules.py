@@ -1,0 +1,55 @@
+"""The engine's configuration: our keys in daemon.json, nobody else's touched; what dockerd loaded. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpuhost.engine.facts import DockerReading
+from gpuhost.plan.change import Change, Resource
+
+CONFIG = "/etc/docker/daemon.json"
+LEAST_VERSION = (26, 1)  # CDI spec 0.7
+
+
+def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """`current` with our keys in it, objects merged key by key."""
+    merged = dict(current or {})
+    for key, value in wanted.items():
+        have = merged.get(key)
+        merged[key] = merge(have, value) if isinstance(value, Mapping) and isinstance(have, Mapping) else value
+    return merged
+
+
+def differing(current: Mapping[str, Any] | None, wanted: Mapping[str, Any], path: str = "") -> list[str]:
+    """The keys (dotted) whose value is not the wanted one."""
+    keys: list[str] = []
+    for key, value in wanted.items():
+        have = (current or {}).get(key)
+        name = f"{path}{key}"
+        if isinstance(value, Mapping) and isinstance(have, Mapping):
+            keys += differing(have, value, f"{name}.")
+        elif have != value:
+            keys.append(name)
+    return keys
+
+
+def reconcile(reading: DockerReading, wanted: Mapping[str, Any]) -> list[Change]:
+    """Write our keys; restart dockerd when it does not run with the file as it will be; enable it for the next boot."""
+    changes = []
+    keys = differing(reading.config, wanted)
+    if keys:
+        changes.append(Change("engine", Resource("file", CONFIG), "write", f"keys differ: {', '.join(keys)}"))
+    if keys or reading.stale or not reading.active:
+        why = f"{CONFIG} changes" if keys else f"it started before {CONFIG} changed" if reading.stale else "not running"
+        changes.append(Change("engine", Resource("engine", "dockerd"), "restart", why))
+    # Debian's packages enable the unit that they install.
+    if reading.installed and not reading.enabled:
+        changes.append(Change("engine", Resource("unit", "docker.service"), "enable", "it would not start at boot"))
+    return changes
+
+
+def too_old(version: str) -> bool:
+    """True for an engine without CDI. `version` as `docker version` prints it, "" when it does not run."""
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    return bool(numbers) and numbers < LEAST_VERSION

@@ -1,0 +1,111 @@
+"""Files written in one round trip, secret or not: compared by sha256, owner and mode; replaced atomically; the old
+content backed up first (0600); never readable by another user, not for a moment."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Mapping, Sequence, Set
+
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from gpuhost.errors import Problem
+from gpuhost.files.facts import FilesState, FileState, parse, read_script
+from gpuhost.files.rules import FileSpec, reconcile, same
+from gpuhost.plan.change import Change
+from gpuhost.run.connection import lost
+from gpuhost.run.remote import Step, last_line, run
+from gpuhost.run.session import Commands, carry_out, tell
+from gpuhost.secrets.store import NotYet
+
+_WRITE = r"""
+set -eu; umask 077; stamp="$(date -u +%Y%m%dT%H%M%SZ)"
+put() {
+  if [ -f "$1" ] && [ ! -L "$1" ]; then
+    mkdir -p -m 700 @BACKUPS@; mkdir -p "@BACKUPS@/$stamp$(dirname "$1")"; cat < "$1" > "@BACKUPS@/$stamp$1"
+  elif [ -d "$1" ]; then echo "error: a folder is in the place of the file $1" >&2
+    echo "hint: move it away; nothing is deleted that gpuhost did not make" >&2; exit 1
+  fi
+  [ -d "$(dirname "$1")" ] || (umask 022; mkdir -p "$(dirname "$1")")
+  IFS= read -r encoded
+  rm -f "$1.gpuhost-new"
+  printf '%s' "$encoded" | base64 -d > "$1.gpuhost-new"
+  own "$1.gpuhost-new" "$2" "$3" "$4"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+}
+own() { chmod "$2" "$1"; chown "$3:$4" "$1"; }
+"""
+
+
+def write_step(
+    wanted: Sequence[FileSpec], contents: Mapping[str, str], backups: str, right: Set[str] = frozenset()
+) -> Step:
+    """One command that writes all of them; the contents travel by stdin, base64, one a line. `right`: paths whose
+    content is right already: they get mode and owner and keep their time, by which a reader knows what it has read."""
+    calls, encoded = [], []
+    for spec in wanted:
+        calls.append(f"{'own' if spec.path in right else 'put'} {shlex.join([spec.path, spec.mode, *_owner(spec)])}")
+        if spec.path not in right:
+            encoded.append(base64.b64encode(contents[spec.path].encode()).decode())
+    return Step(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(encoded) + "\n")
+
+
+def _owner(spec: FileSpec) -> tuple[str, str]:
+    return spec.user, spec.group
+
+
+def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
+    """path -> content; None for what holds a secret still to be generated."""
+    found: dict[str, str | None] = {}
+    for spec in wanted:
+        try:
+            found[spec.path] = spec.content()
+        except NotYet:
+            found[spec.path] = None
+    return found
+
+
+def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
+    """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
+
+    Raises PyinfraError, told already, when the host cannot be read: nothing there must not look like nothing is there.
+    """
+    plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
+    found = dict(plain)
+    secret = [spec.path for spec in wanted if spec.secret]
+    if secret:
+        completed = run(read_script(secret, keyed=True), stdin=f"{key}\n")
+        lines = completed.stdout.splitlines()
+        if not completed.ok or "end" not in lines:
+            what, hint = lost(host) or last_line(completed.output)
+            tell(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
+            raise PyinfraError(f"the files of secrets of {host.name} could not be read")
+        found |= parse(lines)
+    return found
+
+
+@operation()
+def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
+    """Make files be what they should be. `backups`: the folder for what is replaced."""
+    observed, contents = observe(wanted, ""), resolve(wanted)
+    yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
+
+
+def write(
+    changes: Sequence[Change],
+    wanted: Sequence[FileSpec],
+    observed: Mapping[str, FileState],
+    backups: str,
+    key: str = "",
+) -> Commands:
+    """Carry out what reconcile() found."""
+    subjects = {change.resource.name for change in changes}
+
+    def act() -> Commands:
+        chosen = [spec for spec in wanted if spec.path in subjects]
+        contents = {spec.path: spec.content() for spec in chosen}
+        right = {spec.path for spec in chosen if same(spec, contents[spec.path], observed.get(spec.path), key)}
+        yield write_step(chosen, contents, backups, right)
+
+    yield from carry_out(changes, act())

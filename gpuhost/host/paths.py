@@ -1,0 +1,94 @@
+"""Where everything lives on a host. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gpuhost.catalog.types import Catalog
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Absolute paths on the host, from the three roots of the catalogue."""
+
+    data: str
+    tools: str
+    state: str
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> Layout:
+        """The layout that a catalogue asks for."""
+        return cls(catalog.data_root, catalog.tools_root, catalog.state_root)
+
+    @property
+    def models(self) -> str:
+        """Model files by folder, read-only in the services."""
+        return f"{self.data}/models"
+
+    @property
+    def hub_cache(self) -> str:
+        """The one Hugging Face cache."""
+        return f"{self.data}/cache/huggingface"
+
+    @property
+    def outputs(self) -> str:
+        """What the services make."""
+        return f"{self.data}/outputs"
+
+    @property
+    def programs(self) -> str:
+        """Our host programs."""
+        return f"{self.tools}/bin"
+
+    @property
+    def venv(self) -> str:
+        """Their Python environment."""
+        return f"{self.tools}/venv"
+
+    @property
+    def probe(self) -> str:
+        """The command that looks at services; it writes nothing, not even compiled modules."""
+        return f"{self.venv}/bin/python -B {self.programs}/probe.py"
+
+    @property
+    def secret_places(self) -> str:
+        """The command that says by keyed fingerprint which value each place holds."""
+        return f"{self.venv}/bin/python -B {self.programs}/secret_places.py"
+
+    @property
+    def backups(self) -> str:
+        """What was replaced, by time; root only."""
+        return f"{self.state}/backups"
+
+    @property
+    def apt_stamp(self) -> str:
+        """Touched after each successful `apt-get update` of ours."""
+        return f"{self.state}/apt-updated"
+
+    def image_context(self, image: str) -> str:
+        """The build context of an image."""
+        return f"{self.tools}/images/{image}"
+
+    def comfyui(self, folder: str) -> str:
+        """One ComfyUI install."""
+        return f"{self.data}/comfyui/{folder}"
+
+    def service_data(self, service: str) -> str:
+        """What a service may write."""
+        return f"{self.data}/services/{service}"
+
+    def stack(self, stack: str) -> str:
+        """A stack's folder."""
+        return f"{self.data}/stacks/{stack}"
+
+    def compose_file(self, stack: str) -> str:
+        """A stack's compose file."""
+        return f"{self.stack(stack)}/docker-compose-{stack}.yml"
+
+    def env_file(self, stack: str) -> str:
+        """A stack's variables, 0600."""
+        return f"{self.stack(stack)}/.env.docker"
+
+    def secret_files(self, service: str, stack: str) -> str:
+        """The folder of a service's secret files, readable by the services' account alone."""
+        return f"{self.stack(stack)}/secrets/{service}"

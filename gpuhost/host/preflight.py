@@ -1,0 +1,210 @@
+"""What makes a run impossible, found before anything changes. Pure: a reading and a catalogue in, problems out."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+from collections.abc import Iterable, Iterator
+
+from gpuhost.catalog.types import Catalog
+from gpuhost.engine.rules import too_old
+from gpuhost.errors import Problem
+from gpuhost.host.facts import HostReading
+
+SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
+# Debian 12's own docker.io is 20.10: no CDI, and its compose is 1.29.
+DISTRO_ENGINE = {"debian": ("13",), "ubuntu": ("24.04", "26.04")}
+KIB_PER_GIB = 1024 * 1024
+
+Finding = tuple[str, str]
+
+
+def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], host: str) -> list[Problem]:
+    """Every reason not to begin; `services` are those that will run on this host."""
+    names = list(services)
+    return [
+        Problem(what, hint, host)
+        for what, hint in (
+            *_system(reading, catalog),
+            *_space(reading, catalog),
+            *_gpu(reading),
+            *_daemon_json(reading),
+            *_docker(reading, catalog),
+            *_apt_sources(reading, catalog),
+            *_ports(reading, catalog, names),
+            *_subnets(reading, catalog, names),
+        )
+    ]
+
+
+def _system(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    name = reading.os.get("PRETTY_NAME", "this system")
+    if reading.os_version not in SUPPORTED.get(reading.os_id, ()):
+        known = "; ".join(f"{system.capitalize()} {', '.join(versions)}" for system, versions in SUPPORTED.items())
+        yield f"{name} is not a system that gpuhost supports", f"supported: {known}"
+        return
+    if reading.init != "systemd":
+        wsl = "; on WSL2 set `systemd=true` under `[boot]` in /etc/wsl.conf, then `wsl --shutdown`"
+        yield f"PID 1 is `{reading.init}`, not systemd", f"boot the host with systemd{wsl if reading.wsl else ''}"
+    if catalog.engine_source == "distro" and reading.os_version not in DISTRO_ENGINE[reading.os_id]:
+        yield (
+            f"the Docker packages of {name} itself are too old (CDI needs Docker 26.1 or later)",
+            'set `engine_source = "docker"` in group_data',
+        )
+
+
+def _space(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    for folder, kib in reading.disk_kib.items():
+        if kib < catalog.disk_min_free_gib * KIB_PER_GIB:
+            yield (
+                f"{folder} has {kib / KIB_PER_GIB:.1f} GiB free, {catalog.disk_min_free_gib:g} GiB are needed",
+                "free space there, or move `data_root` to a larger disk",
+            )
+    if reading.memory_kib < catalog.memory_min_gib * KIB_PER_GIB:
+        have = reading.memory_kib / KIB_PER_GIB
+        yield f"the host has {have:.1f} GiB of memory, {catalog.memory_min_gib:g} GiB are needed", "add memory"
+    if catalog.data_mount and catalog.data_mount not in reading.mounts:
+        yield (
+            f"nothing is mounted at {catalog.data_mount}: the data would land on the system disk",
+            f"mount the data disk (`mount {catalog.data_mount}`), or set `data_mount = None`",
+        )
+
+
+def _gpu(reading: HostReading) -> Iterator[Finding]:
+    if reading.nvidia_error:
+        yield (
+            f"nvidia-smi fails: {reading.nvidia_error}",
+            "reboot if the driver was updated while it was in use, else reinstall the driver",
+        )
+    elif reading.nvidia_pci and not reading.gpus:
+        yield (
+            f"the host has {reading.nvidia_pci} NVIDIA device(s) but no working driver (no nvidia-smi)",
+            "install the NVIDIA driver (on WSL2: in Windows), reboot, run again",
+        )
+
+
+def _daemon_json(reading: HostReading) -> Iterator[Finding]:
+    if reading.daemon_json is None:
+        return
+    try:
+        value = json.loads(base64.b64decode(reading.daemon_json))
+    except ValueError as error:
+        yield f"/etc/docker/daemon.json is not JSON: {error}", "mend or move that file; dockerd cannot read it either"
+        return
+    if not isinstance(value, dict):
+        yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
+
+
+# engine_source -> the package that apt would remove for it, containers and all, without a word in the plan
+_OTHER_ENGINE = {"docker": ("docker.io", "distro"), "distro": ("docker-ce", "docker")}
+
+
+def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    package, source = _OTHER_ENGINE[catalog.engine_source]
+    if package in reading.engines:
+        yield (
+            f"Docker is installed from the package {package}: another would replace it and stop its containers",
+            f'keep it by `engine_source = "{source}"` where that is new enough, or remove {package} yourself',
+        )
+    elif too_old(reading.docker_version):
+        yield (
+            f"Docker {reading.docker_version} runs on this host: CDI needs 26.1 or later",
+            "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+        )
+    # What it has would be planned anew, and its networks' routes taken for somebody else's.
+    if reading.docker_silent:
+        yield (
+            "Docker has containers on this host, and dockerd does not run or does not answer",
+            "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+        )
+
+
+def _apt_sources(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    """One repository declared twice with two keys: apt then reads no source at all, of anybody."""
+    wanted = {"docker": catalog.engine_source == "docker", "nvidia": bool(reading.gpus)}
+    for name, repository in catalog.apt_repositories.items():
+        url = repository.url.format(**reading.places).rstrip("/") if wanted[name] else None
+        for file, declared in dict.fromkeys(reading.apt_sources):
+            if declared.replace("$(ARCH)", reading.deb_arch).rstrip("/") == url:
+                yield (
+                    f"{file} declares {url} with a key of its own: apt reads nothing when gpuhost declares it too",
+                    f"move {file} away; gpuhost then declares the repository, with its checked key",
+                )
+
+
+def _ports(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
+    for name in names:
+        port = catalog.services[name].port
+        if port in reading.listening and port not in reading.published:
+            process = reading.listening[port]
+            yield (
+                f"port {port} of `{name}` is already in use{f' by {process}' if process else ''}",
+                f"stop that program, or give `services.{name}.port` another port",
+            )
+
+
+def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
+    networks = {catalog.services[name].network for name in names}
+    for network in sorted(networks) if not reading.docker_silent else ():
+        wanted = ipaddress.ip_network(catalog.networks[network])
+        own = reading.networks.get(network)
+        if own and catalog.networks[network] in own:
+            continue
+        clash = _clash(reading, wanted, network)
+        if clash:
+            free = _free(reading, catalog)
+            yield (
+                f"the subnet {wanted} of network `{network}` is already in use: {clash}",
+                f'set `networks["{network}"]` to a free one, such as {free}',
+            )
+
+
+def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network, name: str) -> str:
+    if name in reading.networks:
+        return f"a Docker network `{name}` exists with {' '.join(reading.networks[name])}"
+    for other, subnets in reading.networks.items():
+        if any(wanted.overlaps(ipaddress.ip_network(subnet)) for subnet in subnets):
+            return f"Docker network `{other}` has {' '.join(subnets)}"
+    for interface, network in reading.routes:
+        if wanted.overlaps(network):
+            return f"{network} is routed over {interface}"
+    return ""
+
+
+def _free(reading: HostReading, catalog: Catalog) -> str:
+    taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
+    taken += [ipaddress.ip_network(subnet) for subnets in reading.networks.values() for subnet in subnets]
+    taken += [ipaddress.ip_network(subnet) for subnet in catalog.networks.values()]
+    candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
+    return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
+
+
+def sudo_problem(answer: str, has_password: bool) -> Finding | None:
+    """Why commands cannot run as root. `answer`: `sudo=root|absent|ok|<sudo's own words>`."""
+    said = answer.partition("sudo=")[2].strip()
+    if said in ("root", "ok"):
+        return None
+    if said == "absent":
+        return "the login user is not root, and there is no sudo on the host", "install sudo, or log in as root"
+    if "password" in said or "interactive authentication" in said:
+        if has_password:
+            return None
+        return "sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user"
+    return _refused_by_sudo(said)
+
+
+def root_problem(ok: bool, said: str) -> Finding | None:
+    """Why `id -u`, run with the connection's privileges, was not root's. `said`: its output, or sudo's own words."""
+    last = said.strip().rpartition("\n")[2]
+    if not ok:
+        return _refused_by_sudo(last)
+    if last == "0":
+        return None
+    return "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+
+
+def _refused_by_sudo(said: str) -> Finding:
+    if "incorrect password" in said:
+        return "sudo refuses the password", "type the login user's own password"
+    return f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo"

@@ -1,0 +1,65 @@
+"""Networks and images."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+
+from pyinfra.api.operation import operation
+from pyinfra.context import host
+
+from gpuhost.catalog.types import BuildImage, PullImage
+from gpuhost.engine.facts import DockerState
+from gpuhost.host.paths import Layout
+from gpuhost.images import rules
+from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.spec import image_hash
+from gpuhost.run.remote import Step
+from gpuhost.run.session import Commands, carry_out
+
+
+@operation()
+def networks(wanted: Mapping[str, str]) -> Commands:
+    """Every wanted network exists. `wanted`: name -> subnet."""
+    existing = host.get_fact(DockerState).networks
+    absent = {name: subnet for name, subnet in wanted.items() if name not in existing}
+    changes = [
+        Change("layout", Resource("network", name), "create", f"no such network ({subnet})")
+        for name, subnet in absent.items()
+    ]
+    steps = [
+        Step(f"docker network create --label gpuhost.network={name} --subnet {shlex.quote(subnet)} {name} >/dev/null")
+        for name, subnet in absent.items()
+    ]
+    yield from carry_out(changes, steps)
+
+
+@operation()
+def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Commands:
+    """Every wanted image is on the host, built from the context and arguments that it is declared with."""
+    reading = host.get_fact(DockerState)
+    changes = rules.reconcile(wanted, reading)
+    subjects = {change.resource.name for change in changes}
+
+    def act() -> Commands:
+        for name, image in wanted.items():
+            tag = rules.reference(name, image)
+            if tag not in subjects:
+                continue
+            if isinstance(image, PullImage):
+                yield Step(f"docker pull -q {shlex.quote(tag)}", rules.explain)
+            else:
+                yield Step(_build(name, tag, image, layout), rules.explain)
+
+    yield from carry_out(changes, act())
+
+
+def _build(name: str, tag: str, image: BuildImage, layout: Layout) -> str:
+    labels = {"gpuhost.image": name, "gpuhost.spec": image_hash(image.build, image.args)}
+    options = [f"--label={key}={value}" for key, value in labels.items()]
+    options += [f"--build-arg={key}={value}" for key, value in image.args.items()]
+    # Plain progress: the failing step and its output are in the log, not painted over.
+    return (
+        "DOCKER_BUILDKIT=1 BUILDKIT_PROGRESS=plain docker build -q "
+        f"{shlex.join(options)} -t {tag} {shlex.quote(layout.image_context(image.build))}"
+    )

@@ -1,0 +1,89 @@
+"""Changes: what differs between what should be and what is, each with its reason. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Cause = Literal["", "secret", "rendered"]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing on a host (or, for a secret, on the control side). `kind`: `file`, `folder`, `service`, `image`,
+    `model`, ...; `name`: its path or the name that people have for it."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One differing field. `before` or `after` None: the field is not there. Never a secret's value: a fingerprint."""
+
+    field: str
+    before: str | None
+    after: str | None
+
+    def line(self) -> str:
+        """`~ memory: 24g -> 28g`, `+ NAME: value`, `- NAME: value`."""
+        if self.before is None:
+            return f"+ {self.field}: {self.after}"
+        if self.after is None:
+            return f"- {self.field}: {self.before}"
+        return f"~ {self.field}: {self.before} -> {self.after}"
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What a change costs. `stops`: containers that end, whoever made them; `restarts`: those of them that run again
+    when it is done; `download_bytes`: None when nobody knows yet."""
+
+    stops: tuple[str, ...] = ()
+    restarts: tuple[str, ...] = ()
+    download_bytes: int | None = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that a run will do, or did.
+
+    `stage`: the file in `tasks/`; `action`: the verb; `reason`: why, in words; `diff`: the fields that differ. `cause`:
+    `secret` when only a secret's value asks for it, `rendered` when it is a file that holds what was decided elsewhere,
+    else "". `impact` is computed on the control side (plan/impact.py), None until then. Two changes are the same change
+    when stage, resource and action are (the reason may read differently once an earlier stage has run).
+    """
+
+    stage: str
+    resource: Resource
+    action: str
+    reason: str
+    diff: tuple[Difference, ...] = ()
+    cause: Cause = ""
+    impact: Impact | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What identifies the change in a plan."""
+        return (self.stage, self.resource.kind, self.resource.name, self.action)
+
+    def line(self) -> str:
+        """One line for people."""
+        return f"{self.stage}: {self.action} {self.resource.name}: {self.reason}"
+
+    @classmethod
+    def of(cls, made: Mapping[str, Any]) -> Change:
+        """The change that `dataclasses.asdict` made this of, or JSON of that; further keys are left aside."""
+        impact = made.get("impact")
+        return cls(
+            stage=made["stage"],
+            resource=Resource(**made["resource"]),
+            action=made["action"],
+            reason=made["reason"],
+            diff=tuple(Difference(**each) for each in made["diff"]),
+            cause=made["cause"],
+            impact=None
+            if impact is None
+            else Impact(tuple(impact["stops"]), tuple(impact["restarts"]), impact["download_bytes"]),
+        )

@@ -1,0 +1,88 @@
+"""What happens before pyinfra contacts a host: the data is checked, connection failures get a sentence and a hint."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+import click
+from pyinfra import logger
+from pyinfra_cli.util import parse_cli_arg
+
+from gpuhost.catalog.layers import catalogs
+from gpuhost.errors import Problem, UserError
+from gpuhost.plan.report import Report
+from gpuhost.run.session import REPORT_DATA
+
+
+def check_command_line() -> None:
+    """Called by config.py: validates the data of every host of the inventory on pyinfra's command line.
+
+    Prints every problem and exits 1 when there is one.
+    """
+    parameters = click.get_current_context().params
+    entries = [entry.partition("=") for entry in parameters["data"]]
+    overrides = {key: parse_cli_arg(value) for key, _, value in entries}
+    report = Report(overrides.get(REPORT_DATA))
+    logger.addHandler(_ConnectionHints(report))
+    try:
+        if loose := [key for key, equals, _ in entries if not equals]:
+            raise UserError(Problem(f"--data `{loose[0]}` has no value", "write it as --data NAME=VALUE"))
+        catalogs(parameters["inventory"], overrides, parameters["limit"] or ())
+    except UserError as error:
+        for problem in error.problems:
+            report.add("problem", problem.host, what=problem.what, hint=problem.hint)
+            print("\n".join(problem.lines()), file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+# pyinfra's own words for a failed connection -> sentence, hint
+_CONNECTION = (
+    (
+        r"SSH host key error \(Host key for (\S+) does not match",
+        "the SSH host key of {0} is not the one in known_hosts",
+        "if the host was rebuilt, remove the old key with `ssh-keygen -R`, log in once and compare the new one",
+    ),
+    (
+        r"Authentication error \(.*?(?:username=(\S+?))?[,)]",
+        "SSH login is refused{1}",
+        "check `ssh_user` and `ssh_key` in the inventory; the key's .pub must be in authorized_keys on the host",
+    ),
+    (r"Could not resolve hostname \((.*)\)", "the host's name cannot be resolved ({0})", "check `ssh_hostname`"),
+    (r"No host key for (\S+) found", "the SSH host key of {0} is not known", "log in once by `ssh` and accept the key"),
+    (
+        r"(?:Could not connect|SSH error|EOF error) \((?:\[Errno None\] )?(.*)\)",
+        "no SSH connection: {0}",
+        "check that the host is up, that sshd runs, and `ssh_hostname` and `ssh_port` in the inventory",
+    ),
+)
+
+
+def explain_connection(message: str) -> tuple[str, str] | None:
+    """The cause of a failed connection as (sentence, hint); None when the line is no such failure."""
+    for pattern, what, hint in _CONNECTION:
+        found = re.search(pattern, message)
+        if found:
+            groups = [group or "" for group in found.groups()]
+            user = f" for user {groups[0].strip(',')}" if groups and groups[0] else ""
+            return what.format(*(groups or [""]), user), hint
+    return None
+
+
+class _ConnectionHints(logging.Handler):
+    """pyinfra tells a failed connection in its log only: read there, told again with a hint."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(logging.ERROR)
+        self._report = report
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called for every error that pyinfra logs."""
+        message = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
+        name = re.match(r"\s*\[(.+?)\]", message)  # a line without a host comes again with it
+        cause = explain_connection(message) if name else None
+        if name and cause:
+            problem = Problem(*cause, host=name[1])
+            self._report.add("problem", problem.host, what=problem.what, hint=problem.hint)
+            print("\n".join(problem.lines()), file=sys.stderr)

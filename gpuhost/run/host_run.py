@@ -1,0 +1,90 @@
+"""One host's run: what it should be, what preflight read, who runs where. Decided once and passed down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from gpuhost.catalog.checks import LABEL_KEY
+from gpuhost.catalog.types import BuildImage, Catalog, ComfyUI, Model, Service
+from gpuhost.host.facts import HostReading
+from gpuhost.host.paths import Layout
+from gpuhost.images import rules as images
+from gpuhost.installs import rules as comfyui
+from gpuhost.plan.spec import image_hash
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.placement import Placement
+
+
+@dataclass(frozen=True)
+class HostRun:
+    """Passed from preflight to every stage."""
+
+    catalog: Catalog
+    reading: HostReading
+    placement: Placement
+    secrets: SecretStore
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where everything lives on this host."""
+        return Layout.of(self.catalog)
+
+    @cached_property
+    def services(self) -> Mapping[str, Service]:
+        """The services that run on this host, in start order."""
+        return {name: entry for name, entry in self.catalog.enabled().items() if name in self.placement.gpus}
+
+    @cached_property
+    def stacks(self) -> Mapping[str, list[str]]:
+        """stack -> its services on this host."""
+        found: dict[str, list[str]] = {}
+        for name, entry in self.services.items():
+            found.setdefault(entry.stack, []).append(name)
+        return found
+
+    @cached_property
+    def models(self) -> Mapping[str, Model]:
+        """The models that a service here uses."""
+        names = {model for entry in self.services.values() for model in entry.models}
+        return {name: self.catalog.models[name] for name in sorted(names)}
+
+    @cached_property
+    def installs(self) -> Mapping[str, ComfyUI]:
+        """The ComfyUI installs that a service here uses."""
+        names = {entry.comfyui for entry in self.services.values() if entry.comfyui}
+        return {name: self.catalog.comfyui[name] for name in sorted(names)}
+
+    @cached_property
+    def image_names(self) -> list[str]:
+        """The images that this host needs."""
+        names = {entry.image for entry in self.services.values()} | {item.image for item in self.installs.values()}
+        return sorted(names)
+
+    @cached_property
+    def secret_names(self) -> list[str]:
+        """The secrets that this host's services need, and the key of their fingerprints."""
+        return sorted({name for entry in self.services.values() for name in entry.secret_names()} | {LABEL_KEY})
+
+    def image(self, name: str) -> str:
+        """The reference of an image."""
+        return images.reference(name, self.catalog.images[name])
+
+    def image_spec(self, name: str) -> str:
+        """The hash of an image's spec; of a pulled one, its reference."""
+        image = self.catalog.images[name]
+        return image_hash(image.build, image.args) if isinstance(image, BuildImage) else image.pull
+
+    def install_spec(self, name: str) -> str:
+        """The hash of an install's spec."""
+        install = self.catalog.comfyui[name]
+        return comfyui.spec_hash(install, self.image_spec(install.image))
+
+    def install_path(self, name: str) -> str:
+        """Its folder on the host."""
+        return self.layout.comfyui(comfyui.folder(self.catalog.comfyui[name], self.install_spec(name)))
+
+    def session_key(self, service: str) -> str:
+        """The file with the key of a service's login cookies."""
+        return f"{self.layout.service_data(service)}/session-key.txt"

@@ -1,0 +1,86 @@
+"""One run of pyinfra as a program, with a report of its own: the same deploy.py, whoever starts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuhost.plan import report
+from gpuhost.run.session import ALLOW_DATA, ONLY_DATA, REPORT_DATA
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave: pyinfra's exit code, the report's events, what it printed (empty when shown live)."""
+
+    code: int
+    events: list[dict[str, Any]]
+    output: str
+
+    def problems(self) -> list[dict[str, Any]]:
+        """Why it failed, in the order of the telling."""
+        return list(report.select(self.events, "problem"))
+
+    def changes(self, phase: str) -> list[dict[str, Any]]:
+        """The changes of a phase: `plan` or `apply`."""
+        return [event for event in report.select(self.events, "change") if event["phase"] == phase]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the command line names: the inventory, and options that go to pyinfra as they are."""
+
+    inventory: str
+    options: Sequence[str] = ()
+    sudo_password: str | None = None
+
+
+def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
+    """What an apply would do, limited to some stages when there are any. Changes nothing on any host."""
+    # With --json pyinfra never asks; its stdout is not needed, ours is the report.
+    return _run(target, ["--dry", "--json"], _limit(only), live=False)
+
+
+def apply(target: Target, planned: Sequence[Mapping[str, Any]], live: bool, only: Sequence[str] = ()) -> Outcome:
+    """Do what was planned; a change that is not in `planned` (the events of a plan) fails its host."""
+    with tempfile.NamedTemporaryFile("w", prefix="gpuhost-allow-", suffix=".json") as allow:
+        json.dump(report.allow_list(map(dict, planned)), allow)
+        allow.flush()
+        return _run(target, ["-y"], {ALLOW_DATA: allow.name, **_limit(only)}, live)
+
+
+def look(target: Target, stage: str) -> Outcome:
+    """One stage alone, which looks and changes nothing: `verify`, `audit`."""
+    return _run(target, ["-y"], _limit([stage]), live=False)
+
+
+def _limit(stages: Sequence[str]) -> dict[str, str]:
+    return {ONLY_DATA: ",".join(stages)} if stages else {}
+
+
+def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bool) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="gpuhost-") as folder:
+        path = Path(folder) / "report.jsonl"
+        entries = [f"--data={key}={value}" for key, value in {REPORT_DATA: str(path), **data}.items()]
+        command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
+        environment = dict(os.environ)
+        if target.sudo_password is not None:
+            environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password
+        shown = None if live else subprocess.PIPE
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=shown,
+            env=environment,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, report.read(path), done.stderr or "")

@@ -1,0 +1,93 @@
+"""Commands on a host: how they run, and how their failure is told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.command import StringCommand
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.connectors.util import CommandOutput
+from pyinfra.context import host, state
+
+from gpuhost.errors import Problem
+from gpuhost.run.connection import lost
+from gpuhost.run.session import Explain, tell
+
+
+class Step(StringCommand):
+    """A shell script of an own operation, run with the operation's privileges.
+
+    `explain` turns the output of a failure into (sentence, hint); without an answer the last line is the sentence.
+    `stdin` is text that is visible nowhere. `live` shows the lines as they come.
+    """
+
+    def __init__(
+        self, script: str, explain: Explain | None = None, stdin: str | None = None, live: bool = False
+    ) -> None:
+        arguments: dict[str, Any] = {} if stdin is None else {"_stdin": stdin}
+        super().__init__(script, **arguments)
+        self._explain = explain
+        self._live = live
+
+    def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
+        """Run it; a failure is told once, with its hint."""
+        connector_arguments.update(self.connector_arguments)
+        ok, output = host.run_shell_command(
+            self, print_output=self._live or state.print_output, print_input=state.print_input, **connector_arguments
+        )
+        if not ok:
+            tell(Problem(*(lost(host) or self._cause(output)), host=host.name))
+        return ok, output
+
+    def _cause(self, output: CommandOutput) -> tuple[str, str]:
+        text = output.output
+        # stdout and stderr arrive in any order.
+        last = last_line(output.stderr if output.stderr.strip() else text)
+        return (self._explain and self._explain(text)) or program_message(text) or last
+
+
+def program_message(text: str) -> tuple[str, str] | None:
+    """The `error: ...` and `hint: ...` lines with which our own programs end, when they are there."""
+    errors = re.findall(r"^(?:\[\S+\] *)?error: (.+)$", text, re.MULTILINE)
+    hints = re.findall(r"^(?:\[\S+\] *)?hint: (.+)$", text, re.MULTILINE)
+    return (errors[-1], hints[-1] if hints else "see the lines above") if errors else None
+
+
+def unobserved(completed: Completed) -> tuple[str, str]:
+    """Why one of our programs that look said nothing: (sentence, hint)."""
+    what, hint = program_message(completed.output) or last_line(completed.output)
+    return (what, "`gpuhost apply` installs the program that looks") if what.endswith("not found") else (what, hint)
+
+
+def last_line(text: str) -> tuple[str, str]:
+    """The last line that says something, as the cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else "the command failed without a word", "see the lines above")
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a command on the host gave."""
+
+    ok: bool
+    stdout: str
+    output: str
+
+
+def run(script: str, stdin: str | None = None, sudo: bool = True, live: bool = False) -> Completed:
+    """Run a script on the current host with its connection's privileges (`sudo=False`: without them), at once.
+
+    For readings that need an input which a fact would print, and for probes; never to change the host in a plan.
+    """
+    arguments, _ = pop_global_arguments(state, host, {})
+    connector = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    if stdin is not None:
+        connector["_stdin"] = stdin
+    if not sudo:
+        connector["_sudo"] = False
+    ok, output = host.run_shell_command(StringCommand(script), print_output=live, print_input=False, **connector)
+    return Completed(ok, output.stdout, output.output)
