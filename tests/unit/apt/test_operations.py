@@ -1,0 +1,216 @@
+"""Operations where the plan must foresee what the run's own earlier operations do, and what root does where others
+may write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuhost.apt import operations as apt
+from gpuhost.apt.facts import AptReading
+from gpuhost.catalog.types import Account
+from gpuhost.files.facts import FilesState, FileState
+from gpuhost.files.rules import plain
+from gpuhost.installs import operations as comfyui
+from gpuhost.plan.change import Change
+from gpuhost.run.remote import Completed, Step
+from gpuhost.systemd import operations as units
+from gpuhost.systemd.facts import IsStale
+from gpuhost.verify import operations as verify
+from tests.unit import sample
+
+
+class Seen:
+    """What an operation announced and would run, given one answer to every fact."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, fact: object, executing: bool = False) -> None:
+        self.changes: list[Change] = []
+        self.scripts: list[str] = []
+        monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=lambda *a, **k: fact))
+        monkeypatch.setattr(module, "state", SimpleNamespace(is_executing=executing), raising=False)
+        monkeypatch.setattr(module, "carry_out", self._carry_out)
+
+    def _carry_out(self, changes: Sequence[Change], commands: Sequence[Step]) -> Sequence[Step]:
+        self.changes = list(changes)
+        self.scripts = [command.get_raw_value() for command in commands]
+        return []
+
+    def of(self, operation: Any, **arguments: Any) -> list[str]:
+        """The subjects of its changes."""
+        list(operation._inner(**arguments))
+        return [change.resource.name for change in self.changes]
+
+
+SOURCE = "/etc/apt/sources.list.d/ours.sources"
+
+
+def index(written: bool) -> dict[str, Any]:
+    meta = SimpleNamespace(will_change=written)
+    return {"stage": "engine", "subject": "index", "stamp": "/state/apt", "source": SOURCE, "written": meta}
+
+
+def test_an_index_is_planned_when_its_source_will_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a converged host whose repository's URL changes in the data, the old file is still older than the stamp."""
+    seen = Seen(monkeypatch, apt, AptReading())
+    assert seen.of(apt.index, **index(written=True)) == ["index"]
+
+
+def test_an_index_that_failed_last_time_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first index of the run reads the source that the failed run left; this one has nothing to do then."""
+    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]))
+    assert seen.of(apt.index, **index(written=False)) == []
+    assert seen.of(apt.index, stage="engine", subject="first", stamp="/state/apt") == ["first"]
+
+
+def test_in_a_run_the_stamp_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Seen(monkeypatch, apt, AptReading(), True).of(apt.index, **index(written=True)) == []
+    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]), True)
+    assert seen.of(apt.index, **index(written=True)) == ["index"]
+    # A source that cannot be read must not stay: apt is everybody's.
+    assert f"rm -f {SOURCE}" in seen.scripts[0]
+
+
+@pytest.mark.parametrize(
+    ("installed", "held", "subjects"),
+    [
+        ({"a": "1", "b": "1"}, {"a", "b", "other"}, []),
+        ({}, set(), ["a", "b"]),
+        ({"a": "1", "b": "1"}, {"b"}, ["a"]),
+        ({"a": "0.9", "b": "1"}, {"a", "b"}, ["a"]),  # apt drops the hold of what it installs anew
+    ],
+)
+def test_holds_are_planned_as_they_will_be(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], held: set[str], subjects: list[str]
+) -> None:
+    seen = Seen(monkeypatch, apt, AptReading(installed, held))
+    assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
+
+
+def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, apt, {})
+    arguments = {"stage": "engine", "url": "https://apt.example/key", "fingerprint": "A" * 40, "path": "/keys/k.asc"}
+    assert seen.of(apt.signing_key, **arguments) == ["/keys/k.asc"]
+    script = seen.scripts[0]
+    assert script.index("rm -f /keys/k.asc.*") < script.index("mv -f") < script.index(f": > /keys/k.asc.{'A' * 40}")
+
+
+# --- In folders that a service's container writes --------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+
+
+@pytest.fixture
+def service_data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    os.chown(folder, 10001, 10001)
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o001)
+    return folder
+
+
+ACCOUNT = Account(name="svc", uid=10001, gid=10001)
+
+
+@needs_root
+def test_a_session_key_is_made_by_the_account_and_no_link_is_followed(
+    monkeypatch: pytest.MonkeyPatch, service_data: Path
+) -> None:
+    """A container that was broken into may put links into its data: root must not write or chown through them."""
+    precious = service_data.parent / "precious"
+    precious.write_text("root's\n")
+    key = service_data / "session-key.txt"
+    (service_data / "session-key.txt.new").symlink_to(precious)
+    seen = Seen(monkeypatch, comfyui, {})
+    assert seen.of(comfyui.session_keys, paths=[str(key)], account=ACCOUNT) == [str(key)]
+    subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
+    assert (precious.read_text(), precious.stat().st_uid) == ("root's\n", 0)
+    assert (key.stat().st_uid, key.stat().st_mode & 0o777, len(key.read_text())) == (10001, 0o600, 71)
+
+
+@needs_root
+def test_a_folder_for_nodes_is_the_accounts(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
+    folder = service_data / "custom_nodes"
+    seen = Seen(monkeypatch, comfyui, {})
+    assert seen.of(comfyui.own_nodes, folders=[str(folder)], account=ACCOUNT) == [str(folder)]
+    subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
+    assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o755)
+    assert (
+        Seen(monkeypatch, comfyui, {str(folder): "there"}).of(comfyui.own_nodes, folders=[str(folder)], account=ACCOUNT)
+        == []
+    )
+
+
+# --- A unit that systemd must read ------------------------------------------------------------------------------------
+
+
+def test_a_unit_that_systemd_has_not_read_is_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies between the file and the reload must not lose the reload."""
+    wanted = plain("/etc/systemd/system/ours.service", "[Unit]\n")
+    digest = hashlib.sha256(b"[Unit]\n").hexdigest()
+    right = {wanted.path: FileState("regular file", "644", "root", "root", 1.0, digest)}
+    arguments = {"stage": "stacks", "wanted": wanted, "backups": "/backups"}
+    for files, stale, subjects in (({}, False, [wanted.path]), (right, False, []), (right, True, [wanted.path])):
+        answers = {FilesState: files, IsStale: stale}
+        seen = Seen(monkeypatch, units, {})
+        monkeypatch.setattr(units, "host", SimpleNamespace(get_fact=lambda fact, answers=answers, **k: answers[fact]))
+        assert seen.of(units.unit, **arguments) == subjects
+        assert seen.scripts[-1] == "systemctl daemon-reload"
+
+
+# --- What verify tells ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
+    """`told(output, ok, **secrets)`: what a verification tells when the program says `output`."""
+
+    def verify_with(output: str, ok: bool, **secrets: str) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        this = SimpleNamespace(name="gpu1", log=lambda line: None)
+        report = SimpleNamespace(add=lambda *a, **k: None)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(verify, "host", this)
+        monkeypatch.setattr(verify, "state", SimpleNamespace(is_executing=True))
+        monkeypatch.setattr(verify, "current", lambda: SimpleNamespace(report=report))
+        monkeypatch.setattr(verify, "run_now", lambda *a, **k: Completed(ok, output, output))
+        monkeypatch.setattr(verify, "tell", lambda problem: found.append((problem.what, problem.hint)))
+        monkeypatch.setattr(verify, "failing", lambda what, hint, detail=(): found.append((what, hint)))
+        list(verify.answering._inner(sample.run(secrets=secrets)))
+        return found
+
+    return verify_with
+
+
+TOKENS = {"API_TOKEN": "t", "LOGIN_HASH": "h"}
+
+
+def test_every_service_that_fails_is_told(told: Callable[..., list[tuple[str, str]]]) -> None:
+    absent = {"container": {"exists": False}, "outcome": "absent", "log_tail": [], "port": 1}
+    output = "".join(json.dumps({"service": name, **absent}) + "\n" for name in ("api", "painter"))
+    assert [what for what, _ in told(output, True, **TOKENS)] == ["api: no container", "painter: no container"]
+
+
+@pytest.mark.parametrize(
+    ("output", "what", "hint"),
+    [
+        ("error: Docker does not answer: x\nhint: look\n", "Docker does not answer: x", "look"),
+        ("sh: 1: /opt/x: not found", "sh: 1: /opt/x: not found", "`gpuhost apply` installs the program that looks"),
+    ],
+)
+def test_why_nothing_was_seen(told: Callable[..., list[tuple[str, str]]], output: str, what: str, hint: str) -> None:
+    assert told(output, False, **TOKENS) == [(f"the services could not be observed: {what}", hint)]
+
+
+def test_before_the_first_apply_there_is_no_secret(told: Callable[..., list[tuple[str, str]]]) -> None:
+    [(what, hint)] = told("", True)
+    assert "is still to be generated" in what and hint == "`gpuhost apply`"

@@ -1,0 +1,383 @@
+"""Every mistake in the data is told in one sentence with one hint; what is right passes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gpuhost.catalog.types import load
+from gpuhost.errors import Problem, UserError
+from tests.unit import sample
+from tests.unit.sample import ABSENT
+
+IN = "group_data: "
+MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
+    # Types
+    "text for a number": (
+        {"services.painter.port": "9002"},
+        "`services.painter.port`: input should be a valid integer, not `'9002'`",
+        "write a whole number without quotes",
+    ),
+    "text for a yes or no": (
+        {"services.painter.login": "yes"},
+        "`services.painter.login`: input should be a valid boolean, not `'yes'`",
+        "write `True` or `False`",
+    ),
+    "login without an install that has it": (
+        {"comfyui.stable.login": None},
+        "`services.painter.login`: the service names no ComfyUI install with a login",
+        "name one in `comfyui` whose entry has `login`, or set `login` to False",
+    ),
+    "number for a text": (
+        {"images.painter.args": {"A": 1}},
+        "`images.painter.args.A`: input should be a valid string, not `1`",
+        "write a text in quotes",
+    ),
+    "text for cores": (
+        {"services.painter.cpus": "4"},
+        "`services.painter.cpus`: input should be a valid number, not `'4'`",
+        "write a number without quotes",
+    ),
+    "text for a list": (
+        {"services.painter.models": "vae"},
+        "`services.painter.models`: input should be a valid list, not `'vae'`",
+        "write a list: `[...]`",
+    ),
+    "list for a dict": (
+        {"services": []},
+        "`services`: input should be a valid dictionary, not `[]`",
+        "write a dict: `{...}`",
+    ),
+    "text for an entry": (
+        {"services.painter.health": "true"},
+        "`services.painter.health`: input should be a valid dictionary or instance of Health, not `'true'`",
+        "write a dict: `{...}`",
+    ),
+    # Fields
+    "unknown field": (
+        {"services.painter.memroy": "1g"},
+        "`services.painter.memroy` is not a field that gpuhost knows",
+        "did you mean `memory`?",
+    ),
+    "unknown field of a nested entry": (
+        {"services.painter.health.intervall_s": 3},
+        "`services.painter.health.intervall_s` is not a field that gpuhost knows",
+        "did you mean `interval_s`?",
+    ),
+    "unknown field of an entry in a list": (
+        {"services.painter.probes.0.expect_stats": 3},
+        "`services.painter.probes.0.expect_stats` is not a field that gpuhost knows",
+        "did you mean `expect_status`?",
+    ),
+    "unknown field of an optional entry": (
+        {"comfyui.stable.login.reff": "x"},
+        "`comfyui.stable.login.reff` is not a field that gpuhost knows",
+        "did you mean `ref`?",
+    ),
+    "unknown field like no other": (
+        {"account.zzz": 1},
+        "`account.zzz` is not a field that gpuhost knows",
+        "there is: gid, name, uid",
+    ),
+    "unknown top-level key": (
+        {"enabled_service": []},
+        "`enabled_service` is not a field that gpuhost knows",
+        "did you mean `enabled_services`?",
+    ),
+    "missing field": (
+        {"services.painter.memory": ABSENT},
+        "`services.painter.memory`: field required",
+        "add this field",
+    ),
+    "missing top-level key": ({"networks": ABSENT}, "`networks`: field required", "add this field"),
+    # Forms and limits
+    "size": (
+        {"services.painter.memory": "28 GB"},
+        "`services.painter.memory`: `'28 GB'` is not of the right form",
+        "write a whole number and `k`, `m` or `g`, as in `28g`",
+    ),
+    "name of an entry": (
+        {"services.Fine Painter": sample.data()["services"]["painter"]},
+        "`services.Fine Painter`: `'Fine Painter'` is not of the right form",
+        "write small letters, digits, `-`, `_` and `.`",
+    ),
+    "name of a secret": (
+        {"secrets.api-token": {"generate": "token"}},
+        "`secrets.api-token`: `'api-token'` is not of the right form",
+        "write capitals, digits and `_`, as in `HF_TOKEN`",
+    ),
+    "fingerprint": (
+        {"apt_key_fingerprints.docker": "9DC8 5822"},
+        "`apt_key_fingerprints.docker`: `'9DC8 5822'` is not of the right form",
+        "write 40 hex digits in capitals, without spaces",
+    ),
+    "sha256": (
+        {"models.vae.sha256": "abc"},
+        "`models.vae.sha256`: `'abc'` is not of the right form",
+        "write 64 hex digits in small letters",
+    ),
+    "repository": (
+        {"models.vae.repo": "Models"},
+        "`models.vae.repo`: `'Models'` is not of the right form",
+        "write `owner/name`",
+    ),
+    "address": (
+        {"services.painter.bind": "localhost"},
+        "`services.painter.bind`: `'localhost'` is not of the right form",
+        "write an IP address, as in `127.0.0.1`",
+    ),
+    "address of a probe": (
+        {"services.painter.probes.0.path": "health"},
+        "`services.painter.probes.0.path`: `'health'` is not of the right form",
+        "write a path that begins with `/`",
+    ),
+    "port zero": (
+        {"services.painter.port": 0},
+        "`services.painter.port`: input should be greater than or equal to 1, not `0`",
+        "the least is 1",
+    ),
+    "port above all": (
+        {"services.painter.port": 70000},
+        "`services.painter.port`: input should be less than or equal to 65535, not `70000`",
+        "the most is 65535",
+    ),
+    "no core": (
+        {"services.painter.cpus": 0},
+        "`services.painter.cpus`: input should be greater than 0, not `0`",
+        "it must be above 0.0",
+    ),
+    "root as the account": (
+        {"account.uid": 0},
+        "`account.uid`: input should be greater than or equal to 1000, not `0`",
+        "the least is 1000",
+    ),
+    "choice": (
+        {"engine_source": "podman"},
+        "`engine_source`: input should be 'docker' or 'distro', not `'podman'`",
+        "it is one of 'docker' or 'distro'",
+    ),
+    "no probe": (
+        {"services.painter.probes": []},
+        "`services.painter.probes`: list should have at least 1 item after validation, not 0",
+        "give at least 1",
+    ),
+    "no ref": (
+        {"comfyui.stable.source.ref": ""},
+        "`comfyui.stable.source.ref`: string should have at least 1 character",
+        "it must not be empty",
+    ),
+    "relative path": (
+        {"data_root": "srv/genai"},
+        "`data_root`: `srv/genai` is not an absolute path",
+        "write a full path such as `/srv/genai`",
+    ),
+    "path that climbs": (
+        {"data_mount": "/srv/../etc"},
+        "`data_mount`: `/srv/../etc` is not an absolute path",
+        "write a full path such as `/srv/genai`",
+    ),
+    "path that a shell would read": (
+        {"state_root": "/var/lib/my state"},
+        "`state_root`: `/var/lib/my state` has a space or a sign that shells or systemd read",
+        "use letters, digits, `.`, `_`, `-`, `+`, `@`",
+    ),
+    "two models in one place": (
+        {"models.other": {"repo": "Acme/Other", "file": "one.safetensors", "folder": "vae"}},
+        "`models.other`: `vae` already lies at vae/one.safetensors",
+        "give one of them another `folder`",
+    ),
+    # Images
+    "latest": (
+        {"images.pulled.pull": "acme/server:latest"},
+        "`images.pulled`: image `acme/server:latest` is not pinned",
+        "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)",
+    ),
+    "nightly": (
+        {"images.pulled.pull": "acme/server:nightly-cu128"},
+        "`images.pulled`: image `acme/server:nightly-cu128` is not pinned",
+        "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)",
+    ),
+    "no tag, though the registry has a port": (
+        {"images.pulled.pull": "registry.example:5000/acme/server"},
+        "`images.pulled`: image `registry.example:5000/acme/server` is not pinned",
+        "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)",
+    ),
+    "neither built nor pulled": (
+        {"images.pulled": {"biuld": "api"}},
+        "`images.pulled`: it is neither built nor pulled",
+        "write `build` (a folder under files/) or `pull` (a reference)",
+    ),
+    "built and pulled": (
+        {"images.pulled.build": "api"},
+        "`images.pulled.build` is not a field that gpuhost knows",
+        "there is: pull",
+    ),
+    "unknown field of a built image": (
+        {"images.api.arg": {}},
+        "`images.api.arg` is not a field that gpuhost knows",
+        "did you mean `args`?",
+    ),
+    # Secrets
+    "a hash of nothing": (
+        {"secrets.LOGIN_HASH.derive_from": ABSENT},
+        '`secrets.LOGIN_HASH`: `derive_from` and `generate = "bcrypt"` go together',
+        "name the secret whose value is hashed",
+    ),
+    "a hash of an unknown secret": (
+        {"secrets.LOGIN_HASH.derive_from": "LOGIN_PASWORD"},
+        "`secrets.LOGIN_HASH.derive_from` names the secret `LOGIN_PASWORD`, which does not exist",
+        "did you mean `LOGIN_PASSWORD`?",
+    ),
+    # The whole
+    "port used twice": (
+        {"services.painter.port": 9001},
+        "`services.painter.port`: host port 9001 is already used by `api`",
+        "give `painter` another port",
+    ),
+    "missing service": (
+        {"enabled_services": ["painte"]},
+        "`enabled_services` names the service `painte`, which does not exist",
+        "did you mean `painter`?",
+    ),
+    "missing model": (
+        {"services.painter.models": ["unet"]},
+        "`services.painter.models` names the model `unet`, which does not exist",
+        "there is: vae",
+    ),
+    "missing model where there is none": (
+        {"models": {}},
+        "`services.painter.models` names the model `vae`, which does not exist",
+        "there is: no model yet",
+    ),
+    "missing secret in the environment": (
+        {"services.api.secrets": ["API_TOKN"]},
+        "`services.api.secrets` names the secret `API_TOKN`, which does not exist",
+        "did you mean `API_TOKEN`?",
+    ),
+    "missing secret in a file": (
+        {"services.painter.secret_files.PASSWORD": "{LOGIN_HSH}\n"},
+        "`services.painter.secret_files` names the secret `LOGIN_HSH`, which does not exist",
+        "did you mean `LOGIN_HASH`?",
+    ),
+    "missing secret of a probe": (
+        {"services.painter.probes.0.token": "LOGIN_HSH"},
+        "`services.painter.probes` names the secret `LOGIN_HSH`, which does not exist",
+        "did you mean `LOGIN_HASH`?",
+    ),
+    "a password in the environment": (
+        {"services.api.secrets": ["API_TOKEN", "LOGIN_PASSWORD"]},
+        "`services.api.secrets` names `LOGIN_PASSWORD`: a password does not belong in an environment",
+        "write it as a file: `secret_files`",
+    ),
+    "the hash of a password in the environment": (
+        {"services.painter.secrets": ["LOGIN_HASH"], "enabled_services": []},
+        "`services.painter.secrets` names `LOGIN_HASH`: a password does not belong in an environment",
+        "write it as a file: `secret_files`",
+    ),
+    "missing image": (
+        {"services.painter.image": "painted"},
+        "`services.painter.image` names the image `painted`, which does not exist",
+        "did you mean `painter`?",
+    ),
+    "missing image of an install": (
+        {"comfyui.stable.image": "zz"},
+        "`comfyui.stable.image` names the image `zz`, which does not exist",
+        "there is: api, painter, pulled",
+    ),
+    "missing network": (
+        {"services.painter.network": "iner"},
+        "`services.painter.network` names the network `iner`, which does not exist",
+        "did you mean `inner`?",
+    ),
+    "missing install": (
+        {"services.painter.comfyui": "stabel"},
+        "`services.painter.comfyui` names the ComfyUI install `stabel`, which does not exist",
+        "did you mean `stable`?",
+    ),
+    "overlapping subnets": (
+        {"networks.outer": "172.20.8.0/24"},
+        "`networks.outer`: 172.20.8.0/24 overlaps `inner` (172.20.0.0/16)",
+        "choose subnets apart",
+    ),
+    "no subnet": (
+        {"networks.inner": "172.20.0.1/16"},
+        "`networks.inner`: 172.20.0.1/16 has host bits set",
+        "write a subnet such as `172.20.0.0/16`",
+    ),
+    "old toolkit": (
+        {"nvidia_toolkit_version": "1.17.7-1"},
+        "`nvidia_toolkit_version`: 1.17.7-1 is too old "
+        "(below 1.17.8 is open to CVE-2025-23266, below 1.18 has no CDI by default)",
+        "use `1.20.0-1`",
+    ),
+    "toolkit without a version": (
+        {"nvidia_toolkit_version": "newest"},
+        "`nvidia_toolkit_version`: `'newest'` is not of the right form",
+        "write a full package version, as in `1.20.0-1`",
+    ),
+    "an override that lost a repository": (
+        {"apt_repositories.nvidia": ABSENT},
+        "`apt_repositories` lacks `nvidia`",
+        "copy `nvidia` from gpuhost's own group_data/all.py",
+    ),
+    "an override that lost the key of the stamps": (
+        {"secrets.LABEL_HMAC_KEY": ABSENT},
+        "`secrets` lacks `LABEL_HMAC_KEY`",
+        "copy `LABEL_HMAC_KEY` from gpuhost's own group_data/all.py",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "what", "hint"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence_and_one_hint(changes: dict[str, Any], what: str, hint: str) -> None:
+    assert sample.problems(changes) == [Problem(IN + what, hint)]
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    found = sample.problems({"services.painter.port": "x", "services.api.memroy": "1g", "account.uid": 0})
+    assert len(found) == 3
+
+
+def test_the_file_of_the_top_level_key_is_named() -> None:
+    with pytest.raises(UserError) as caught:
+        load(sample.data({"services.painter.port": 9001}), lambda key: f"group_data/{key}.py")
+    assert caught.value.problems[0].lines() == [
+        "error: group_data/services.py: `services.painter.port`: host port 9001 is already used by `api`",
+        "hint: give `painter` another port",
+    ]
+
+
+RIGHT: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "whole numbers where fractions may stand": {"disk_min_free_gib": 5, "services.painter.cpus": 2},
+    "half a core": {"services.painter.cpus": 0.5},
+    "image by digest": {"images.pulled.pull": f"acme/server@sha256:{'a' * 64}"},
+    "image by tag and digest": {"images.pulled.pull": f"acme/server:latest@sha256:{'a' * 64}"},
+    "image of a registry with a port": {"images.pulled.pull": "registry.example:5000/acme/server:1"},
+    "a port inside containers may be used twice": {"services.painter.container_port": 9001},
+    "subnets side by side": {"networks.outer": "172.21.0.0/16"},
+    "IPv6 beside IPv4": {"networks.outer": "fd00::/64"},
+    "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
+    "nothing enabled": {"enabled_services": []},
+    "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
+    "a model by commit": {"models.vae.revision": "0" * 40, "models.vae.sha256": "0" * 64},
+}
+
+
+@pytest.mark.parametrize("changes", RIGHT.values(), ids=RIGHT)
+def test_what_is_right_passes(changes: dict[str, Any]) -> None:
+    assert sample.problems(changes) == []
+
+
+def test_enabled_services_come_in_start_order_then_by_name() -> None:
+    assert list(sample.catalog().enabled()) == ["api", "painter"]
+    assert list(sample.catalog({"services.api.start_order": 50}).enabled()) == ["api", "painter"]
+    assert list(sample.catalog({"services.api.start_order": 51}).enabled()) == ["painter", "api"]
+    assert list(sample.catalog({"enabled_services": ["painter", "painter"]}).enabled()) == ["painter"]
+
+
+def test_a_service_knows_every_secret_that_it_names() -> None:
+    painter = sample.catalog().services["painter"]
+    assert painter.secret_names() == {"LOGIN_HASH", "LOGIN_USER"}
+    assert sample.catalog().services["api"].secret_names() == {"API_TOKEN"}

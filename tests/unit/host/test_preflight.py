@@ -1,0 +1,269 @@
+"""What stops a run before anything changes, and what does not."""
+
+from __future__ import annotations
+
+import base64
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+
+from gpuhost.errors import Problem
+from gpuhost.host.preflight import problems, root_problem, sudo_problem
+from tests.unit import sample
+
+GIB = 1024 * 1024
+
+
+def system(identifier: str, version: str, name: str) -> dict[str, str]:
+    return {"ID": identifier, "VERSION_ID": version, "PRETTY_NAME": name}
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def found(seen: dict[str, Any], wanted: dict[str, Any] | None = None) -> list[Problem]:
+    return problems(sample.reading(**seen), sample.catalog(wanted), ["api", "painter"], "gpu1")
+
+
+# what the host shows, what the catalogue says otherwise, sentence, hint
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "another distribution": (
+        {"os": system("fedora", "43", "Fedora Linux 43")},
+        {},
+        "Fedora Linux 43 is not a system that gpuhost supports",
+        "supported: Debian 12, 13; Ubuntu 22.04, 24.04, 26.04",
+    ),
+    "an old release": (
+        {"os": system("debian", "11", "Debian GNU/Linux 11")},
+        {},
+        "Debian GNU/Linux 11 is not a system that gpuhost supports",
+        "supported: Debian 12, 13; Ubuntu 22.04, 24.04, 26.04",
+    ),
+    "no systemd": ({"init": "sh"}, {}, "PID 1 is `sh`, not systemd", "boot the host with systemd"),
+    "no systemd on WSL": (
+        {"init": "init(Ubuntu)", "wsl": True},
+        {},
+        "PID 1 is `init(Ubuntu)`, not systemd",
+        "boot the host with systemd; on WSL2 set `systemd=true` under `[boot]` in /etc/wsl.conf, then `wsl --shutdown`",
+    ),
+    "the distribution's Docker is too old": (
+        {"os": system("debian", "12", "Debian GNU/Linux 12")},
+        {"engine_source": "distro"},
+        "the Docker packages of Debian GNU/Linux 12 itself are too old (CDI needs Docker 26.1 or later)",
+        'set `engine_source = "docker"` in group_data',
+    ),
+    "disk": (
+        {"disk_kib": {"/data": int(1.5 * GIB)}},
+        {},
+        "/data has 1.5 GiB free, 5 GiB are needed",
+        "free space there, or move `data_root` to a larger disk",
+    ),
+    "memory": ({"memory_kib": GIB}, {}, "the host has 1.0 GiB of memory, 2 GiB are needed", "add memory"),
+    "data disk not mounted": (
+        {},
+        {"data_mount": "/srv"},
+        "nothing is mounted at /srv: the data would land on the system disk",
+        "mount the data disk (`mount /srv`), or set `data_mount = None`",
+    ),
+    "broken driver": (
+        {"gpus": [], "nvidia_error": "Failed to initialize NVML: Driver/library version mismatch"},
+        {},
+        "nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch",
+        "reboot if the driver was updated while it was in use, else reinstall the driver",
+    ),
+    "no driver": (
+        {"gpus": []},
+        {},
+        "the host has 1 NVIDIA device(s) but no working driver (no nvidia-smi)",
+        "install the NVIDIA driver (on WSL2: in Windows), reboot, run again",
+    ),
+    "daemon.json is no JSON": (
+        {"daemon_json": encoded('{"debug": true,}')},
+        {},
+        "/etc/docker/daemon.json is not JSON: Illegal trailing comma before end of object: line 1 column 15 (char 14)",
+        "mend or move that file; dockerd cannot read it either",
+    ),
+    "daemon.json is no object": (
+        {"daemon_json": encoded("[]")},
+        {},
+        "/etc/docker/daemon.json does not hold a JSON object",
+        "mend or move that file",
+    ),
+    "port taken": (
+        {"listening": {9001: "nginx (pid 12)"}},
+        {},
+        "port 9001 of `api` is already in use by nginx (pid 12)",
+        "stop that program, or give `services.api.port` another port",
+    ),
+    "port taken by somebody": (
+        {"listening": {9002: ""}},
+        {},
+        "port 9002 of `painter` is already in use",
+        "stop that program, or give `services.painter.port` another port",
+    ),
+    "Docker that has containers and does not answer": (
+        # Its bridges outlive it: their routes are no clash.
+        {"docker_silent": True, "routes": [("br-1", IPv4Network("172.20.0.0/16"))]},
+        {},
+        "Docker has containers on this host, and dockerd does not run or does not answer",
+        "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+    ),
+    "an old Docker": (
+        {"engines": {"docker-ce"}, "docker_version": "25.0.5"},
+        {},
+        "Docker 25.0.5 runs on this host: CDI needs 26.1 or later",
+        "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+    ),
+    "another Docker": (
+        {"engines": {"docker.io"}},
+        {},
+        "Docker is installed from the package docker.io: another would replace it and stop its containers",
+        'keep it by `engine_source = "distro"` where that is new enough, or remove docker.io yourself',
+    ),
+    "another Docker, the other way round": (
+        {"engines": {"docker-ce"}},
+        {"engine_source": "distro"},
+        "Docker is installed from the package docker-ce: another would replace it and stop its containers",
+        'keep it by `engine_source = "docker"` where that is new enough, or remove docker-ce yourself',
+    ),
+    "the repository is declared already": (
+        {"apt_sources": [("/etc/apt/sources.list.d/d.list", "https://apt.example/debian/")] * 2},
+        {"apt_repositories.nvidia.url": "https://other.example"},
+        "/etc/apt/sources.list.d/d.list declares https://apt.example/debian with a key of its own: "
+        "apt reads nothing when gpuhost declares it too",
+        "move /etc/apt/sources.list.d/d.list away; gpuhost then declares the repository, with its checked key",
+    ),
+    "NVIDIA's repository is declared already, as NVIDIA's own page writes it": (
+        {"apt_sources": [("/etc/apt/n.list", "https://n.example/deb/$(ARCH)")]},
+        {"apt_repositories.nvidia.url": "https://n.example/deb/{arch}"},
+        "/etc/apt/n.list declares https://n.example/deb/amd64 with a key of its own: "
+        "apt reads nothing when gpuhost declares it too",
+        "move /etc/apt/n.list away; gpuhost then declares the repository, with its checked key",
+    ),
+    "subnet of another Docker network": (
+        {"networks": {"lab": ["172.20.5.0/24"]}},
+        {},
+        "the subnet 172.20.0.0/16 of network `inner` is already in use: Docker network `lab` has 172.20.5.0/24",
+        'set `networks["inner"]` to a free one, such as 172.21.0.0/16',
+    ),
+    "subnet is routed": (
+        {"routes": [("wg0", IPv4Network("172.16.0.0/12"))]},
+        {},
+        "the subnet 172.20.0.0/16 of network `inner` is already in use: 172.16.0.0/12 is routed over wg0",
+        'set `networks["inner"]` to a free one, such as 10.99.0.0/16',
+    ),
+    "the network exists with another subnet": (
+        {"networks": {"inner": ["10.1.0.0/16"]}},
+        {},
+        "the subnet 172.20.0.0/16 of network `inner` is already in use: "
+        "a Docker network `inner` exists with 10.1.0.0/16",
+        'set `networks["inner"]` to a free one, such as 172.21.0.0/16',
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "wanted", "what", "hint"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_one_sentence(seen: dict[str, Any], wanted: dict[str, Any], what: str, hint: str) -> None:
+    [problem] = found(seen, wanted)
+    # Python's own words about JSON differ between versions.
+    assert problem.what.partition("is not JSON")[:2] == what.partition("is not JSON")[:2]
+    assert (problem.hint, problem.host) == (hint, "gpu1")
+
+
+ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "Docker is there": ({"engines": {"docker-ce"}, "docker_version": "29.0.1"}, {}),
+    "no GPU at all": ({"gpus": [], "nvidia_pci": 0}, {}),
+    "a GPU that is no PCI device, as on WSL2": ({"nvidia_pci": 0}, {}),
+    "the data disk is mounted": ({}, {"data_mount": "/data"}),
+    "our own service has the port": ({"listening": {9001: "docker-proxy (pid 9)"}, "published": {9001: "api"}}, {}),
+    "another port is taken": ({"listening": {22: "sshd (pid 1)"}}, {}),
+    "our own network has the subnet": (
+        {
+            "networks": {"inner": ["172.20.0.0/16"], "bridge": ["172.17.0.0/16"]},
+            "routes": [("br-1", IPv4Network("172.20.0.0/16"))],
+        },
+        {},
+    ),
+    "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
+    "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
+    "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),
+    "a repository that nobody needs is declared": (
+        {"apt_sources": [("/etc/apt/n.list", "https://n.example")], "gpus": [], "nvidia_pci": 0},
+        {"apt_repositories.nvidia.url": "https://n.example"},
+    ),
+    "Ubuntu": ({"os": system("ubuntu", "24.04", "Ubuntu 24.04.3 LTS")}, {"engine_source": "distro"}),
+}
+
+
+@pytest.mark.parametrize(("seen", "wanted"), ACCEPTED.values(), ids=ACCEPTED)
+def test_accepted(seen: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found(seen, wanted) == []
+
+
+def test_every_problem_is_told_at_once() -> None:
+    assert len(found({"memory_kib": 1, "disk_kib": {"/data": 1}, "gpus": []})) == 3
+
+
+def test_only_services_that_run_here_need_their_ports() -> None:
+    taken = sample.reading(listening={9002: "other (pid 1)"})
+    assert problems(taken, sample.catalog(), ["api"], "gpu1") == []
+
+
+NOPASSWD = "run again with --use-sudo-password, or allow NOPASSWD for this user"
+
+
+@pytest.mark.parametrize(
+    ("answer", "has_password", "problem"),
+    [
+        ("sudo=root", False, None),
+        ("sudo=ok", False, None),
+        (
+            "sudo=absent",
+            False,
+            ("the login user is not root, and there is no sudo on the host", "install sudo, or log in as root"),
+        ),
+        ("sudo=sudo: a password is required", False, ("sudo asks for a password", NOPASSWD)),
+        ("sudo=sudo: interactive authentication is required", False, ("sudo asks for a password", NOPASSWD)),
+        ("sudo=sudo: a password is required", True, None),
+        (
+            "sudo=eve is not in the sudoers file.",
+            True,
+            ("sudo refuses: eve is not in the sudoers file.", "add the login user to the group sudo"),
+        ),
+        ("", False, ("sudo refuses: no word", "add the login user to the group sudo")),
+    ],
+)
+def test_sudo(answer: str, has_password: bool, problem: tuple[str, str] | None) -> None:
+    assert sudo_problem(answer, has_password) == problem
+
+
+@pytest.mark.parametrize(
+    ("ok", "said", "problem"),
+    [
+        (True, "0\n", None),
+        (True, "Welcome!\n0\n", None),
+        (
+            True,
+            "1000\n",
+            (
+                "commands do not run as root on this host",
+                "set `_sudo` to True for it in the inventory, or log in as root",
+            ),
+        ),
+        (
+            False,
+            "Sorry, try again.\nsudo: 3 incorrect password attempts\n",
+            ("sudo refuses the password", "type the login user's own password"),
+        ),
+        (
+            False,
+            "eve is not in the sudoers file.\n",
+            ("sudo refuses: eve is not in the sudoers file.", "add the login user to the group sudo"),
+        ),
+    ],
+)
+def test_commands_must_run_as_root(ok: bool, said: str, problem: tuple[str, str] | None) -> None:
+    assert root_problem(ok, said) == problem

@@ -1,0 +1,173 @@
+"""A host that cannot be reached: pyinfra's and paramiko's own words, told as one sentence with a hint."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import paramiko
+import pytest
+from paramiko.client import SSHClient
+from pyinfra import logger
+from pyinfra.api.config import Config
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.state import State
+from pyinfra.connectors.sshuserclient.client import StrictPolicy
+
+from gpuhost.run.entry import check_command_line, explain_connection
+from tests.unit import sample
+
+KEYS = [paramiko.ECDSAKey.generate() for _ in range(2)]
+REACH = "check that the host is up, that sshd runs, and `ssh_hostname` and `ssh_port` in the inventory"
+LOGIN = "check `ssh_user` and `ssh_key` in the inventory; the key's .pub must be in authorized_keys on the host"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    sample.write_group_data(tmp_path, {"all": sample.data()})
+    (tmp_path / "inventory.py").write_text('hosts = ["gpu1"]\n')
+    handlers = list(logger.handlers)
+    yield tmp_path
+    logger.handlers[:] = handlers
+
+
+def enter(project: Path, limit: tuple[str, ...] | None = None) -> Path:
+    """What config.py does; the report's path."""
+    report = project / "report.jsonl"
+    context = click.Context(click.Command("pyinfra"))
+    context.params = {"inventory": "inventory.py", "data": [f"gpuhost_report={report}"], "limit": limit}
+    with context:
+        check_command_line()
+    return report
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def strict() -> Exception:
+    try:
+        StrictPolicy().missing_host_key(SSHClient(), "gpu1.example", KEYS[0])
+    except paramiko.SSHException as error:
+        return error
+    raise AssertionError
+
+
+FAILURES = {
+    "wrong key": (
+        lambda: paramiko.AuthenticationException("Authentication failed."),
+        {"ssh_user": "admin"},
+        "SSH login is refused for user admin",
+        LOGIN,
+    ),
+    "wrong key of nobody": (
+        lambda: paramiko.AuthenticationException("Authentication failed."),
+        {},
+        "SSH login is refused",
+        LOGIN,
+    ),
+    "another host key": (
+        lambda: paramiko.BadHostKeyException("gpu1.example", *KEYS),
+        {},
+        "the SSH host key of gpu1.example is not the one in known_hosts",
+        "if the host was rebuilt, remove the old key with `ssh-keygen -R`, log in once and compare the new one",
+    ),
+    "unknown host key": (
+        strict,
+        {},
+        "the SSH host key of gpu1.example is not known",
+        "log in once by `ssh` and accept the key",
+    ),
+    "unknown name": (
+        lambda: socket.gaierror(-2, "Name or service not known"),
+        {},
+        "the host's name cannot be resolved ([Errno -2] Name or service not known)",
+        "check `ssh_hostname`",
+    ),
+    "nobody listens": (
+        lambda: ConnectionRefusedError(111, "Connection refused"),
+        {},
+        "no SSH connection: [Errno 111] Connection refused",
+        REACH,
+    ),
+    "no answer": (lambda: TimeoutError("timed out"), {}, "no SSH connection: timed out", REACH),
+    "not SSH": (
+        lambda: paramiko.SSHException("Error reading SSH protocol banner"),
+        {},
+        "no SSH connection: Error reading SSH protocol banner",
+        REACH,
+    ),
+    "hung up": (lambda: EOFError("end"), {}, "no SSH connection: end", REACH),
+}
+
+
+@pytest.mark.parametrize(("failure", "data", "what", "hint"), FAILURES.values(), ids=FAILURES)
+def test_a_failed_connection_is_explained_once(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failure: Any,
+    data: dict[str, str],
+    what: str,
+    hint: str,
+) -> None:
+    def connect(client: Any, *_: Any, **__: Any) -> None:
+        client._ssh_config = {}
+        raise failure()
+
+    monkeypatch.setattr("pyinfra.connectors.ssh.SSHClient.connect", connect)
+    report = enter(project)
+    [host] = State(Inventory((["gpu1"], data)), Config()).inventory
+    host.connect()
+    assert [(event["event"], event["host"], event["what"], event["hint"]) for event in events(report)] == [
+        ("problem", "gpu1", what, hint)
+    ]
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))] == [
+        f"error: [gpu1] {what}",
+        f"hint: {hint}",
+    ]
+
+
+@pytest.mark.parametrize("line", ["[gpu1] Connected", "[gpu1] Error: executed 0/1 commands", ""])
+def test_other_lines_are_not_explained(line: str) -> None:
+    assert explain_connection(line) is None
+
+
+def test_a_limit_that_matches_nothing_is_a_mistake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    enter(project, ("gpu1", "gpu*", "inventory"))
+    with pytest.raises(SystemExit):
+        enter(project, ("gpu2",))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --limit `gpu2` names no host and no group of the inventory",
+        "hint: did you mean `gpu1`?",
+    ]
+
+
+def test_bad_data_ends_it_before_any_host_is_contacted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sample.write_group_data(project, {"all": sample.data({"engine_source": "podman", "services.api.port": 0})})
+    with pytest.raises(SystemExit) as caught:
+        enter(project)
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: group_data/all.py: `engine_source`: input should be 'docker' or 'distro', not `'podman'`",
+        "hint: it is one of 'docker' or 'distro'",
+        "error: group_data/all.py: `services.api.port`: input should be greater than or equal to 1, not `0`",
+        "hint: the least is 1",
+    ]
+    assert [event["event"] for event in events(project / "report.jsonl")] == ["problem", "problem"]
+
+
+def test_data_without_a_value_is_a_mistake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    context = click.Context(click.Command("pyinfra"))
+    context.params = {"inventory": "inventory.py", "data": ["engine_source"], "limit": None}
+    with context, pytest.raises(SystemExit):
+        check_command_line()
+    assert capsys.readouterr().err.splitlines() == [
+        "error: --data `engine_source` has no value",
+        "hint: write it as --data NAME=VALUE",
+    ]

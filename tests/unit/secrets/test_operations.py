@@ -1,0 +1,71 @@
+"""What only looks at secrets, run by pyinfra in this process on this machine: a bad source is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.config import Config
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.inventory import Inventory
+from pyinfra.api.operations import run_ops
+from pyinfra.api.state import State
+from pyinfra.context import ctx_host, ctx_state
+
+from gpuhost.plan import report
+from gpuhost.run import session
+from gpuhost.secrets.store import SecretStore
+from tasks import preflight, secrets, verify
+from tests.unit import sample
+
+RETIRED = Path("secrets/_local.retired.json")
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight, "_privileges", list)  # whoever runs this
+    yield
+    session._current = None
+    ctx_host.reset()
+    ctx_state.reset()
+
+
+def look(stage: str) -> list[dict[str, Any]]:
+    """The problems of a run that is limited to a stage which only looks."""
+    path = Path("report.jsonl")
+    data = {**sample.data(), session.REPORT_DATA: str(path), session.ONLY_DATA: stage}
+    state = State(Inventory((["@local"], data)), Config())
+    session._current = None
+    with ctx_state.use(state):
+        connect_all(state)
+        [host] = state.inventory
+        with suppress(PyinfraError):  # it ends with one when no host is left
+            with ctx_host.use(host):
+                run = preflight.preflight()
+                for task in (verify.verify, secrets.audit):
+                    task(run)
+            run_ops(state)
+        disconnect_all(state)
+    return list(report.select(report.read(path), "problem"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "path", "text"),
+    [
+        ("audit", Path(".env"), "GIVEN=hunter2\n"),
+        ("verify", Path(".env"), "GIVEN=hunter2\n"),
+        ("verify", RETIRED, '{"API_TOKEN": ["hunter2"]}\n'),
+    ],
+    ids=["audit", "verify", "verify, with retired values"],
+)
+def test_a_source_that_cannot_be_read_is_one_sentence(stage: str, path: Path, text: str) -> None:
+    SecretStore(sample.catalog(), "@local").generate(sorted(sample.catalog().secrets))
+    path.write_text(text)
+    path.chmod(0o644)
+    [problem] = look(stage)
+    assert (problem["what"], problem["host"]) == (f"{path} can be read by others on this machine", "@local")

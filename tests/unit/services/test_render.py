@@ -1,0 +1,219 @@
+"""What is rendered, read back as its readers read it, and what its hash tells."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import yaml
+
+from gpuhost.run.host_run import HostRun
+from gpuhost.secrets.store import NotYet
+from gpuhost.services.render import env_file, env_quote, prefix, secret_text, variables
+from gpuhost.services.stacks import Stacks
+from tests.unit import sample
+from tests.unit.sample import GPU, SMALL_GPU
+
+SECRETS = {
+    "LABEL_HMAC_KEY": "key-of-the-stamps",
+    "API_TOKEN": 'a"$\\b',
+    "LOGIN_HASH": "$2b$12$hash",
+    "LOGIN_USER": "someone",
+}
+
+
+def rendered(changes: dict[str, Any] | None = None, secrets: dict[str, str] | None = None, **over: Any) -> Stacks:
+    return Stacks(sample.run(changes, SECRETS if secrets is None else secrets, **over), "105")
+
+
+def service(name: str, changes: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]:
+    stacks = rendered(changes, **over)
+    document = yaml.safe_load(stacks.compose({"api": "front", "painter": "paint"}[name]))
+    found: dict[str, Any] = document["services"][name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [
+        ("", '""'),
+        ("plain", '"plain"'),
+        ("two words # no comment", '"two words # no comment"'),
+        ("it's", '"it\'s"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("$HOME ${X:-y} $$", '"\\$HOME \\${X:-y} \\$\\$"'),
+        ("back\\slash\\n", '"back\\\\slash\\\\n"'),
+        ("two\nlines\r\n", '"two\\nlines\\r\\n"'),
+        ("ü\t=", '"ü\t="'),
+    ],
+)
+def test_values_of_an_env_file(value: str, quoted: str) -> None:
+    assert env_quote(value) == quoted
+    assert "\n" not in quoted
+
+
+def test_an_env_file_is_sorted() -> None:
+    assert env_file("front", {"B": "2", "A": "$1"}).splitlines()[1:] == ['A="\\$1"', 'B="2"']
+
+
+@pytest.mark.parametrize(("name", "expected"), [("api", "API"), ("my-service", "MY_SERVICE"), ("sd3.5", "SD3_5")])
+def test_prefix(name: str, expected: str) -> None:
+    assert prefix(name) == expected
+
+
+def test_more_cores_than_the_host_has_are_all() -> None:
+    entry = sample.catalog().services["painter"]
+    assert variables("painter", entry, "", 8)["PAINTER_CPU_LIMIT"] == "4"
+    assert variables("painter", entry, "", 2)["PAINTER_CPU_LIMIT"] == "2"
+    half = sample.catalog({"services.painter.cpus": 0.5}).services["painter"]
+    assert variables("painter", half, "", 2)["PAINTER_CPU_LIMIT"] == "0.5"
+
+
+def test_secret_text() -> None:
+    assert secret_text("{A}\n{B}\n{C}", {"A": "{B}", "B": "2"}) == "{B}\n2\n{C}"
+
+
+def test_what_every_service_has() -> None:
+    api = service("api")
+    assert api["container_name"] == "api"
+    assert api["ports"] == ["127.0.0.1:${API_PORT}:9001"]
+    assert api["networks"] == ["inner"]
+    assert (api["mem_limit"], api["cpus"]) == ("${API_MEMORY_LIMIT}", "${API_CPU_LIMIT}")
+    assert api["restart"] == "unless-stopped"
+    assert api["security_opt"] == ["no-new-privileges:true"]
+    assert api["user"] == "10001:10001"
+    health = [api["healthcheck"][key] for key in ("test", "interval", "timeout", "retries", "start_period")]
+    assert health == [["CMD", "true"], "10s", "5s", 3, "60s"]
+    assert api["labels"]["gpuhost.service"] == "api"
+
+
+def test_a_stack_file_holds_its_own_services_and_networks() -> None:
+    together = {"services.painter.stack": "front", "networks.outer": "172.21.0.0/16", "services.api.network": "outer"}
+    document = yaml.safe_load(rendered(together).compose("front"))
+    assert (document["name"], list(document["services"])) == ("front", ["api", "painter"])
+    assert document["networks"] == {"inner": {"external": True}, "outer": {"external": True}}
+
+
+def test_gpus_are_named_by_uuid() -> None:
+    def devices(name: str, **over: Any) -> Any:
+        return service(name, **over).get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices")
+
+    both = [SMALL_GPU, GPU]
+    one = {"driver": "cdi", "device_ids": [f"nvidia.com/gpu={GPU.uuid}"], "capabilities": ["gpu"]}
+    assert devices("painter", gpus=both) == [one]
+    [all_of_them] = devices("api", gpus=both)
+    assert all_of_them["device_ids"] == [f"nvidia.com/gpu={gpu.uuid}" for gpu in (GPU, SMALL_GPU)]
+    assert devices("api", gpus=[]) is None
+
+
+def test_without_a_gpu_it_is_told_to_use_the_processor() -> None:
+    assert "--cpu" not in service("painter")["command"]
+    assert "--cpu" in service("painter", {"services.painter.gpus": 0})["command"]
+
+
+def test_installs_models_and_secrets_are_mounted_read_only() -> None:
+    volumes = {volume["target"]: volume for volume in service("painter")["volumes"]}
+    install = sample.run().install_path("stable")
+    assert volumes["/app"]["source"] == install
+    for target in ("/app", "/models", "/cache/huggingface", "/config/extra_model_paths.yaml", "/app/ComfyUI/login"):
+        assert volumes[target].get("read_only"), target
+    assert volumes["/data"]["source"] == "/data/services/painter" and not volumes["/data"].get("read_only")
+    # A folder that is not there is a fault to see, not one for Docker to make as root.
+    assert all(volume["bind"] == {"create_host_path": False} for volume in volumes.values())
+
+
+def test_environment_is_escaped_for_compose() -> None:
+    changes = {"services.painter.environment": {"PRICE": 'US$5 "net": #1'}}
+    assert service("painter", changes)["environment"]["PRICE"] == 'US$$5 "net": #1'
+
+
+def test_no_secret_value_is_in_a_compose_file_and_each_env_file_has_its_own_services_secrets_alone() -> None:
+    stacks = rendered()
+    for stack in ("front", "paint"):
+        assert not [value for value in SECRETS.values() if value in stacks.compose(stack)]
+    assert "${API_TOKEN}" in service("api")["environment"].values()
+    front, paint = stacks.env("front"), stacks.env("paint")
+    assert 'API_TOKEN="a\\"\\$\\\\b"' in front.splitlines()
+    assert 'DOCKER_GID="105"' in front.splitlines()
+    assert "LOGIN" not in front and "TOKEN" not in paint and "LOGIN" not in paint
+
+
+def test_the_files_of_a_stack() -> None:
+    files = {file.path: file for file in rendered().files("paint")}
+    secret = files["/data/stacks/paint/secrets/painter/PASSWORD"]
+    assert (secret.mode, secret.user, secret.group) == ("600", "svc", "svc")
+    assert secret.content() == "$2b$12$hash\nsomeone\n"
+    assert files["/data/stacks/paint/.env.docker"].mode == "600"
+    assert {path: file.mode for path, file in files.items() if file.mode != "600"} == {
+        "/data/stacks/paint/docker-compose-paint.yml": "644",
+        "/data/stacks/paint/extra_model_paths-painter.yaml": "644",
+    }
+
+
+def test_before_the_secrets_are_generated_only_what_holds_them_is_unknown() -> None:
+    stacks = rendered(secrets={})
+    assert stacks.stamps("api").secrets is None
+    assert stacks.stamps("api").spec == rendered().stamps("api").spec
+    for unknown in (partial(stacks.compose, "front"), partial(stacks.env, "front")):
+        with pytest.raises(NotYet):
+            unknown()
+
+
+# --- Hashes -------------------------------------------------------------------------------------------------------
+
+SPEC_CHANGES: dict[str, dict[str, Any]] = {
+    "port": {"services.painter.port": 9003},
+    "memory": {"services.painter.memory": "30g"},
+    "environment": {"services.painter.environment": {"A": "1"}},
+    "health check": {"services.painter.health.interval_s": 11},
+    "models": {"services.painter.models": []},
+    "image arguments": {"images.painter.args": {"BASE_IMAGE": "python:3.13"}},
+    "install": {"comfyui.stable.source.ref": "v0.3.65"},
+    "secret file's form": {"services.painter.secret_files.PASSWORD": "{LOGIN_HASH}\n"},
+    "login": {"services.painter.login": False},
+    "account": {"account.uid": 10002},
+}
+
+
+@pytest.mark.parametrize("changes", SPEC_CHANGES.values(), ids=SPEC_CHANGES)
+def test_what_makes_a_service_is_in_its_spec(changes: dict[str, Any]) -> None:
+    before, after = rendered().stamps("painter"), rendered(changes).stamps("painter")
+    assert before.spec != after.spec
+
+
+def test_another_gpu_is_another_spec() -> None:
+    assert rendered(gpus=[GPU]).stamps("painter").spec != rendered(gpus=[SMALL_GPU]).stamps("painter").spec
+
+
+NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
+    "probes": {"services.painter.probes.0.path": "/other"},
+    "another service": {"services.api.port": 9009},
+    "a network's subnet": {"networks.inner": "172.22.0.0/16"},
+}
+
+
+@pytest.mark.parametrize("changes", NO_SPEC_CHANGES.values(), ids=NO_SPEC_CHANGES)
+def test_what_does_not_is_not(changes: dict[str, Any]) -> None:
+    assert rendered().stamps("painter") == rendered(changes).stamps("painter")
+
+
+def test_a_changed_secret_changes_the_stamp_of_its_services_alone() -> None:
+    other = rendered(secrets={**SECRETS, "API_TOKEN": "another"})
+    assert other.stamps("api").spec == rendered().stamps("api").spec
+    assert other.stamps("api").secrets != rendered().stamps("api").secrets
+    assert other.stamps("painter") == rendered().stamps("painter")
+
+
+def test_two_services_of_one_image_have_stamps_of_their_own() -> None:
+    def run(changes: dict[str, Any]) -> HostRun:
+        return sample.run(changes, SECRETS)
+
+    twin = {**sample.data()["services"]["painter"], "port": 9010}
+    changes = {"services.twin": twin, "enabled_services": ["painter", "twin"]}
+    stacks = Stacks(run(changes), "105")
+    assert stacks.stamps("painter").spec != stacks.stamps("twin").spec
+    assert [path for path in (file.path for file in stacks.files("paint")) if "extra" in path] == [
+        "/data/stacks/paint/extra_model_paths-painter.yaml",
+        "/data/stacks/paint/extra_model_paths-twin.yaml",
+    ]

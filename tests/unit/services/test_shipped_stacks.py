@@ -1,0 +1,98 @@
+"""The stacks that we ship, with every service enabled: what a compose file takes from its `.env.docker`, and back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pyinfra.api.state import State
+from pyinfra_cli.inventory import make_inventory
+
+from gpuhost.catalog.layers import catalog_of
+from gpuhost.host.facts import Gpu
+from gpuhost.plan.spec import PROJECT
+from gpuhost.run.host_run import HostRun
+from gpuhost.secrets.store import SecretStore
+from gpuhost.services.placement import place
+from gpuhost.services.stacks import Stacks
+from tests.unit import sample
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> HostRun:
+    """Every service of group_data/all.py on one host, with a GPU for each that wants one, and a value a secret."""
+    monkeypatch.chdir(PROJECT)
+    [host] = make_inventory("inventory.py", cwd=str(Path.cwd()))
+    shipped = catalog_of(host)
+    catalog = shipped.model_copy(update={"enabled_services": list(shipped.services)})
+    monkeypatch.chdir(tmp_path)
+    count = max(service.gpus for service in catalog.services.values())
+    reading = sample.reading(
+        gpus=[Gpu(f"GPU-{number}", "NVIDIA H200", 143771, 143156, "580") for number in range(count)]
+    )
+    values = {name: f"value of {name}" for name in catalog.secrets}
+    run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus), SecretStore(catalog, "host", values))
+    assert set(run.services) == set(catalog.services) and run.stacks
+    return run
+
+
+@pytest.fixture
+def stacks(run: HostRun) -> Stacks:
+    return Stacks(run, "105")
+
+
+def names_of(env: str) -> list[str]:
+    return [line.partition("=")[0] for line in env.splitlines() if line and not line.startswith("#")]
+
+
+def used_by(compose: str) -> set[str]:
+    """The variables that compose puts into the file; `$$` is a dollar."""
+    taken = re.findall(r"\$(\$|\{[^}]*\}|\w+)", compose)
+    assert all(re.fullmatch(r"\$|\{[A-Z][A-Z0-9_]*\}", each) for each in taken), "another form than ${NAME}"
+    return {each.strip("{}") for each in taken} - {"$"}
+
+
+def test_every_variable_is_used_and_every_used_one_is_there(run: HostRun, stacks: Stacks) -> None:
+    for stack in run.stacks:
+        names = names_of(stacks.env(stack))
+        assert len(names) == len(set(names)), stack
+        assert set(names) == used_by(stacks.compose(stack)), stack
+
+
+def test_a_secret_is_in_the_env_file_of_its_services_stacks_and_in_no_other(run: HostRun, stacks: Stacks) -> None:
+    for stack, services in run.stacks.items():
+        named = {name for service in services for name in run.services[service].secrets}
+        text = stacks.env(stack)
+        assert named == {name for name in names_of(text) if name in run.catalog.secrets}, stack
+        held = {name for name in run.catalog.secrets if f'value of {name}"' in text}
+        assert held == named, stack
+
+
+def test_a_container_gets_the_secrets_that_its_entry_names_and_no_other(run: HostRun, stacks: Stacks) -> None:
+    for stack in run.stacks:
+        services = yaml.safe_load(stacks.compose(stack))["services"]
+        assert set(services) == set(run.stacks[stack])
+        for name, made in services.items():
+            taken = used_by(yaml.safe_dump(made)) & set(run.catalog.secrets)
+            assert taken == set(run.services[name].secrets), name
+
+
+def test_secrets_stand_in_files_for_the_owner_alone(run: HostRun, stacks: Stacks) -> None:
+    files = {file.path: file for stack in run.stacks for file in stacks.files(stack)}
+    holding = {path for path, file in files.items() if "value of " in file.content()}
+    assert holding and {files[path].mode for path in holding} == {"600"}
+    assert all(files[path].secret for path in holding)
+    wanted = {
+        f"{run.layout.secret_files(name, entry.stack)}/{file}"
+        for name, entry in run.services.items()
+        for file in entry.secret_files
+    }
+    assert wanted <= holding
+    env = {
+        run.layout.env_file(stack)
+        for stack, names in run.stacks.items()
+        if any(run.services[name].secrets for name in names)
+    }
+    assert holding == wanted | env
