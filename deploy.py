@@ -4,7 +4,7 @@ pyinfra inventory.py deploy.py            (shows the changes, asks, applies)
 pyinfra inventory.py deploy.py --dry      (only shows them)
 """
 
-from tasks import comfyui, engine, gpu, images, layout, models, preflight, secrets, stacks, verify
+from tasks import engine, gpu, images, installs, layout, models, preflight, secrets, stacks, verify
 
 run = preflight.preflight()  # refuses before anything changes; None: this host is refused
 engine.packages(run)
@@ -14,7 +14,7 @@ layout.layout(run)
 secrets.secrets(run)
 models.models(run)
 images.images(run)
-comfyui.comfyui(run)
+installs.installs(run)
 stacks.stacks(run)
 verify.verify(run)
 secrets.audit(run)  # only when asked for: `gpuhost secrets audit`

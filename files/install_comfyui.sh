@@ -2,7 +2,7 @@
 # Installs one pinned ComfyUI into /app, once: a one-shot container of gpuhost/comfyui, never the start path.
 #
 # Read from the environment:
-#   INSTALL_SPEC     sha256 (hex) of the whole spec, made by the control side; the final stamp repeats it
+#   INSTALL_SPEC     the whole spec, made by the control side: JSON on one line; the final stamp begins with it
 #   COMFYUI_URL      git repository of ComfyUI         COMFYUI_REF   its commit (40 hex) or tag
 #   TORCH_INDEX_URL  package index of the torch build  TORCH_PACKAGES "torch==2.8.0 torchvision==0.23.0 ..."
 #   AUTH             1: install ComfyUI-Login and the guard, from LOGIN_URL at LOGIN_REF; 0: neither
@@ -73,7 +73,7 @@ installed() {
     local line
     [ -f "$FINAL" ] || return 1
     read -r line <"$FINAL" || return 1
-    [[ $line == "{\"spec\": \"$INSTALL_SPEC\","* ]] && [ -f "$TREE/main.py" ] && [ -x "$PY" ]
+    [[ $line == "{\"spec\": $INSTALL_SPEC,"* ]] && [ -f "$TREE/main.py" ] && [ -x "$PY" ]
 }
 
 # --- input ---------------------------------------------------------------------------------------------------
@@ -469,7 +469,6 @@ from datetime import UTC, datetime
 final, spec, torch, ref, commit, login_commit, login_ref, *extra = sys.argv[1:]
 version, cuda = torch.split()
 stamp = {
-    "spec": spec,
     "comfyui": {"ref": ref, "commit": commit},
     "login": {"ref": login_ref, "commit": login_commit} if login_commit else None,
     "extra_nodes": {n: {"ref": r, "commit": c} for n, r, c in zip(*[iter(extra)] * 3, strict=True)},
@@ -478,7 +477,7 @@ stamp = {
     "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
 }
 with open(final + ".new", "w") as file:
-    file.write(json.dumps(stamp) + "\n")
+    file.write(f'{{"spec": {spec}, {json.dumps(stamp)[1:]}\n')  # the spec as it came: it is compared as text
     file.flush()
     os.fsync(file.fileno())
 os.replace(final + ".new", final)
@@ -489,9 +488,9 @@ PY
 
 # --- the story -----------------------------------------------------------------------------------------------
 
-need INSTALL_SPEC '^[0-9a-f]{64}$' "the sha256 of the spec, in hex"
+need INSTALL_SPEC '^\{.*\}$' "the spec, as JSON on one line"
 if installed; then
-    say "already installed: $INSTALL_SPEC"
+    say "already installed"
     exit 0
 fi
 check_input
@@ -503,7 +502,7 @@ if ! flock -n 9; then
     say "another install works in this folder: waiting for it"
     flock 9
     if installed; then
-        say "already installed: $INSTALL_SPEC"
+        say "already installed"
         exit 0
     fi
 fi
@@ -536,4 +535,4 @@ untouched "$TREE" || die "the start changed ComfyUI's own files" "see git status
 rm -rf "$TMP" "$STATE/cache"
 sync -f "$STATE"
 write_final
-say "installed: $INSTALL_SPEC"
+say "installed"

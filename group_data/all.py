@@ -1,6 +1,7 @@
 """What every host gets. A file named after a group (`group_data/workstations.py`) replaces single names of it.
 
-The types, limits and cross checks are in gpuhost/catalog.py; a mistake here is told before any host is contacted.
+The types are in gpuhost/catalog/types.py, what must fit together in checks.py beside it; a mistake is told before any
+host is contacted.
 """
 
 # --- Which services this host runs -----------------------------------------------------------------------------------
@@ -101,31 +102,25 @@ models = {
     },
 }
 
-# --- ComfyUI installs: one folder a pinned version, mounted read-only into the services that name it ------------------
-comfyui = {
-    "stable": {
+# --- Installs: what a script makes once, one folder a spec, mounted read-only into the services that name it ----------
+installs = {
+    "comfyui": {
         "version": "v0.3.64",
-        "source": {
-            "url": "https://github.com/comfyanonymous/ComfyUI.git",
-            "ref": "637221995f7424a561bd825de3e61ea117dfe1e3",
-        },
+        "script": "install_comfyui.sh",  # its head documents the environment
         "image": "comfyui",
-        "torch_index_url": "https://download.pytorch.org/whl/cu128",
-        "torch_packages": ["torch==2.8.0", "torchvision==0.23.0", "torchaudio==2.8.0"],
-        # ComfyUI's own requirements are open ranges: with newer transformers this version does not start.
-        "extra_requirements": ["transformers==4.57.1"],
-        "login": {
-            "url": "https://github.com/liusida/ComfyUI-Login.git",
-            "ref": "69109257f4629a11ebe26cd65667536c4f8dddcb",
+        "environment": {
+            "COMFYUI_URL": "https://github.com/comfyanonymous/ComfyUI.git",
+            "COMFYUI_REF": "637221995f7424a561bd825de3e61ea117dfe1e3",
+            "TORCH_INDEX_URL": "https://download.pytorch.org/whl/cu128",
+            "TORCH_PACKAGES": "torch==2.8.0 torchvision==0.23.0 torchaudio==2.8.0",
+            # ComfyUI's own requirements are open ranges: with newer transformers this version does not start.
+            "EXTRA_REQUIREMENTS": "transformers==4.57.1",
+            "AUTH": "1",
+            "LOGIN_URL": "https://github.com/liusida/ComfyUI-Login.git",
+            "LOGIN_REF": "69109257f4629a11ebe26cd65667536c4f8dddcb",
         },
     },
 }
-
-# A health check without curl that asks no proxy.
-_HTTP_200 = (
-    "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', {port}, timeout=5); "
-    "c.request('GET', '{path}'); sys.exit(c.getresponse().status != 200)"
-)
 
 # --- Services: one entry is one container ----------------------------------------------------------------------------
 services = {
@@ -147,11 +142,8 @@ services = {
             "retries": 3,
             "start_budget_s": 30,
         },
-        "probes": [
-            {"name": "health", "path": "/health", "json_has": {"status": "ok"}},
-            {"name": "refused without a token", "path": "/services", "expect_status": 401},
-            {"name": "answers with the token", "path": "/services", "token": "ORCHESTRATOR_TOKEN"},
-        ],
+        "auth": {"token": "ORCHESTRATOR_TOKEN", "locked_paths": ["/services"], "open_paths": ["/health"]},
+        "probes": [{"name": "sees Docker", "path": "/health", "json_has": {"status": "ok"}}],
         "start_order": 10,
     },
     "comfyui-qwen": {
@@ -163,27 +155,23 @@ services = {
         "memory": "28g",
         "cpus": 4,
         "shm": "16g",
-        "gpus": 1,
-        "comfyui": "stable",
-        "login": True,
+        "gpu": {"count": 1},
+        "install": "comfyui",
+        "folders": ["custom_nodes"],  # ComfyUI does not start without it
+        # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
+        "seeds": {"session-key.txt": "{random_key},{now}"},
+        "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
         "models": ["qwen-image-vae"],
-        "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
-        "health": {
-            "command": ["python3", "-c", _HTTP_200.format(port=8188, path="/login")],
-            "interval_s": 30,
-            "timeout_s": 10,
-            "retries": 5,
-            "start_budget_s": 180,
+        # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
+        "auth": {
+            "token": "COMFYUI_PASSWORD_HASH",
+            "token_parameter": "token",
+            "locked_paths": ["/system_stats"],
+            "open_paths": ["/login"],
         },
-        "probes": [
-            {"name": "refused without a token", "path": "/system_stats", "expect_status": 401},
-            {
-                "name": "answers with the token",
-                "path": "/system_stats",
-                "token": "COMFYUI_PASSWORD_HASH",
-                "contains": "comfyui_version",
-            },
-        ],
+        "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
+        "health": {"path": "/system_stats", "interval_s": 30, "timeout_s": 10, "retries": 5, "start_budget_s": 180},
+        "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
         "start_order": 50,
     },
 }

@@ -6,7 +6,7 @@ from gpuhost.catalog.types import BuildImage
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
 from gpuhost.images import operations as docker
-from gpuhost.plan.spec import context
+from gpuhost.project import context
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
 

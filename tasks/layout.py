@@ -9,9 +9,9 @@ from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.images import operations as docker
-from gpuhost.installs.rules import INSTALLER
+from gpuhost.installs.rules import script as install_script
 from gpuhost.plan.change import Change, Resource
-from gpuhost.plan.spec import PROJECT, folder, project_file
+from gpuhost.project import PROJECT, folder, project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import builtin
 from gpuhost.run.stage import stage
@@ -51,14 +51,17 @@ def _account(run: HostRun) -> None:
 def _folders(run: HostRun) -> None:
     layout, account = run.layout, run.catalog.account.name
     ours = {layout.data: "755", layout.tools: "755", layout.backups: "700"}
-    ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "comfyui", "services")}
+    ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "installs", "services")}
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
+    ours |= {layout.install(name): "755" for name in run.installs}
+    ours |= {layout.service_data(name).rpartition("/")[0]: "755" for name in run.services}
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
     shared |= {f"{layout.state}/models": "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     shared |= {layout.service_data(name): "750" for name in run.services}
+    shared |= {layout.service_seeds(name): "700" for name, entry in run.services.items() if entry.seeds}
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
     shared |= dict.fromkeys(secret, "700")
     for path, mode in ours.items():
@@ -85,7 +88,7 @@ def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
 def _programs(run: HostRun) -> None:
     layout = run.layout
     shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
-    shipped[f"{layout.tools}/install_comfyui.sh"] = project_file(INSTALLER)
+    shipped |= {f"{layout.scripts}/{each.script}": install_script(each) for each in run.installs.values()}
     wanted = [plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
     lock = project_file("files/host/requirements.lock")

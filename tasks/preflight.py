@@ -39,7 +39,7 @@ def preflight() -> HostRun | None:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
             reading = host.get_fact(HostState, roots=roots)
             secrets = SecretStore(catalog, host.name)
-            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus), secrets)
+            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
             found = secrets.tracked()
             if not looks:
                 found += problems(reading, catalog, run.services, host.name)
@@ -53,6 +53,8 @@ def preflight() -> HostRun | None:
             tell(problem)
         state.fail_hosts({host})
         return None
+    living = [{"name": each.name, "restart": each.restart} for each in reading.containers if each.lives]
+    current().report.add("running", host.name, containers=living)
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
     for service, why in run.placement.skipped.items():

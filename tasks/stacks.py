@@ -18,7 +18,15 @@ UNIT = "gpuhost-services.service"
 
 @stage("stacks")
 def stacks(run: HostRun) -> None:
-    """Each stack's folder, then the containers of all, then the unit that starts them at boot when dockerd cannot."""
+    """What each service is given once, each stack's files, the containers of all, the unit that starts them at boot."""
+    account, layout = run.catalog.account, run.layout
+    services = run.services.items()
+    folders = [f"{layout.service_data(name)}/{folder}" for name, entry in services for folder in entry.folders]
+    seeds = {f"{layout.service_seeds(name)}/{file}": text for name, e in services for file, text in e.seeds.items()}
+    if folders:
+        operations.own_folders(name="stacks | folders of services", folders=folders, account=account)
+    if seeds:
+        operations.seeded(name="stacks | seeds", seeds=seeds, account=account)
     for stack in run.stacks:
         operations.rendered(name=f"stacks | files of {stack}", run=run, stack=stack)
     operations.running(name="stacks | services run", run=run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -11,12 +12,13 @@ from gpuhost.catalog.messages import refuse, suggest
 if TYPE_CHECKING:
     from gpuhost.catalog.types import Catalog
 
+SEED_MARKS = {"random_key", "now"}  # what stands in their place: services/operations.py
 LABEL_KEY = "LABEL_HMAC_KEY"  # the secret with which fingerprints of secret values are keyed
 
 
 def check(catalog: Catalog) -> None:
     """Raises PydanticCustomError, with a hint in its context, for the first thing that does not fit."""
-    for rule in (_complete, _ports, _networks, _names, _toolkit, _logins, _models, _passwords):
+    for rule in (_complete, _ports, _variables, _networks, _names, _toolkit, _auth, _seeds, _models, _passwords):
         rule(catalog)
 
 
@@ -41,6 +43,25 @@ def _ports(catalog: Catalog) -> None:
         owner[service.port] = name
 
 
+def _variables(catalog: Catalog) -> None:
+    """In an env file each name says one thing: those of two services and of the secrets stay apart."""
+    owner = {name: f"the secret `{name}`" for name in catalog.secrets} | {"DOCKER_GID": "gpuhost itself"}
+    for service in catalog.services:
+        for name in variable_names(service):
+            if name in owner:
+                refuse(
+                    f"`services.{service}`: its variable {name} is that of {owner[name]}, too",
+                    "give the service another name",
+                )
+            owner[name] = f"the service `{service}`"
+
+
+def variable_names(service: str) -> tuple[str, str, str]:
+    """The names of a service's port, memory limit and CPU limit in `.env.docker`: `COMFYUI_QWEN_PORT`, ..."""
+    prefix = service.upper().replace("-", "_").replace(".", "_")
+    return f"{prefix}_PORT", f"{prefix}_MEMORY_LIMIT", f"{prefix}_CPU_LIMIT"
+
+
 def _networks(catalog: Catalog) -> None:
     seen: dict[str, Any] = {}
     for name, subnet in catalog.networks.items():
@@ -62,23 +83,24 @@ def _names(catalog: Catalog) -> None:
 
 def _references(catalog: Catalog) -> list[tuple[str, str, list[str], str]]:
     """(field, name, names that exist, kind) of every name that must exist elsewhere."""
+    secrets = list(catalog.secrets)
     found = [("enabled_services", name, list(catalog.services), "service") for name in catalog.enabled_services]
     for key, secret in catalog.secrets.items():
         if secret.derive_from:
-            found.append((f"secrets.{key}.derive_from", secret.derive_from, list(catalog.secrets), "secret"))
-    for key, install in catalog.comfyui.items():
-        found.append((f"comfyui.{key}.image", install.image, list(catalog.images), "image"))
+            found.append((f"secrets.{key}.derive_from", secret.derive_from, secrets, "secret"))
+    for key, install in catalog.installs.items():
+        found.append((f"installs.{key}.image", install.image, list(catalog.images), "image"))
     for key, service in catalog.services.items():
         where = f"services.{key}"
-        found += [(f"{where}.image", service.image, list(catalog.images), "image")]
-        found += [(f"{where}.network", service.network, list(catalog.networks), "network")]
+        found.append((f"{where}.image", service.image, list(catalog.images), "image"))
+        found.append((f"{where}.network", service.network, list(catalog.networks), "network"))
         found += [(f"{where}.models", name, list(catalog.models), "model") for name in service.models]
-        named = {"secrets": service.secrets, "secret_files": sorted(service.secret_file_names())}
-        named["probes"] = [probe.token for probe in service.probes if probe.token]
-        for field, names in named.items():
-            found += [(f"{where}.{field}", name, list(catalog.secrets), "secret") for name in names]
-        if service.comfyui:
-            found.append((f"{where}.comfyui", service.comfyui, list(catalog.comfyui), "ComfyUI install"))
+        found += [(f"{where}.secrets", name, secrets, "secret") for name in service.secrets]
+        found += [(f"{where}.secret_files", name, secrets, "secret") for name in sorted(service.secret_file_names())]
+        if service.auth:
+            found.append((f"{where}.auth.token", service.auth.token, secrets, "secret"))
+        if service.install:
+            found.append((f"{where}.install", service.install, list(catalog.installs), "install"))
     return found
 
 
@@ -92,14 +114,36 @@ def _toolkit(catalog: Catalog) -> None:
         )
 
 
-def _logins(catalog: Catalog) -> None:
+def _auth(catalog: Catalog) -> None:
+    """A service that the network reaches refuses strangers; a health check never carries a token."""
     for name, service in catalog.services.items():
-        install = catalog.comfyui.get(service.comfyui) if service.comfyui else None
-        if service.login and (install is None or install.login is None):
+        if service.auth is None:
+            if not ipaddress.ip_address(service.bind).is_loopback:
+                refuse(
+                    f"`services.{name}.bind`: {service.bind} is open to the network, and the service has no `auth`",
+                    "bind it to 127.0.0.1 and reach it by `ssh -L`, or give it `auth`",
+                )
+        elif service.health.path in service.auth.locked_paths and not service.auth.open_paths:
             refuse(
-                f"`services.{name}.login`: the service names no ComfyUI install with a login",
-                "name one in `comfyui` whose entry has `login`, or set `login` to False",
+                f"`services.{name}.health.path`: {service.health.path} needs the token, and no path is open",
+                "name one in `auth.open_paths`, or write the check as a `command`",
             )
+        if service.auth is None and not service.probes:
+            refuse(
+                f"`services.{name}` has neither `probes` nor `auth`: nothing would prove that it answers",
+                "add a probe: a path and what its answer holds",
+            )
+
+
+def _seeds(catalog: Catalog) -> None:
+    for name, service in catalog.services.items():
+        for file, text in service.seeds.items():
+            unknown = set(re.findall(r"\{(.*?)\}", text)) - SEED_MARKS
+            if unknown:
+                refuse(
+                    f"`services.{name}.seeds.{file}` has the mark `{{{min(unknown)}}}`, which gpuhost does not know",
+                    f"there is: {', '.join(f'`{{{mark}}}`' for mark in sorted(SEED_MARKS))}",
+                )
 
 
 def _models(catalog: Catalog) -> None:

@@ -16,7 +16,7 @@ from pyinfra_cli.inventory import _get_group_data, make_inventory
 from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import BuildImage, Catalog, load
 from gpuhost.errors import Problem, UserError
-from gpuhost.plan.spec import PROJECT
+from gpuhost.project import PROJECT
 
 # Keys that pyinfra's connectors and gpuhost's own command line read from host data.
 _FOREIGN = ("ssh_", "_", "gpuhost_", "docker_identifier", "chroot_", "local_", "vagrant_", "terraform_")

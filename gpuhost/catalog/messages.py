@@ -44,11 +44,13 @@ _HINTS: dict[str, str] = {
 # What the patterns above ask for, in words.
 _FORMS: dict[str, str] = {
     r"^[a-z0-9][a-z0-9_.-]{0,62}$": "small letters, digits, `-`, `_` and `.`",
+    r"^[a-z][a-z0-9_.-]{0,62}$": "a small letter, then small letters, digits, `-`, `_` and `.`",
+    r"^[a-z0-9][a-z0-9_-]{0,62}$": "small letters, digits, `-` and `_`",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": "a file name of letters, digits, `_`, `-` and `.`",
     r"^[A-Z][A-Z0-9_]*$": "capitals, digits and `_`, as in `HF_TOKEN`",
     r"^[1-9][0-9]*[kmg]b?$": "a whole number and `k`, `m` or `g`, as in `28g`",
     r"^[0-9a-f]{64}$": "64 hex digits in small letters",
     r"^[0-9A-F]{40}$": "40 hex digits in capitals, without spaces",
-    r"^[0-9a-fA-F.:]+$": "an IP address, as in `127.0.0.1`",
     r"^[\w.-]+/[\w.-]+$": "`owner/name`",
     r"^\d+\.\d+\.\d+-\d+$": "a full package version, as in `1.20.0-1`",
     r"^/": "a path that begins with `/`",

@@ -7,6 +7,7 @@ and what to do.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
@@ -46,9 +47,22 @@ def _absolute(path: str) -> str:
     return path
 
 
+def _address(text: str) -> str:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        refuse(f"`{text}` is no IP address", "write one such as `127.0.0.1` or `::1`")
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
+StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # a compose project
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]  # begins variables' names
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+Address = Annotated[str, AfterValidator(_address)]
 HostPath = Annotated[str, AfterValidator(_absolute)]
+UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]b?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -148,50 +162,65 @@ class Model(Entry):
     sha256: Sha256 | None = None
 
 
-class Checkout(Entry):
-    """A git repository at a pinned ref: a 40-hex commit, or a tag."""
+class Install(Entry):
+    """Software that a script makes once on the host, in a one-shot container; shared read-only by the services that
+    name it.
 
-    url: str
-    ref: str = Field(min_length=1)
-
-
-class ComfyUI(Entry):
-    """One ComfyUI install, shared read-only by the services that name it in `comfyui`.
-
-    `extra_requirements`: lines for pip beside ComfyUI's own, to pin what it leaves open; `login`: ComfyUI-Login, None
-    for an install without authentication.
+    `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
+    with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
     """
 
     version: Name
-    source: Checkout
+    script: str
     image: Name
-    torch_index_url: str
-    torch_packages: list[str] = Field(min_length=1)
-    extra_requirements: list[str] = []
-    login: Checkout | None = None
-    extra_nodes: dict[Name, Checkout] = {}
+    environment: dict[EnvName, str] = {}
 
 
 class Health(Entry):
-    """The container's own health check (`command` is an argv) and the time it gets to become healthy. Seconds."""
+    """The container's own health check and the time it gets to become healthy. Seconds.
 
-    command: list[str] = Field(min_length=1)
+    `path`: a GET inside the container must answer 200; where the service's `auth` locks that path, its first open path
+    is asked instead. `command`: an argv, for what is no such question. One of the two.
+    """
+
+    path: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    command: list[str] | None = None
     interval_s: int = Field(ge=1)
     timeout_s: int = Field(ge=1)
     retries: int = Field(ge=1)
     start_budget_s: int = Field(ge=1)
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Health:
+        if (self.path is None) == (not self.command):
+            refuse("a health check is either a `path` or a `command`", "give one of the two")
+        return self
+
+
+class Auth(Entry):
+    """How a service refuses strangers. Verification asks each of `locked_paths` without a token, with a wrong one and
+    (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
+    one: 200. `open_paths` answer 200 to everybody.
+
+    `token`: the secret that is sent as `Authorization: Bearer`.
+    """
+
+    token: EnvName
+    locked_paths: list[UrlPath] = Field(min_length=1)
+    open_paths: list[UrlPath] = []
+    token_parameter: str | None = None
+
 
 class Probe(Entry):
-    """One request through the published port and the answer that proves the service.
+    """One request through the published port and the answer that proves that the service does its work.
 
-    `token`: the secret sent in `Authorization: Bearer`; `json_has`: a subset of the JSON answer.
+    Where the service has `auth`, the token is sent to every path but the open ones. `json_has`: a subset of the JSON
+    answer.
     """
 
     name: str
-    path: str = Field(pattern=r"^/")
+    path: UrlPath
     method: Literal["GET", "POST"] = "GET"
-    token: EnvName | None = None
     headers: dict[str, str] = {}
     body: dict[str, Any] | None = None
     expect_status: int = 200
@@ -199,42 +228,72 @@ class Probe(Entry):
     contains: str | None = None
 
 
+class GpuNeed(Entry):
+    """How many whole GPUs a service uses, and how much memory it takes on each (MiB); None: nobody has measured it."""
+
+    count: int = Field(ge=1)
+    vram_mib: int | None = Field(default=None, ge=1)
+
+
 class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
-    `memory`, `shm`: limits such as "28g"; `cpus`: cores; `gpus`: how many whole GPUs; `all_gpus`: every GPU for reading
-    its state only (NVML); it runs where there is none, too; `docker_socket`: it
-    may talk to Docker (that is root on the host); `secrets`: what its environment may hold; `secret_files`:
-    file in the service's secret folder -> text that names secrets as `{NAME}`; `start_order`: lower starts first.
+    `memory`, `shm`: limits such as "28g"; `cpus`: cores; `all_gpus`: every GPU for reading its state only (NVML); it
+    runs where there is none, too; `docker_socket`: it may talk to Docker (that is root on the host); `install`: what is
+    mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files that are made once,
+    with marks such as `{random_key}` and `{now}`, and then belong to the service; `config_files`: file -> template;
+    `options`: for the template; `arguments`: added to its command; `secrets`: what its environment may hold;
+    `secret_files`: file in the service's secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand`
+    service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first.
     """
 
-    stack: Name
+    stack: StackName
     image: Name
     template: str
     port: Port
     container_port: Port
-    bind: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+$")] = "127.0.0.1"
+    bind: Address = "127.0.0.1"
     network: Name = "genai"
     memory: Size
     cpus: float = Field(gt=0)
     shm: Size | None = None
-    gpus: int = Field(default=0, ge=0)
+    gpu: GpuNeed | None = None
     all_gpus: bool = False
     docker_socket: bool = False
-    comfyui: Name | None = None
-    login: bool = False
+    install: Name | None = None
+    folders: list[FileName] = []
+    seeds: dict[FileName, str] = {}
+    config_files: dict[FileName, str] = {}
+    options: dict[str, Any] = {}
+    arguments: list[str] = []
     models: list[Name] = []
+    auth: Auth | None = None
     secrets: list[EnvName] = []
-    secret_files: dict[str, str] = {}
+    secret_files: dict[FileName, str] = {}
     environment: dict[EnvName, str] = {}
     health: Health
-    probes: list[Probe] = Field(min_length=1)
+    probes: list[Probe] = []
+    start: Literal["always", "on-demand"] = "always"
     start_order: int = 100
+
+    @property
+    def gpu_count(self) -> int:
+        """How many GPUs it has for itself."""
+        return self.gpu.count if self.gpu else 0
+
+    @property
+    def health_path(self) -> str | None:
+        """What its health check asks for, None when that is a command."""
+        path = self.health.path
+        return self.auth.open_paths[0] if path and self.auth and path in self.auth.locked_paths else path
+
+    def container_secrets(self) -> list[str]:
+        """The secrets that its container gets, in its environment or as files, each once, sorted."""
+        return sorted({*self.secrets, *self.secret_file_names()})
 
     def secret_names(self) -> set[str]:
         """Every secret that this entry names, wherever it does."""
-        probed = {probe.token for probe in self.probes if probe.token}
-        return {*self.secrets, *self.secret_file_names(), *probed}
+        return {*self.container_secrets(), *([self.auth.token] if self.auth else [])}
 
     def secret_file_names(self) -> set[str]:
         """The secrets that its secret files hold."""
@@ -264,9 +323,9 @@ class Catalog(Entry):
     images: dict[Name, Image]
     models: dict[Name, Model]
     hub_endpoint: str = "https://huggingface.co"
-    comfyui: dict[Name, ComfyUI]
-    services: dict[Name, Service]
-    enabled_services: list[Name]
+    installs: dict[Name, Install]
+    services: dict[ServiceName, Service]
+    enabled_services: list[ServiceName]
     verify_window_s: float = Field(gt=0)
 
     @model_validator(mode="after")

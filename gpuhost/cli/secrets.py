@@ -30,7 +30,7 @@ from gpuhost.run.pyinfra import Outcome, Target
 from gpuhost.secrets import archive, envfile
 from gpuhost.secrets.places import SHOWN
 from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
-from gpuhost.verify.document import retired_name
+from gpuhost.verify.questions import answers_name, retired_name
 
 SYNC = ("secrets", "stacks", "verify")
 PASSPHRASE_MIN = 12
@@ -174,7 +174,7 @@ def _users(catalog: Catalog, names: Sequence[str]) -> list[str]:
     return [
         name
         for name, entry in catalog.enabled().items()
-        if (held := {*entry.secrets, *entry.secret_file_names()}) & set(names) or (held and LABEL_KEY in names)
+        if (held := set(entry.container_secrets())) & set(names) or (held and LABEL_KEY in names)
     ]
 
 
@@ -186,16 +186,16 @@ def _proofs(
         if seen["host"] != store.host:
             continue
         status = {probe["name"]: probe["status"] for probe in seen["probes"]}
-        for secret in retired:
-            new = [probe.name for probe in catalog.services[seen["service"]].probes if probe.token == secret]
-            if retired_name(secret) in status and new:
-                yield {
-                    "host": store.host,
-                    "service": seen["service"],
-                    "secret": secret,
-                    "old_status": status[retired_name(secret)],
-                    "new_status": status[new[0]],
-                }
+        auth = catalog.services[seen["service"]].auth
+        if auth is None or auth.token not in retired or retired_name(auth.token) not in status:
+            continue
+        yield {
+            "host": store.host,
+            "service": seen["service"],
+            "secret": auth.token,
+            "old_status": status[retired_name(auth.token)],
+            "new_status": status[answers_name(auth.locked_paths[0])],
+        }
 
 
 # -- the control side --------------------------------------------------------------------------------------------------

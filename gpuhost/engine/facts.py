@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
-_CONTAINER = (
-    '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
-    '"spec":{{json (index .Config.Labels "gpuhost.spec")}},'
-    '"secrets":{{json (index .Config.Labels "gpuhost.secrets")}},"id":{{json .ID}},'
-    '"name":{{json .Name}},"state":{{json .State.Status}},'
-    '"started":{{json .State.StartedAt}},'
-    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
-)
+from gpuhost.services import containers
+from gpuhost.services.containers import Container
+
 _IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhost.spec")}}}'
 _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
@@ -50,41 +43,18 @@ docker image ls --digests --format '{{.Repository}}@{{.Digest}}' | sed 's/^/tag\
 docker network ls --format '{{.Name}}' | while read -r name; do
   docker network inspect "$name" --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
 done
-docker ps -aq --no-trunc --filter label=gpuhost.service | while read -r id; do
+docker ps -aq --no-trunc --filter label=gpuhost.service | sort | while read -r id; do
   docker inspect "$id" --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
 done
 printf 'end\n'
 """
 
 
-@dataclass(frozen=True)
-class Container:
-    """One container of ours: `spec` and `secrets` are the stamps in its labels; `started`, `name` in Docker's words."""
-
-    service: str
-    spec: str
-    secrets: str
-    id: str
-    state: str
-    health: str
-    started: str = ""
-    name: str = ""
-
-    @property
-    def started_s(self) -> float:
-        """When it last started, in Unix time; 0 when it never did."""
-        found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", self.started)
-        if found is None or found[1].startswith("0001"):
-            return 0.0
-        return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
-
-
 @dataclass
 class DockerReading:
     """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `stale`: written after
     dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the host's
-    clock, Unix time; `cut_off`: the services with a container that has not their name: compose was killed while it put
-    a new one in the place of the old."""
+    clock, Unix time; `containers`: those with our label, whatever their names and states."""
 
     installed: bool = False
     active: bool = False
@@ -96,8 +66,7 @@ class DockerReading:
     images: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
-    containers: dict[str, Container] = field(default_factory=dict)
-    cut_off: set[str] = field(default_factory=set)
+    containers: list[Container] = field(default_factory=list)
 
 
 def _config(reading: DockerReading, text: str) -> None:
@@ -119,12 +88,7 @@ def _network(reading: DockerReading, text: str) -> None:
 
 
 def _container(reading: DockerReading, text: str) -> None:
-    container = Container(**{key: value or "" for key, value in json.loads(text).items()})
-    if container.name == f"/{container.service}":
-        reading.containers[container.service] = container
-    else:
-        reading.containers.setdefault(container.service, container)
-        reading.cut_off.add(container.service)
+    reading.containers.append(containers.parse(text))
 
 
 _READERS = {
@@ -160,7 +124,7 @@ class DockerState(FactBase[DockerReading]):
     def command(self) -> str:
         """One script; the templates name labels and states, never the environment."""
         script = _SCRIPT.replace("@IMAGE@", _IMAGE).replace("@NETWORK@", _NETWORK).replace("@LOCK@", UP_LOCK)
-        return script.replace("@CONTAINER@", _CONTAINER)
+        return script.replace("@CONTAINER@", containers.INSPECT)
 
     @staticmethod
     def default() -> DockerReading:

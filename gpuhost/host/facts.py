@@ -40,11 +40,13 @@ elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>
     docker network inspect "$id" --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
   done
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
-  docker ps -q --filter label=gpuhost.service --filter status=running --filter status=restarting |
-  while read -r id; do
-    docker inspect "$id" --format "published$t{{index .Config.Labels \"gpuhost.service\"}}$t{{
-      range .HostConfig.PortBindings}}{{range .}}:{{.HostPort}}->{{end}}{{end}}"
+  docker ps -aq | while read -r id; do
+    docker inspect "$id" --format "container$t{{.Name}}$t{{.State.Status}}$t{{.HostConfig.RestartPolicy.Name}}$t{{
+      index .Config.Labels \"gpuhost.service\"}}$t{{
+      range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
+      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null
   done
+elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
   case "$file" in */gpuhost-*) continue;; esac
@@ -82,6 +84,24 @@ class Gpu:
     driver: str
 
 
+@dataclass(frozen=True)
+class HostContainer:
+    """Any container on the host. `service`: of which service of ours it is, "" for a foreign one; `ports`: of the host,
+    those it is bound to; `gpus`: UUIDs of its CDI devices."""
+
+    name: str
+    state: str
+    restart: str
+    service: str
+    ports: frozenset[int] = frozenset()
+    gpus: tuple[str, ...] = ()
+
+    @property
+    def lives(self) -> bool:
+        """True while it holds its ports."""
+        return self.state in ("running", "restarting", "paused")
+
+
 @dataclass
 class HostReading:
     """A host as preflight sees it. Sizes in KiB as the kernel gives them."""
@@ -97,7 +117,7 @@ class HostReading:
     listening: dict[int, str] = field(default_factory=dict)  # port -> process, "" when unknown
     routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
     networks: dict[str, list[str]] = field(default_factory=dict)  # docker network -> subnets
-    published: dict[int, str] = field(default_factory=dict)  # host port -> our service that publishes it
+    containers: list[HostContainer] = field(default_factory=list)
     docker_version: str = ""  # of the engine that runs
     docker_silent: bool = False  # it has containers and does not answer
     engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
@@ -106,6 +126,16 @@ class HostReading:
     nvidia_pci: int = 0
     nvidia_error: str = ""
     gpus: list[Gpu] = field(default_factory=list)
+
+    @property
+    def published(self) -> set[int]:
+        """The host ports that containers of ours hold."""
+        return {port for each in self.containers if each.service and each.lives for port in each.ports}
+
+    @property
+    def placed(self) -> dict[str, tuple[str, ...]]:
+        """service -> the GPUs that its container has."""
+        return {each.service: each.gpus for each in self.containers if each.service and each.gpus}
 
     @property
     def os_id(self) -> str:
@@ -174,10 +204,13 @@ def _network(reading: HostReading, values: list[str]) -> None:
     reading.networks[name] = subnets.split()
 
 
-def _published(reading: HostReading, values: list[str]) -> None:
-    service, ports = values
-    for port in re.findall(r":(\d+)->", ports):
-        reading.published[int(port)] = service
+def _container(reading: HostReading, values: list[str]) -> None:
+    name, state, restart, service, ports, gpus = values
+    uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
+    numbers = frozenset(int(port) for port in ports.split() if port)
+    reading.containers.append(
+        HostContainer(name.removeprefix("/"), state, restart, service.replace("<no value>", ""), numbers, uuids)
+    )
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:
@@ -211,7 +244,7 @@ _READERS = {
     "docker_silent": lambda r, v: setattr(r, "docker_silent", True),
     "engine": lambda r, v: r.engines.add(v[0]),
     "apt_source": lambda r, v: r.apt_sources.append((v[0], v[1])),
-    "published": _published,
+    "container": _container,
     "nvidia_pci": lambda r, v: setattr(r, "nvidia_pci", r.nvidia_pci + 1),
     "nvidia_error": lambda r, v: setattr(r, "nvidia_error", v[0]),
     "gpu": _gpu,

@@ -41,6 +41,11 @@ class Layout:
         return f"{self.tools}/bin"
 
     @property
+    def scripts(self) -> str:
+        """The scripts of installs."""
+        return f"{self.tools}/installs"
+
+    @property
     def venv(self) -> str:
         """Their Python environment."""
         return f"{self.tools}/venv"
@@ -69,13 +74,17 @@ class Layout:
         """The build context of an image."""
         return f"{self.tools}/images/{image}"
 
-    def comfyui(self, folder: str) -> str:
-        """One ComfyUI install."""
-        return f"{self.data}/comfyui/{folder}"
+    def install(self, name: str) -> str:
+        """The folder with the versions of an install."""
+        return f"{self.data}/installs/{name}"
 
     def service_data(self, service: str) -> str:
         """What a service may write."""
-        return f"{self.data}/services/{service}"
+        return f"{self.data}/services/{service}/data"
+
+    def service_seeds(self, service: str) -> str:
+        """The files that were made once for a service and are its own since; mounted one by one."""
+        return f"{self.data}/services/{service}/seeds"
 
     def stack(self, stack: str) -> str:
         """A stack's folder."""
@@ -88,6 +97,10 @@ class Layout:
     def env_file(self, stack: str) -> str:
         """A stack's variables, 0600."""
         return f"{self.stack(stack)}/.env.docker"
+
+    def config_files(self, service: str, stack: str) -> str:
+        """The folder of a service's configuration files."""
+        return f"{self.stack(stack)}/config/{service}"
 
     def secret_files(self, service: str, stack: str) -> str:
         """The folder of a service's secret files, readable by the services' account alone."""

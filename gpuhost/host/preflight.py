@@ -33,6 +33,7 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
             *_docker(reading, catalog),
             *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
+            *_names(reading, names),
             *_subnets(reading, catalog, names),
         )
     ]
@@ -141,6 +142,16 @@ def _ports(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator
             yield (
                 f"port {port} of `{name}` is already in use{f' by {process}' if process else ''}",
                 f"stop that program, or give `services.{name}.port` another port",
+            )
+
+
+def _names(reading: HostReading, names: list[str]) -> Iterator[Finding]:
+    """Docker gives a name once: a foreign container keeps it from a service."""
+    for container in reading.containers:
+        if not container.service and container.name in names:
+            yield (
+                f"a container that is not gpuhost's has the name of the service `{container.name}`",
+                f"rename it (`docker rename {container.name} ...`) or remove it, then run again",
             )
 
 

@@ -13,7 +13,7 @@ from gpuhost.engine.facts import DockerState
 from gpuhost.host.paths import Layout
 from gpuhost.images import rules
 from gpuhost.plan.change import Change, Resource
-from gpuhost.plan.spec import image_hash
+from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 
@@ -55,7 +55,7 @@ def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Comm
 
 
 def _build(name: str, tag: str, image: BuildImage, layout: Layout) -> str:
-    labels = {"gpuhost.image": name, "gpuhost.spec": image_hash(image.build, image.args)}
+    labels = {"gpuhost.image": name, "gpuhost.spec": canonical(rules.spec(image))}
     options = [f"--label={key}={value}" for key, value in labels.items()]
     options += [f"--build-arg={key}={value}" for key, value in image.args.items()]
     # Plain progress: the failing step and its output are in the log, not painted over.

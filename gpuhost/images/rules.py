@@ -1,21 +1,28 @@
-"""Images: by which reference a service names one, and which must be built or pulled. Pure, but for the contexts."""
+"""Images: their specs, by which reference a service names one, and which must be built or pulled. Pure, but for the
+contexts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
-from gpuhost.plan.change import Change, Resource
-from gpuhost.plan.spec import image_hash
+from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.plan.spec import canonical, differences, digest, parse, summary, text_digest
+from gpuhost.project import context
+
+
+def spec(image: BuildImage) -> dict[str, Any]:
+    """What a built image is made from: each file of its context and its build arguments, not its id."""
+    files = {path: text_digest(text) for path, text in context(image.build).items()}
+    return {"context": files, "args": dict(image.args)}
 
 
 def reference(name: str, image: BuildImage | PullImage) -> str:
     """The reference that services use: our builds carry their spec in the tag, so that an old one stays usable."""
-    if isinstance(image, PullImage):
-        return image.pull
-    return f"gpuhost/{name}:{image_hash(image.build, image.args)[:12]}"
+    return image.pull if isinstance(image, PullImage) else f"gpuhost/{name}:{digest(spec(image))[:12]}"
 
 
 def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReading) -> list[Change]:
@@ -26,13 +33,19 @@ def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReadi
         if isinstance(image, PullImage):
             if not {tag, _listed(tag)} & reading.tags:
                 changes.append(Change("images", Resource("image", tag), "pull", "not on the host"))
-            continue
-        stamp = reading.images.get(tag)
-        if stamp != image_hash(image.build, image.args):
-            ours = any(other.startswith(f"gpuhost/{name}:") for other in reading.images)
-            why = "its Dockerfile, files or arguments changed" if ours else "not on the host"
-            changes.append(Change("images", Resource("image", tag), "build", why))
+        elif reading.images.get(tag) != canonical(spec(image)):
+            why, diff = _reason(name, image, reading.images)
+            changes.append(Change("images", Resource("image", tag), "build", why, diff))
     return changes
+
+
+def _reason(name: str, image: BuildImage, images: Mapping[str, str]) -> tuple[str, tuple[Difference, ...]]:
+    """Why it is built; compared with the build of ours that is nearest to it."""
+    ours = [parse(stamp) or {} for tag, stamp in images.items() if tag.startswith(f"gpuhost/{name}:")]
+    if not ours:
+        return "not on the host", ()
+    diff = min((differences(made, spec(image)) for made in ours), key=len)
+    return (summary(diff) if diff else "its label is not ours"), diff
 
 
 def _listed(reference: str) -> str:

@@ -1,68 +1,65 @@
-"""A pinned ComfyUI install: its spec, its folder, and whether it is there. Pure, but for the installer's text."""
+"""An install: its spec, its folder, and whether it is there. Pure, but for the text of its script."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from gpuhost.catalog.types import ComfyUI
+from gpuhost.catalog.types import Install
 from gpuhost.plan.change import Change, Resource
-from gpuhost.plan.spec import digest, project_file
+from gpuhost.plan.spec import Spec, canonical, differences, digest, parse, summary, text_digest
+from gpuhost.project import project_file
 
-INSTALLER = "files/install_comfyui.sh"
-MODEL_PATHS = "extra_model_paths.yaml.j2"
 STAMP = ".gpuhost/installed.json"
 
 
-def spec_hash(install: ComfyUI, image_hash: str) -> str:
-    """Of everything that makes the install what it is: the entry, the image that runs it, the installer."""
-    return digest({"install": install.model_dump(), "image": image_hash, "installer": project_file(INSTALLER)})
+def script(install: Install) -> str:
+    """The text of its script."""
+    return project_file(f"files/{install.script}")
 
 
-def folder(install: ComfyUI, spec: str) -> str:
-    """The folder's name: installs live side by side, so that a rollback finds its own."""
-    return f"{install.version}-{spec[:12]}"
-
-
-def environment(install: ComfyUI, spec: str) -> dict[str, str]:
-    """What the installer reads from its environment; nothing secret."""
-    found = {
-        "INSTALL_SPEC": spec,
-        "COMFYUI_URL": install.source.url,
-        "COMFYUI_REF": install.source.ref,
-        "TORCH_INDEX_URL": install.torch_index_url,
-        "TORCH_PACKAGES": " ".join(install.torch_packages),
-        "AUTH": "1" if install.login else "0",
+def spec(install: Install, image: str) -> dict[str, Any]:
+    """Everything that makes the install what it is. `image`: the reference of the image that runs the script."""
+    return {
+        "version": install.version,
+        "script": text_digest(script(install)),
+        "image": image,
+        "environment": dict(install.environment),
     }
-    if install.login:
-        found |= {"LOGIN_URL": install.login.url, "LOGIN_REF": install.login.ref}
-    if install.extra_requirements:
-        found["EXTRA_REQUIREMENTS"] = "\n".join(install.extra_requirements)
-    if install.extra_nodes:
-        found["EXTRA_NODES"] = "\n".join(f"{name} {node.url} {node.ref}" for name, node in install.extra_nodes.items())
-    return found
 
 
-def installed_spec(stamp: str | None) -> str | None:
-    """The spec that a stamp names; None when there is none, or it cannot be read."""
-    try:
-        value: Mapping[str, Any] = json.loads(stamp or "")
-        return str(value["spec"])
-    except (ValueError, KeyError, TypeError):
-        return None
+def folder(install: Install, spec: Spec) -> str:
+    """The folder's name: installs live side by side, so that a rollback finds its own."""
+    return f"{install.version}-{digest(spec)[:12]}"
 
 
-def reconcile(path: str, spec: str, stamp: str | None) -> list[Change]:
-    """Install when the stamp is not the spec's."""
-    found = installed_spec(stamp)
-    if found == spec:
+def environment(install: Install, spec: Spec) -> dict[str, str]:
+    """What the script reads from its environment; nothing secret."""
+    return {**install.environment, "INSTALL_SPEC": canonical(spec)}
+
+
+def reconcile(path: str, spec: Spec, stamps: Mapping[str, str]) -> list[Change]:
+    """Install when the folder has not the stamp of this spec.
+
+    `stamps`: folder -> the stamp in it, of every folder beside `path` and of `path` itself.
+    """
+    found = _installed(stamps.get(path))
+    if found is not None and canonical(found) == canonical(spec):
         return []
-    return [
-        Change(
-            "comfyui",
-            Resource("install", path),
-            "install",
-            "not installed, or not finished" if found is None else "the spec changed",
-        )
-    ]
+    return [Change("installs", Resource("install", path), "install", *_reason(path, spec, stamps))]
+
+
+def _reason(path: str, spec: Spec, stamps: Mapping[str, str]) -> tuple[str, tuple[Any, ...]]:
+    if path in stamps:
+        return "it was not finished", ()
+    others = {other: made for other, stamp in stamps.items() if (made := _installed(stamp)) is not None}
+    if not others:
+        return "not installed", ()
+    diffs = {other: differences(made, spec) for other, made in others.items()}
+    nearest = min(diffs, key=lambda other: (len(diffs[other]), other))
+    return f"{summary(diffs[nearest])}; {nearest.rpartition('/')[2]} stays beside it", diffs[nearest]
+
+
+def _installed(stamp: str | None) -> dict[str, Any] | None:
+    made = (parse(stamp) or {}).get("spec")
+    return made if isinstance(made, dict) else None

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.types import BuildImage, Catalog, ComfyUI, Model, Service
+from gpuhost.catalog.types import Catalog, Install, Model, Service
 from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Layout
 from gpuhost.images import rules as images
-from gpuhost.installs import rules as comfyui
-from gpuhost.plan.spec import image_hash
+from gpuhost.installs import rules as installs
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import Placement
 
@@ -51,10 +51,10 @@ class HostRun:
         return {name: self.catalog.models[name] for name in sorted(names)}
 
     @cached_property
-    def installs(self) -> Mapping[str, ComfyUI]:
-        """The ComfyUI installs that a service here uses."""
-        names = {entry.comfyui for entry in self.services.values() if entry.comfyui}
-        return {name: self.catalog.comfyui[name] for name in sorted(names)}
+    def installs(self) -> Mapping[str, Install]:
+        """The installs that a service here uses."""
+        names = {entry.install for entry in self.services.values() if entry.install}
+        return {name: self.catalog.installs[name] for name in sorted(names)}
 
     @cached_property
     def image_names(self) -> list[str]:
@@ -71,20 +71,12 @@ class HostRun:
         """The reference of an image."""
         return images.reference(name, self.catalog.images[name])
 
-    def image_spec(self, name: str) -> str:
-        """The hash of an image's spec; of a pulled one, its reference."""
-        image = self.catalog.images[name]
-        return image_hash(image.build, image.args) if isinstance(image, BuildImage) else image.pull
-
-    def install_spec(self, name: str) -> str:
-        """The hash of an install's spec."""
-        install = self.catalog.comfyui[name]
-        return comfyui.spec_hash(install, self.image_spec(install.image))
+    def install_spec(self, name: str) -> dict[str, Any]:
+        """The spec of an install."""
+        install = self.catalog.installs[name]
+        return installs.spec(install, self.image(install.image))
 
     def install_path(self, name: str) -> str:
         """Its folder on the host."""
-        return self.layout.comfyui(comfyui.folder(self.catalog.comfyui[name], self.install_spec(name)))
-
-    def session_key(self, service: str) -> str:
-        """The file with the key of a service's login cookies."""
-        return f"{self.layout.service_data(service)}/session-key.txt"
+        folder = installs.folder(self.catalog.installs[name], self.install_spec(name))
+        return f"{self.layout.install(name)}/{folder}"

@@ -1,34 +1,85 @@
-"""Compose services, started in order; compose only executes, the decision is ours."""
+"""Compose stacks: their files, then their containers, step by step; compose only executes, the decision is ours."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
+from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerGroup, DockerState
-from gpuhost.files.facts import FileState
+from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.plan.change import Change
+from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out, current
 from gpuhost.secrets import places
 from gpuhost.secrets.operations import observe as observe_places
 from gpuhost.services import rules
+from gpuhost.services.rules import WILL_BE_WRITTEN, Clock
 from gpuhost.services.stacks import Stacks
 from gpuhost.verify.document import document
+
+# -- what a service is given once --------------------------------------------------------------------------------------
+
+# Where a container writes, root follows no link that it may have put there: the account does it.
+_AS_ACCOUNT = "setpriv --reuid={uid} --regid={gid} --clear-groups -- sh -c {script}"
+
+# What stands for the marks in a seed; a shell expression each.
+_SEED_MARKS = {
+    "{random_key}": r"""'"$(head -c 32 /dev/urandom | base64 -w0 | tr '+/' '-_')"'""",
+    "{now}": """'"$(date +%Y-%m-%dT%H:%M:%S.%6N)"'""",
+}
+
+
+def _as_account(account: Account, script: str) -> Step:
+    return Step(_AS_ACCOUNT.format(uid=account.uid, gid=account.gid, script=shlex.quote(script)))
+
+
+@operation()
+def own_folders(folders: Sequence[str], account: Account) -> Commands:
+    """Folders that a service wants in its data folder; there from the first start on, then its own."""
+    observed = host.get_fact(FilesState, paths=list(folders))
+    absent = [path for path in folders if path not in observed]
+    changes = [Change("stacks", Resource("folder", path), "create", "the service needs it") for path in absent]
+    yield from carry_out(changes, [_as_account(account, f"umask 022; mkdir -p {shlex.join(absent)}")])
+
+
+@operation()
+def seeded(seeds: Mapping[str, str], account: Account) -> Commands:
+    """Files that are made once and then belong to the service; one that holds anything is left alone. `seeds`: path ->
+    text with marks."""
+    observed = host.get_fact(FilesState, paths=list(seeds))
+    absent = [path for path in seeds if path not in observed or observed[path].kind == "regular empty file"]
+    changes = [
+        Change("stacks", Resource("file", path), "create", "it is empty" if path in observed else "it does not exist")
+        for path in absent
+    ]
+    made = "; ".join(_seed(path, seeds[path]) for path in absent)
+    yield from carry_out(changes, [_as_account(account, f"set -eu; umask 077; {made}")])
+
+
+def _seed(path: str, text: str) -> str:
+    quoted = shlex.quote(text)
+    for mark, expression in _SEED_MARKS.items():
+        quoted = quoted.replace(mark, expression)
+    new = shlex.quote(f"{path}.new")
+    return f"rm -f {new}; printf %s {quoted} > {new}; mv -f {new} {shlex.quote(path)}"
+
+
+# -- the files of a stack ----------------------------------------------------------------------------------------------
 
 
 @operation()
 def rendered(run: HostRun, stack: str) -> Commands:
-    """A stack's folder holds its compose file, `.env.docker` and secret files, as the catalogue says."""
+    """A stack's folder holds its compose file, `.env.docker`, configuration and secret files, as the catalogue says."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
     wanted, key = stacks.files(stack), run.secrets.file_key()
     observed = observe(wanted, key)
@@ -67,24 +118,23 @@ def _of_file(answer: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[s
     return {name: {"fingerprint": text} for name, text in ((answer or {}).get("fingerprints") or {}).items()}
 
 
+# -- the containers ----------------------------------------------------------------------------------------------------
+
+
 @operation()
 def running(run: HostRun) -> Commands:
-    """Every service runs in a container with the right stamps. The next one starts when the one before is healthy."""
+    """Every service has the right container, and no other service of ours has one. The next one starts when the one
+    before is healthy."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
-    wanted = {name: stacks.stamps(name) for name in run.services}
-    promised = current().promised(host.name, "stacks") if state.is_executing else set()
     reading = host.get_fact(DockerState)
-    clock = rules.Clock(_written(run, stacks), reading.now_s)
-    changes = rules.reconcile(wanted, reading.containers, promised, clock, reading.cut_off)
-
-    def act() -> Commands:
-        for change in changes:
-            yield Step(_up(run, change.resource.name), _explain)
-            # Whether it became healthy is for verify to judge, with the cause.
-            wait = f"{run.layout.probe} --wait-only >/dev/null 2>&1 || true"
-            yield Step(wait, stdin=json.dumps(document(run, [change.resource.name], with_secrets=False)))
-
-    yield from carry_out(changes, act())
+    way = rules.reconcile(
+        stacks.desired(),
+        reading.containers,
+        run.placement.skipped,
+        Clock(_written(run, stacks), reading.now_s),
+        current().promised(host.name, "stacks") if state.is_executing else set(),
+    )
+    yield from carry_out(way.changes, (_command(run, step) for step in way.steps))
 
 
 def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
@@ -97,29 +147,38 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
     def written_s(spec: FileSpec) -> float:
         found = observed.get(spec.path)
         if found is None or not same(spec, contents[spec.path], found, key):
-            return rules.WILL_BE_WRITTEN
+            return WILL_BE_WRITTEN
         return found.modified_s
 
     return {name: max(map(written_s, specs)) for name, specs in wanted.items() if specs}
 
 
+# One compose at a time; a later run's reading waits for it, too.
 _ALONE = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
-# A service that changes its stack: compose does not see its container in the other project, and trips over its name.
-# A container of ours without the service's name: a run was cut off before the new one had taken the old one's place.
-_LEAVE = r"""
-docker ps -aq --filter label=gpuhost.service=@NAME@ | while read -r id; do
-  seen="$(docker inspect -f '{{.Name}} {{index .Config.Labels "com.docker.compose.project"}}' "$id")"
-  [ "$seen" = "/@NAME@ @STACK@" ] || docker rm -f "$id" >/dev/null
-done
-"""
 
 
-def _up(run: HostRun, name: str) -> str:
-    stack, layout = run.services[name].stack, run.layout
+def _command(run: HostRun, step: rules.Step) -> Step:
+    match step.do:
+        case "remove":  # not its volumes; a container that went meanwhile is gone, too
+            gone = f"docker inspect {step.container} >/dev/null 2>&1 || exit 0"
+            script = f"{gone}; docker stop -t 30 {step.container} >/dev/null; docker rm -f {step.container} >/dev/null"
+            return Step(_ALONE + script, _explain)
+        case "unpause":
+            return Step(f"docker unpause {step.container} >/dev/null", _explain)
+        case "up":
+            return Step(_up(run, step), _explain)
+        case "wait":  # whether it became healthy is for verify to judge, with the cause
+            request = json.dumps(document(run, [step.service], with_secrets=False))
+            return Step(f"{run.layout.probe} --wait-only >/dev/null 2>&1 || true", stdin=request)
+
+
+def _up(run: HostRun, step: rules.Step) -> str:
+    stack, layout = run.services[step.service].stack, run.layout
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
-    flags = "up -d --no-deps --no-build --pull never --force-recreate --quiet-pull"
-    leave = _LEAVE.replace("@NAME@", name).replace("@STACK@", stack)
-    return f"{_ALONE}{leave}docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {name}"
+    flags = "up --no-deps --no-build --pull never --force-recreate --quiet-pull"
+    how = "-d" if step.start else "--no-start"
+    compose = f"docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
+    return _ALONE + compose
 
 
 def _explain(text: str) -> tuple[str, str] | None:

@@ -1,22 +1,20 @@
-"""What is rendered: a stack's compose file and its `.env.docker`. Pure: an entry and its placement in, text out.
-
-Two hashes stamp a service. `gpuhost.spec`: everything that is no secret. `gpuhost.secrets`: a keyed fingerprint of
-each value it runs with.
-"""
+"""What is rendered: a stack's compose file and its `.env.docker`. Pure: an entry and its placement in, text out."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from gpuhost.catalog.checks import variable_names
 from gpuhost.catalog.types import Service
-from gpuhost.plan.spec import PROJECT, digest
+from gpuhost.project import PROJECT
+from gpuhost.services.containers import SERVICE_LABEL, STACK_LABEL, address
 
 COMPOSE_HEADER = "docker-compose.yml.j2"
 
@@ -44,10 +42,16 @@ def _environment(folder: Path) -> jinja2.Environment:
 
 _TEMPLATES = _environment(PROJECT / "templates")
 
+# A health check that needs neither curl nor a proxy; `{}`: port and path.
+_GET = (
+    "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', {}, timeout=5); "
+    "c.request('GET', '{}'); sys.exit(c.getresponse().status != 200)"
+)
+
 
 @dataclass(frozen=True)
-class ServiceSpec:
-    """One service with all that its template may use. Paths are the host's."""
+class ServiceContext:
+    """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`."""
 
     name: str
     entry: Service
@@ -55,46 +59,46 @@ class ServiceSpec:
     gpus: Sequence[str]
     account: str
     paths: Mapping[str, str]
-    variables: Mapping[str, str]
-    made_from: Mapping[str, str] = field(default_factory=dict)
 
     def fragment(self, labels: Mapping[str, str]) -> str:
         """The service's part of the compose file."""
-        context: dict[str, Any] = {
+        text = _TEMPLATES.get_template(self.entry.template).render(self._values(labels))
+        return "\n".join(line for line in text.splitlines() if line.strip())
+
+    def config_file(self, template: str) -> str:
+        """One of its configuration files."""
+        return _TEMPLATES.get_template(template).render(self._values({}))
+
+    def _values(self, labels: Mapping[str, str]) -> dict[str, Any]:
+        port, memory, cpus = (f"${{{name}}}" for name in variable_names(self.name))
+        return {
             "name": self.name,
             "service": self.entry,
             "image": self.image,
             "gpus": self.gpus,
             "account": self.account,
             "paths": self.paths,
-            "prefix": prefix(self.name),
-            "labels": {"gpuhost.service": self.name, "gpuhost.stack": self.entry.stack, **labels},
+            "host_address": address(self.entry.bind),
+            # What starts on demand is not started by dockerd either.
+            "restart": "unless-stopped" if self.entry.start == "always" else '"no"',
+            "variables": {"port": port, "memory": memory, "cpus": cpus},
+            "health_test": health_test(self.entry),
+            "labels": {SERVICE_LABEL: self.name, STACK_LABEL: self.entry.stack, **labels},
         }
-        rendered = _TEMPLATES.get_template(self.entry.template).render(context)
-        return "\n".join(line for line in rendered.splitlines() if line.strip())
-
-    def spec_hash(self) -> str:
-        """Of everything that is no secret; the labels that carry hashes are left out."""
-        return digest(
-            {"fragment": self.fragment({}), "variables": dict(self.variables), "made_from": dict(self.made_from)}
-        )
 
 
-def prefix(service: str) -> str:
-    """The beginning of a service's variable names: `comfyui-qwen` -> `COMFYUI_QWEN`."""
-    return service.upper().replace("-", "_").replace(".", "_")
+def health_test(entry: Service) -> list[str]:
+    """The health check in compose's form."""
+    if entry.health_path is None:
+        return ["CMD", *(entry.health.command or [])]
+    return ["CMD", "python3", "-c", _GET.format(entry.container_port, entry.health_path)]
 
 
 def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dict[str, str]:
     """The variables of a service that are no secret. Docker refuses more cores than the host has: all, then."""
-    found = {
-        f"{prefix(name)}_PORT": str(entry.port),
-        f"{prefix(name)}_MEMORY_LIMIT": entry.memory,
-        f"{prefix(name)}_CPU_LIMIT": f"{min(entry.cpus, host_cpus):g}",
-    }
-    if entry.docker_socket:
-        found["DOCKER_GID"] = docker_gid
-    return found
+    values = (str(entry.port), entry.memory, f"{min(entry.cpus, host_cpus):g}")
+    found = dict(zip(variable_names(name), values, strict=True))
+    return {**found, "DOCKER_GID": docker_gid} if entry.docker_socket else found
 
 
 def secret_names(template: str) -> list[str]:

@@ -1,26 +1,37 @@
-"""Which services must be created again, and why. Pure."""
+"""Services as steps towards what should run: what is there, what is wanted, and the ordered way between. Pure."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from gpuhost.engine.facts import Container
-from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.change import Cause, Change, Difference, Resource
+from gpuhost.plan.spec import Spec, differences, summary
+from gpuhost.services.containers import Container
+from gpuhost.services.spec import changed_settings, secret_differences
 
-Cause = Literal["", "secret"]
+SHOWN = 12  # hex digits of a fingerprint that people see
 WILL_BE_WRITTEN = float("inf")
+# compose makes the new container under such a name, and gives it the service's when the old one is gone.
+_UNFINISHED = re.compile(r"[0-9a-f]{12}_.+")
 
 
 @dataclass(frozen=True)
-class Stamps:
-    """What a service's container must carry: `spec` and, None while they are still to be generated, `secrets`: the
-    fingerprint of each secret that it was created with, as JSON."""
+class Desired:
+    """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `start`: whether it runs, or
+    only exists."""
 
-    spec: str
-    secrets: str | None
+    stack: str
+    spec: Spec
+    gpus: frozenset[str] = frozenset()
+    start: Literal["always", "on-demand"] = "always"
+
+    @property
+    def ports(self) -> set[str]:
+        """Address and port of the host that it needs: `127.0.0.1:8188`."""
+        return {_on_host(port) for port in self.spec.get("ports", ())}
 
 
 @dataclass(frozen=True)
@@ -28,74 +39,190 @@ class Clock:
     """`written_s`: service -> when the newest file that its process reads at its start was written (Unix time, or
     WILL_BE_WRITTEN); `now_s`: the host's time. A file from the future says nothing: a clock was set back."""
 
-    written_s: Mapping[str, float]
-    now_s: float
+    written_s: Mapping[str, float] = field(default_factory=dict)
+    now_s: float = 0.0
 
-    def outdated(self, service: str, started_s: float) -> bool:
+    def read_before(self, service: str, started_s: float) -> bool:
         """True when the process started before its files became what they are."""
         written = self.written_s.get(service, 0.0)
         return written == WILL_BE_WRITTEN or started_s < written <= self.now_s
 
 
-def reason(
-    name: str, wanted: Stamps, container: Container | None, clock: Clock | None, cut_off: bool
-) -> tuple[str, Cause] | None:
-    """Why a service must be (re)created, and whether only a secret asks for it; None when the right one runs.
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. `remove`: a container by its id, without its data; `up`: make (and start) the service's
+    container, taking the place of the old one; `wait`: until it is healthy, or will never be."""
 
-    What a run left that was cut off while it changed a secret is a matter of that secret.
-    """
-    if container is None:
-        return "no container", ""
-    if container.spec != wanted.spec:
-        return "its entry, template, image or install changed", ""
-    if cut_off:
-        return "a run was cut off while it made its container", "secret"
-    if container.secrets != wanted.secrets:
-        return f"it runs with another {_differing(wanted.secrets, container.secrets)}", "secret"
-    if container.state == "created":
-        return "it was made and never started", "secret"
-    if container.state != "running":
-        return f"it is {container.state}", ""
-    if clock and clock.outdated(name, container.started_s):
-        return "it read its files before they became what they should be", "secret"
-    return None
+    do: Literal["remove", "up", "unpause", "wait"]
+    service: str
+    container: str = ""
+    start: bool = True
 
 
-def _differing(wanted: str | None, seen: str) -> str:
-    """The names of the secrets that differ; `secret` when that cannot be told."""
-    try:
-        before, after = json.loads(seen), json.loads(wanted or "")
-        names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    except (ValueError, AttributeError):
-        return "secret"
-    return ", ".join(names) or "secret"
+@dataclass(frozen=True)
+class Way:
+    """`changes`: what a plan says, one a service; `steps`: how it is done, in order."""
+
+    changes: list[Change]
+    steps: list[Step]
+
+
+@dataclass(frozen=True)
+class _Finding:
+    action: Literal["create", "recreate", "unpause"]
+    reason: str
+    diff: tuple[Difference, ...] = ()
+    cause: Cause = ""
 
 
 def reconcile(
-    wanted: Mapping[str, Stamps],
-    observed: Mapping[str, Container],
-    promised: Set[tuple[str, str]] = frozenset(),
+    desired: Mapping[str, Desired],
+    containers: Sequence[Container],
+    skipped: Mapping[str, str] | None = None,
     clock: Clock | None = None,
-    cut_off: Set[str] = frozenset(),
-) -> list[Change]:
-    """In the order of `wanted`, which is the start order.
+    planned: Set[tuple[str, str]] = frozenset(),
+) -> Way:
+    """From what is there to what should be. `desired` is in start order; `skipped`: enabled services that this host
+    cannot run -> why; `planned`: what the plan said, as (service, action).
 
-    Whether a container runs is a volatile reading: one that restarts may run a moment later. It decides once, in the
-    plan; `promised` holds what the plan said, as (name, action).
+    Whether a container runs is a volatile reading (one that restarts may run a moment later): the plan decides.
+    Containers of `docker compose run` are somebody's own and are left alone.
     """
-    changes = []
-    for name, stamps in wanted.items():
-        why = reason(name, stamps, observed.get(name), clock, name in cut_off)
-        if why is None and (name, "recreate") in promised:
-            why = "it did not run when the plan was made", ""
-        if why:
-            changes.append(
-                Change(
-                    "stacks",
-                    Resource("service", name),
-                    "recreate" if name in observed else "create",
-                    why[0],
-                    cause=why[1],
-                )
-            )
-    return changes
+    ours = [each for each in containers if not each.one_off]
+    found: dict[str, _Finding] = {}
+    for name, wanted in desired.items():
+        finding = _finding(name, wanted, _of(ours, name), clock or Clock())
+        if finding is None and (name, "recreate") in planned and _current(ours, name, wanted):
+            finding = _Finding("recreate", "it did not run when the plan was made")
+        if finding:
+            found[name] = finding
+    orphans = sorted({each.service for each in ours} - desired.keys())
+    changes = [_removal(name, (skipped or {}).get(name)) for name in orphans]
+    changes += [
+        Change("stacks", Resource("service", name), each.action, each.reason, each.diff, each.cause)
+        for name, each in found.items()
+    ]
+    return Way(changes, list(_steps(desired, ours, found)))
+
+
+def _of(containers: Sequence[Container], name: str) -> list[Container]:
+    return [each for each in containers if each.service == name]
+
+
+def _current(containers: Sequence[Container], name: str, wanted: Desired) -> Container | None:
+    """The container that is the service, as compose knows it; every other one of its label is in the way."""
+    return next((c for c in _of(containers, name) if c.name == name and c.project == wanted.stack), None)
+
+
+def _removal(name: str, why_skipped: str | None) -> Change:
+    reason = why_skipped or "no service of this host is called so any more; its data stays"
+    return Change("stacks", Resource("service", name), "remove", reason)
+
+
+def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock: Clock) -> _Finding | None:
+    """What is wrong with a service; None when the right container is there."""
+    if not containers:
+        return _Finding("create", "no container")
+    current = _current(containers, name, wanted)
+    if current is None:
+        return _misplaced(name, wanted, containers)
+    if len(containers) > 1:
+        return _Finding("recreate", _leftovers(name, containers), cause="secret")
+    return _differing(wanted, current) or _not_running(wanted, current, clock)
+
+
+def _misplaced(name: str, wanted: Desired, containers: Sequence[Container]) -> _Finding:
+    there = containers[0]
+    if _UNFINISHED.fullmatch(there.name):
+        return _Finding("recreate", "an earlier run was interrupted while it made its container", cause="secret")
+    if there.name != name:
+        return _Finding("recreate", f"its container was renamed to {there.name}")
+    diff = (Difference("stack", there.project or None, wanted.stack),)
+    return _Finding("recreate", f"it moves from stack {there.project or 'none'} to {wanted.stack}", diff)
+
+
+def _leftovers(name: str, containers: Sequence[Container]) -> str:
+    others = [each.name for each in containers if each.name != name]
+    if all(_UNFINISHED.fullmatch(other) for other in others):
+        return "an earlier run was interrupted while it made its container"
+    return f"it has another container, {', '.join(others)}"
+
+
+def _differing(wanted: Desired, current: Container) -> _Finding | None:
+    if current.spec is None:
+        return _Finding("recreate", "what it was made from cannot be read from its label")
+    diff = differences(current.spec, wanted.spec)
+    if diff:
+        secrets = secret_differences(diff)
+        shown = tuple(map(_shortened, diff))
+        if len(secrets) == len(diff):
+            return _Finding("recreate", f"it runs with another {', '.join(secrets)}", shown, "secret")
+        return _Finding("recreate", summary(tuple(each for each in shown if "secrets." not in each.field)), shown)
+    changed = changed_settings(wanted.spec, current)
+    if changed:
+        return _Finding("recreate", f"somebody changed it: {summary(changed)}", changed)
+    return None
+
+
+def _shortened(difference: Difference) -> Difference:
+    """Fingerprints as people see them."""
+    if not difference.field.startswith("secrets."):
+        return difference
+    before, after = (None if text is None else f"({text[:SHOWN]})" for text in (difference.before, difference.after))
+    return replace(difference, before=before, after=after or "(to be generated)")
+
+
+def _not_running(wanted: Desired, current: Container, clock: Clock) -> _Finding | None:
+    on_demand = wanted.start == "on-demand"
+    if current.state == "running":
+        if clock.read_before(current.service, current.started_s):
+            reason = "it read its files before they became what they should be"
+            return _Finding("recreate", reason, cause="secret")
+        return None
+    if on_demand and current.state in ("created", "exited"):
+        return None
+    if current.state == "paused":
+        return _Finding("unpause", "it is paused")
+    if current.state == "created":
+        return _Finding("recreate", "it was made and never started", cause="secret")
+    return _Finding("recreate", f"it is {current.state}")
+
+
+def _steps(
+    desired: Mapping[str, Desired], containers: Sequence[Container], found: Mapping[str, _Finding]
+) -> Iterator[Step]:
+    """First what frees a name, a port or a GPU that another one needs; then each service in start order, the next one
+    when the one before is healthy."""
+    made = {name: desired[name] for name, finding in found.items() if finding.action in ("create", "recreate")}
+    for container in containers:
+        if _must_go_first(container, desired, made):
+            yield Step("remove", container.service, container.id)
+    for name, finding in found.items():
+        if finding.action == "unpause":
+            current = _current(containers, name, desired[name])
+            yield Step("unpause", name, current.id if current else "")
+            continue
+        ran = any(each.state in ("running", "restarting", "paused") for each in _of(containers, name))
+        start = desired[name].start == "always" or ran
+        yield Step("up", name, start=start)
+        if start:
+            yield Step("wait", name)
+
+
+def _must_go_first(container: Container, desired: Mapping[str, Desired], made: Mapping[str, Desired]) -> bool:
+    wanted = desired.get(container.service)
+    if wanted is None:
+        return True
+    if container.service not in made:
+        return False
+    if container.name != container.service or container.project != wanted.stack:
+        return True  # compose does not take it for the one to replace, and would trip over its name
+    others = [each for name, each in made.items() if name != container.service]
+    ports = {_on_host(port) for port in container.ports}
+    gpus = set(container.gpus) if wanted.gpus else set()  # who only reads their state is in nobody's way
+    return any(ports & each.ports or gpus & each.gpus for each in others)
+
+
+def _on_host(port: str) -> str:
+    """`127.0.0.1:8188:80` -> `127.0.0.1:8188`."""
+    return port.rpartition(":")[0]

@@ -1,19 +1,21 @@
-"""From a host's run to its stacks: what each service's container is made from, and the files of each stack."""
+"""From a host's run to its stacks: what should run of each service, and the files of each stack."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from typing import Any
 
 from gpuhost.files.rules import FileSpec
-from gpuhost.installs import rules as comfyui
+from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.places import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import render
-from gpuhost.services.render import ServiceSpec
-from gpuhost.services.rules import Stamps
+from gpuhost.services.containers import SPEC_LABEL
+from gpuhost.services.render import ServiceContext
+from gpuhost.services.rules import Desired
+from gpuhost.services.spec import of_compose
 
 
 class Stacks:
@@ -24,65 +26,77 @@ class Stacks:
         self._gid = docker_gid
 
     @cached_property
-    def specs(self) -> Mapping[str, ServiceSpec]:
-        """Each service with what its template may use."""
-        return {name: self._spec(name) for name in self._run.services}
+    def contexts(self) -> Mapping[str, ServiceContext]:
+        """Each service with what its templates may use."""
+        return {name: self._context(name) for name in self._run.services}
 
-    def _spec(self, name: str) -> ServiceSpec:
-        run, entry = self._run, self._run.services[name]
+    def _context(self, name: str) -> ServiceContext:
+        run, entry, account = self._run, self._run.services[name], self._run.catalog.account
         layout = run.layout
         paths = {
             "models": layout.models,
             "hub_cache": layout.hub_cache,
             "outputs": layout.outputs,
             "data": layout.service_data(name),
+            "seeds": layout.service_seeds(name),
+            "config": layout.config_files(name, entry.stack),
             "secrets": layout.secret_files(name, entry.stack),
         }
-        made_from = {"image": run.image_spec(entry.image), **dict(entry.secret_files)}
-        if entry.comfyui:
-            paths |= {"install": run.install_path(entry.comfyui), "session_key": run.session_key(name)}
-            paths["model_paths"] = f"{layout.stack(entry.stack)}/extra_model_paths-{name}.yaml"
-            made_from |= {"install": run.install_spec(entry.comfyui), "model_paths": self.model_paths(name)}
-        account = run.catalog.account
-        return ServiceSpec(
-            name=name,
-            entry=entry,
-            image=run.image(entry.image),
-            gpus=run.placement.gpus[name],
-            account=f"{account.uid}:{account.gid}",
-            paths=paths,
-            variables=render.variables(name, entry, self._gid, run.reading.cpus),
-            made_from=made_from,
+        if entry.install:
+            paths["install"] = run.install_path(entry.install)
+        gpus = run.placement.gpus[name]
+        return ServiceContext(name, entry, run.image(entry.image), gpus, f"{account.uid}:{account.gid}", paths)
+
+    # -- what should run ---------------------------------------------------------------------------------------------
+
+    def desired(self) -> dict[str, Desired]:
+        """What should be there of each service, in start order."""
+        return {
+            name: Desired(
+                entry.stack,
+                self.spec(name),
+                frozenset() if entry.all_gpus else frozenset(self._run.placement.gpus[name]),
+                entry.start,
+            )
+            for name, entry in self._run.services.items()
+        }
+
+    def spec(self, name: str) -> dict[str, Any]:
+        """A service's spec, the stamp of its container."""
+        context = self.contexts[name]
+        return of_compose(
+            context.fragment({}),
+            self._variables(name),
+            {path: text_digest(text) for path, text in self._config_texts(name).items()},
+            self._run.services[name].secret_files,
+            self._fingerprints(name),
         )
 
-    def model_paths(self, name: str) -> str:
-        """ComfyUI's extra_model_paths.yaml for a service."""
-        return render.text(comfyui.MODEL_PATHS, login=self._run.services[name].login)
+    def _variables(self, name: str) -> dict[str, str]:
+        return render.variables(name, self._run.services[name], self._gid, self._run.reading.cpus)
 
-    def secret_values(self, name: str) -> dict[str, str]:
-        """The secrets that a service's container gets. Raises NotYet before they are generated."""
-        entry = self._run.services[name]
-        names = {*entry.secrets, *entry.secret_file_names()}
-        return {key: self._run.secrets.value(key) for key in sorted(names)}
-
-    def stamps(self, name: str) -> Stamps:
-        """The stamps of a service's container."""
+    def _fingerprints(self, name: str) -> dict[str, str | None]:
+        """secret -> the keyed fingerprint of its value; None while the value, or the key, is still to be generated."""
+        store = self._run.secrets
+        names = self._run.services[name].container_secrets()
         try:
-            values = self.secret_values(name)
-            found = {key: self._run.secrets.fingerprint(key, value) for key, value in values.items()}
-            return Stamps(self.specs[name].spec_hash(), json.dumps(found, sort_keys=True))
+            return {
+                key: None if (value := store.optional(key)) is None else store.fingerprint(key, value) for key in names
+            }
         except NotYet:
-            return Stamps(self.specs[name].spec_hash(), None)
+            return dict.fromkeys(names)
+
+    # -- the files of a stack ----------------------------------------------------------------------------------------
 
     def compose(self, stack: str) -> str:
         """A stack's compose file. Raises NotYet before the secrets are generated."""
         fragments = []
         for name in self._run.stacks[stack]:
-            stamps = self.stamps(name)
-            if stamps.secrets is None:
-                raise NotYet(name)
-            labels = {"gpuhost.spec": stamps.spec, "gpuhost.secrets": stamps.secrets}
-            fragments.append(self.specs[name].fragment(labels))
+            spec = self.spec(name)
+            for secret, fingerprint in spec["secrets"].items():
+                if fingerprint is None:
+                    raise NotYet(secret)
+            fragments.append(self.contexts[name].fragment({SPEC_LABEL: canonical(spec)}))
         networks = sorted({self._run.services[name].network for name in self._run.stacks[stack]})
         return render.compose_file(stack, networks, fragments)
 
@@ -90,7 +104,7 @@ class Stacks:
         """What a stack's `.env.docker` holds: its variables, the secrets of its services' environments, no others."""
         found: dict[str, Variable] = {}
         for name in self._run.stacks[stack]:
-            found |= {key: Variable(key, text, False) for key, text in self.specs[name].variables.items()}
+            found |= {key: Variable(key, text, False) for key, text in self._variables(name).items()}
             found |= {variable.name: variable for variable in self._secrets(self._run.services[name].secrets)}
         return list(found.values())
 
@@ -106,7 +120,7 @@ class Stacks:
     def secret_files(self, name: str) -> dict[str, str]:
         """path -> template of a service's secret files."""
         files = self._run.services[name].secret_files
-        return {f"{self.specs[name].paths['secrets']}/{file}": template for file, template in files.items()}
+        return {f"{self.contexts[name].paths['secrets']}/{file}": template for file, template in files.items()}
 
     def file_variables(self, template: str) -> list[Variable]:
         """What a secret file with this template holds."""
@@ -123,16 +137,21 @@ class Stacks:
 
     def read_at_start(self, name: str) -> list[FileSpec]:
         """The files of ours that a service's process reads when it starts, and not again."""
-        entry, account, found = self._run.services[name], self._run.catalog.account.name, []
-        if entry.comfyui:
-            found.append(FileSpec(self.specs[name].paths["model_paths"], partial(self.model_paths, name)))
+        account = self._run.catalog.account.name
+        found = [FileSpec(path, partial(str, text)) for path, text in self._config_texts(name).items()]
         for path, template in self.secret_files(name).items():
             content = partial(self._secret_file, name, template)
             found.append(FileSpec(path, content, "600", account, account, secret=True))
         return found
 
+    def _config_texts(self, name: str) -> dict[str, str]:
+        """path -> text of a service's configuration files."""
+        context, files = self.contexts[name], self._run.services[name].config_files
+        return {f"{context.paths['config']}/{file}": context.config_file(template) for file, template in files.items()}
+
     def _secret_file(self, name: str, template: str) -> str:
-        return render.secret_text(template, self.secret_values(name))
+        names = self._run.services[name].container_secrets()
+        return render.secret_text(template, {key: self._run.secrets.value(key) for key in names})
 
     def _secrets(self, names: Sequence[str]) -> list[Variable]:
         return [Variable(name, self._run.secrets.optional(name)) for name in names]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from gpuhost.catalog.types import Probe, Service
+from gpuhost.catalog.types import Service
 from gpuhost.run.host_run import HostRun
+from gpuhost.verify.questions import WRONG_TOKEN, Question, questions
 
 
 def document(run: HostRun, names: Iterable[str], with_secrets: bool = True) -> dict[str, Any]:
@@ -27,37 +28,25 @@ def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> dic
     }
 
 
-REFUSED = 401
-
-
-def retired_name(secret: str, number: int = 0) -> str:
-    """The name of the probe that asks with a value that was rotated away; `number` when there are several."""
-    return f"refuses the retired {secret}" + (f" ({number + 1})" if number else "")
-
-
 def _probes(run: HostRun, entry: Service) -> list[dict[str, Any]]:
-    """The entry's own, and for each that sends a token: the same with every value that was rotated away, refused."""
-    found, asked = [_probe(probe, probe.token and run.secrets.value(probe.token)) for probe in entry.probes], set()
-    retired = run.secrets.retired()
-    for probe in entry.probes:
-        if probe.token and probe.token not in asked:
-            asked.add(probe.token)
-            refused = probe.model_copy(update={"expect_status": REFUSED, "json_has": None, "contains": None})
-            for number, value in enumerate(retired.get(probe.token, [])):
-                named = refused.model_copy(update={"name": retired_name(probe.token, number)})
-                if value != run.secrets.value(probe.token):
-                    found.append(_probe(named, value))
-    return found
+    """Its questions, with the values of its token that they send."""
+    if entry.auth is None:
+        return [_probe(question, None) for question in questions(entry)]
+    right = run.secrets.value(entry.auth.token)
+    retired = [value for value in run.secrets.retired().get(entry.auth.token, []) if value != right]
+    asked = questions(entry, retired)
+    sent = {"nothing": None, "token": right, "wrong token": WRONG_TOKEN}
+    return [_probe(question, question.token or sent.get(question.sends)) for question in asked]
 
 
-def _probe(probe: Probe, token: str | None) -> dict[str, Any]:
+def _probe(question: Question, token: str | None) -> dict[str, Any]:
     secret = {"name": "Authorization", "value": f"Bearer {token}"} if token else None
     return {
-        "name": probe.name,
-        "method": probe.method,
-        "path": probe.path,
-        "headers": dict(probe.headers),
+        "name": question.name,
+        "method": question.method,
+        "path": question.path,
+        "headers": dict(question.headers),
         "secret_header": secret,
-        "body": probe.body,
-        "expect": {"status": probe.expect_status, "json": probe.json_has, "contains": probe.contains},
+        "body": question.body,
+        "expect": {"status": question.status, "json": question.json, "contains": question.contains},
     }

@@ -15,7 +15,8 @@ from gpuhost.services.placement import place
 
 ABSENT = object()  # given as a value: the field is taken out
 
-_HEALTH = {"command": ["true"], "interval_s": 10, "timeout_s": 5, "retries": 3, "start_budget_s": 60}
+_HEALTH_TIMES = {"interval_s": 10, "timeout_s": 5, "retries": 3, "start_budget_s": 60}
+_HEALTH = {**_HEALTH_TIMES, "command": ["true"]}
 _REPOSITORY = {"url": "https://apt.example/{os}", "suites": "{suite}", "key_url": "https://apt.example/key"}
 _DATA: dict[str, Any] = {
     "engine_source": "docker",
@@ -47,14 +48,12 @@ _DATA: dict[str, Any] = {
         "pulled": {"pull": "docker.io/acme/server:v1.2.3"},
     },
     "models": {"vae": {"repo": "Acme/Models", "file": "split/vae/one.safetensors", "folder": "vae"}},
-    "comfyui": {
-        "stable": {
+    "installs": {
+        "tree": {
             "version": "v0.3.64",
-            "source": {"url": "https://git.example/ComfyUI.git", "ref": "v0.3.64"},
+            "script": "install_comfyui.sh",
             "image": "painter",
-            "torch_index_url": "https://wheels.example/cu128",
-            "torch_packages": ["torch==2.8.0", "torchvision==0.23.0"],
-            "login": {"url": "https://git.example/Login.git", "ref": "6910925"},
+            "environment": {"SOURCE_URL": "https://git.example/tree.git", "SOURCE_REF": "v0.3.64"},
         }
     },
     "services": {
@@ -70,8 +69,9 @@ _DATA: dict[str, Any] = {
             "all_gpus": True,
             "docker_socket": True,
             "secrets": ["API_TOKEN"],
+            "auth": {"token": "API_TOKEN", "locked_paths": ["/services"], "open_paths": ["/health"]},
             "health": _HEALTH,
-            "probes": [{"name": "answers", "path": "/", "token": "API_TOKEN"}],
+            "probes": [{"name": "works", "path": "/health", "json_has": {"status": "ok"}}],
             "start_order": 10,
         },
         "painter": {
@@ -84,13 +84,21 @@ _DATA: dict[str, Any] = {
             "memory": "28g",
             "cpus": 4,
             "shm": "16g",
-            "gpus": 1,
-            "comfyui": "stable",
-            "login": True,
+            "gpu": {"count": 1},
+            "install": "tree",
+            "folders": ["nodes"],
+            "seeds": {"session-key.txt": "{random_key},{now}"},
+            "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
             "models": ["vae"],
+            "auth": {
+                "token": "LOGIN_HASH",
+                "token_parameter": "token",
+                "locked_paths": ["/system_stats"],
+                "open_paths": ["/login"],
+            },
             "secret_files": {"PASSWORD": "{LOGIN_HASH}\n{LOGIN_USER}\n"},
-            "health": _HEALTH,
-            "probes": [{"name": "answers", "path": "/", "token": "LOGIN_HASH"}],
+            "health": {**_HEALTH_TIMES, "path": "/system_stats"},
+            "probes": [{"name": "draws", "path": "/system_stats", "contains": "version"}],
             "start_order": 50,
         },
     },

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost.plan.spec import PROJECT
+from gpuhost.project import PROJECT
 
 TASKS = sorted((PROJECT / "tasks").glob("*.py"))
 KNOWLEDGE = sorted((PROJECT / "gpuhost").rglob("*.py"))

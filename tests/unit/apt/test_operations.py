@@ -3,11 +3,14 @@ may write."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,9 +22,9 @@ from gpuhost.apt.facts import AptReading
 from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.rules import plain
-from gpuhost.installs import operations as comfyui
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
+from gpuhost.services import operations as services
 from gpuhost.systemd import operations as units
 from gpuhost.systemd.facts import IsStale
 from gpuhost.verify import operations as verify
@@ -122,7 +125,7 @@ ACCOUNT = Account(name="svc", uid=10001, gid=10001)
 
 
 @needs_root
-def test_a_session_key_is_made_by_the_account_and_no_link_is_followed(
+def test_a_seed_is_made_by_the_account_and_no_link_is_followed(
     monkeypatch: pytest.MonkeyPatch, service_data: Path
 ) -> None:
     """A container that was broken into may put links into its data: root must not write or chown through them."""
@@ -130,22 +133,35 @@ def test_a_session_key_is_made_by_the_account_and_no_link_is_followed(
     precious.write_text("root's\n")
     key = service_data / "session-key.txt"
     (service_data / "session-key.txt.new").symlink_to(precious)
-    seen = Seen(monkeypatch, comfyui, {})
-    assert seen.of(comfyui.session_keys, paths=[str(key)], account=ACCOUNT) == [str(key)]
+    seen = Seen(monkeypatch, services, {})
+    assert seen.of(services.seeded, seeds={str(key): "{random_key},{now}"}, account=ACCOUNT) == [str(key)]
     subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
     assert (precious.read_text(), precious.stat().st_uid) == ("root's\n", 0)
     assert (key.stat().st_uid, key.stat().st_mode & 0o777, len(key.read_text())) == (10001, 0o600, 71)
+    secret, _, made = key.read_text().partition(",")
+    assert len(base64.urlsafe_b64decode(secret)) == 32 and datetime.fromisoformat(made).tzinfo is None
 
 
 @needs_root
-def test_a_folder_for_nodes_is_the_accounts(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
+def test_a_seed_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
+    file, text = service_data / "it's $HOME", "a 'quoted' $(id) `id` \\n %s {now}"
+    seen = Seen(monkeypatch, services, {})
+    assert seen.of(services.seeded, seeds={str(file): text}, account=ACCOUNT) == [str(file)]
+    subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
+    assert re.fullmatch(re.escape(text).replace(r"\{now\}", r"\d{4}-\d\d-\d\dT[\d:.]+"), file.read_text())
+
+
+@needs_root
+def test_a_folder_of_a_service_is_the_accounts(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
     folder = service_data / "custom_nodes"
-    seen = Seen(monkeypatch, comfyui, {})
-    assert seen.of(comfyui.own_nodes, folders=[str(folder)], account=ACCOUNT) == [str(folder)]
+    seen = Seen(monkeypatch, services, {})
+    assert seen.of(services.own_folders, folders=[str(folder)], account=ACCOUNT) == [str(folder)]
     subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o755)
     assert (
-        Seen(monkeypatch, comfyui, {str(folder): "there"}).of(comfyui.own_nodes, folders=[str(folder)], account=ACCOUNT)
+        Seen(monkeypatch, services, {str(folder): "there"}).of(
+            services.own_folders, folders=[str(folder)], account=ACCOUNT
+        )
         == []
     )
 

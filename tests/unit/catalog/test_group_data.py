@@ -10,7 +10,7 @@ from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.catalog.layers import catalog_of, catalogs
 from gpuhost.catalog.types import BuildImage, Catalog
-from gpuhost.plan.spec import PROJECT
+from gpuhost.project import PROJECT
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def test_it_is_valid_for_every_host(monkeypatch: pytest.MonkeyPatch, pyinfra_sta
 
 def test_nothing_unused_is_declared(shipped: Catalog) -> None:
     services = shipped.services.values()
-    installs = shipped.comfyui.values()
+    installs = shipped.installs.values()
     assert set(shipped.models) == {model for service in services for model in service.models}
     assert set(shipped.images) == {service.image for service in services} | {install.image for install in installs}
-    assert set(shipped.comfyui) == {service.comfyui for service in services if service.comfyui}
+    assert set(shipped.installs) == {service.install for service in services if service.install}
     assert set(shipped.networks) == {service.network for service in services}
 
 
@@ -53,7 +53,5 @@ def test_base_images_are_pinned(shipped: Catalog) -> None:
     assert bases and all(":" in base.rpartition("/")[2] and "latest" not in base for base in bases)
 
 
-def test_every_guarded_service_is_probed_without_its_token_too(shipped: Catalog) -> None:
-    for service in shipped.services.values():
-        if any(probe.token for probe in service.probes):
-            assert 401 in {probe.expect_status for probe in service.probes if not probe.token}
+def test_every_service_keeps_strangers_out(shipped: Catalog) -> None:
+    assert [name for name, service in shipped.services.items() if service.auth is None] == []

@@ -20,14 +20,64 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "write a whole number without quotes",
     ),
     "text for a yes or no": (
-        {"services.painter.login": "yes"},
-        "`services.painter.login`: input should be a valid boolean, not `'yes'`",
+        {"services.painter.all_gpus": "yes"},
+        "`services.painter.all_gpus`: input should be a valid boolean, not `'yes'`",
         "write `True` or `False`",
     ),
-    "login without an install that has it": (
-        {"comfyui.stable.login": None},
-        "`services.painter.login`: the service names no ComfyUI install with a login",
-        "name one in `comfyui` whose entry has `login`, or set `login` to False",
+    "open to the network without auth": (
+        {"services.painter.auth": None, "services.painter.bind": "0.0.0.0"},
+        "`services.painter.bind`: 0.0.0.0 is open to the network, and the service has no `auth`",
+        "bind it to 127.0.0.1 and reach it by `ssh -L`, or give it `auth`",
+    ),
+    "a health check that would need the token": (
+        {"services.painter.auth.open_paths": []},
+        "`services.painter.health.path`: /system_stats needs the token, and no path is open",
+        "name one in `auth.open_paths`, or write the check as a `command`",
+    ),
+    "two health checks": (
+        {"services.api.health.path": "/health"},
+        "`services.api.health`: a health check is either a `path` or a `command`",
+        "give one of the two",
+    ),
+    "no health check": (
+        {"services.painter.health.path": None},
+        "`services.painter.health`: a health check is either a `path` or a `command`",
+        "give one of the two",
+    ),
+    "an unknown mark in a seed": (
+        {"services.painter.seeds": {"key": "{random_kye}"}},
+        "`services.painter.seeds.key` has the mark `{random_kye}`, which gpuhost does not know",
+        "there is: `{now}`, `{random_key}`",
+    ),
+    "a file name with a folder": (
+        {"services.painter.seeds": {"../key": "x"}},
+        "`services.painter.seeds.../key`: `'../key'` is not of the right form",
+        "write a file name of letters, digits, `_`, `-` and `.`",
+    ),
+    "a service whose variables are another's": (
+        {"services": {name: {**sample.data()["services"]["api"], "port": n} for n, name in ((1, "a-b"), (2, "a.b"))}},
+        "`services.a.b`: its variable A_B_PORT is that of the service `a-b`, too",
+        "give the service another name",
+    ),
+    "a secret that is a service's variable": (
+        {"secrets.API_PORT": {"generate": "token"}},
+        "`services.api`: its variable API_PORT is that of the secret `API_PORT`, too",
+        "give the service another name",
+    ),
+    "a stack with a dot": (
+        {"services.painter.stack": "qwen3.5"},
+        "`services.painter.stack`: `'qwen3.5'` is not of the right form",
+        "write small letters, digits, `-` and `_`",
+    ),
+    "a service that begins with a digit": (
+        {"services.3d-gen": sample.data()["services"]["painter"]},
+        "`services.3d-gen`: `'3d-gen'` is not of the right form",
+        "write a small letter, then small letters, digits, `-`, `_` and `.`",
+    ),
+    "half an address": (
+        {"services.painter.bind": "999.1"},
+        "`services.painter.bind`: `999.1` is no IP address",
+        "write one such as `127.0.0.1` or `::1`",
     ),
     "number for a text": (
         {"images.painter.args": {"A": 1}},
@@ -71,9 +121,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "did you mean `expect_status`?",
     ),
     "unknown field of an optional entry": (
-        {"comfyui.stable.login.reff": "x"},
-        "`comfyui.stable.login.reff` is not a field that gpuhost knows",
-        "did you mean `ref`?",
+        {"services.painter.auth.tokn": "x"},
+        "`services.painter.auth.tokn` is not a field that gpuhost knows",
+        "did you mean `token`?",
     ),
     "unknown field like no other": (
         {"account.zzz": 1},
@@ -100,7 +150,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "name of an entry": (
         {"services.Fine Painter": sample.data()["services"]["painter"]},
         "`services.Fine Painter`: `'Fine Painter'` is not of the right form",
-        "write small letters, digits, `-`, `_` and `.`",
+        "write a small letter, then small letters, digits, `-`, `_` and `.`",
     ),
     "name of a secret": (
         {"secrets.api-token": {"generate": "token"}},
@@ -124,8 +174,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "address": (
         {"services.painter.bind": "localhost"},
-        "`services.painter.bind`: `'localhost'` is not of the right form",
-        "write an IP address, as in `127.0.0.1`",
+        "`services.painter.bind`: `localhost` is no IP address",
+        "write one such as `127.0.0.1` or `::1`",
     ),
     "address of a probe": (
         {"services.painter.probes.0.path": "health"},
@@ -158,14 +208,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "it is one of 'docker' or 'distro'",
     ),
     "no probe": (
-        {"services.painter.probes": []},
-        "`services.painter.probes`: list should have at least 1 item after validation, not 0",
-        "give at least 1",
+        {"services.painter.probes": [], "services.painter.auth": None},
+        "`services.painter` has neither `probes` nor `auth`: nothing would prove that it answers",
+        "add a probe: a path and what its answer holds",
     ),
-    "no ref": (
-        {"comfyui.stable.source.ref": ""},
-        "`comfyui.stable.source.ref`: string should have at least 1 character",
-        "it must not be empty",
+    "no locked path": (
+        {"services.painter.auth.locked_paths": []},
+        "`services.painter.auth.locked_paths`: list should have at least 1 item after validation, not 0",
+        "give at least 1",
     ),
     "relative path": (
         {"data_root": "srv/genai"},
@@ -260,9 +310,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.secret_files` names the secret `LOGIN_HSH`, which does not exist",
         "did you mean `LOGIN_HASH`?",
     ),
-    "missing secret of a probe": (
-        {"services.painter.probes.0.token": "LOGIN_HSH"},
-        "`services.painter.probes` names the secret `LOGIN_HSH`, which does not exist",
+    "missing secret of an auth": (
+        {"services.painter.auth.token": "LOGIN_HSH"},
+        "`services.painter.auth.token` names the secret `LOGIN_HSH`, which does not exist",
         "did you mean `LOGIN_HASH`?",
     ),
     "a password in the environment": (
@@ -281,8 +331,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "did you mean `painter`?",
     ),
     "missing image of an install": (
-        {"comfyui.stable.image": "zz"},
-        "`comfyui.stable.image` names the image `zz`, which does not exist",
+        {"installs.tree.image": "zz"},
+        "`installs.tree.image` names the image `zz`, which does not exist",
         "there is: api, painter, pulled",
     ),
     "missing network": (
@@ -291,9 +341,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "did you mean `inner`?",
     ),
     "missing install": (
-        {"services.painter.comfyui": "stabel"},
-        "`services.painter.comfyui` names the ComfyUI install `stabel`, which does not exist",
-        "did you mean `stable`?",
+        {"services.painter.install": "tre"},
+        "`services.painter.install` names the install `tre`, which does not exist",
+        "did you mean `tree`?",
     ),
     "overlapping subnets": (
         {"networks.outer": "172.20.8.0/24"},

@@ -208,7 +208,7 @@ def test_sync_asks(monkeypatch: pytest.MonkeyPatch, fake: Fake, answer: str | No
 
 def observed(old: int | None = 401, new: int = 200, host: str = "gpu1") -> Event:
     """What the probes of `api` got."""
-    probes = [{"name": "answers", "status": new}]
+    probes = [{"name": "/services answers with the token", "status": new}]
     probes += [{"name": "refuses the retired API_TOKEN", "status": old}] if old else []
     return {"event": "observed", "host": host, "service": "api", "outcome": "ready", "probes": probes}
 

@@ -13,9 +13,9 @@ import pytest
 from pyinfra.api.exceptions import FactProcessError
 
 from gpuhost.apt.facts import AptReading, AptState
-from gpuhost.engine.facts import Container, DockerReading, DockerState
+from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.files.facts import FilesState, Texts
-from gpuhost.host.facts import Gpu, HostReading, HostState, parse
+from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
 from gpuhost.models.facts import ModelsState
 
 
@@ -61,8 +61,9 @@ docker_version	29.0.1
 docker_silent	yes
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
-published	api	127.0.0.1:9001->9001/tcp
-published	painter	0.0.0.0:9002->8188/tcp, [::]:9002->8188/tcp
+container	/api	paused	unless-stopped	api	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
+container	/painter	exited	no	painter	9002 9002 	
+container	/theirs	running	no	<no value>		
 nvidia_pci	0x030200
 gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
 gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
@@ -98,7 +99,16 @@ def test_networks(host: HostReading) -> None:
         "host": [],
         "dual": ["172.30.0.0/16", "fd00::/64"],
     }
-    assert host.published == {9001: "api", 9002: "painter"}
+    assert host.published == {9001}  # of those that live
+
+
+def test_containers(host: HostReading) -> None:
+    assert host.containers == [
+        HostContainer("api", "paused", "unless-stopped", "api", frozenset({9001}), ("GPU-1", "GPU-2")),
+        HostContainer("painter", "exited", "no", "painter", frozenset({9002})),
+        HostContainer("theirs", "running", "no", ""),
+    ]
+    assert host.placed == {"api": ("GPU-1", "GPU-2")}
 
 
 def test_what_others_left(host: HostReading) -> None:
@@ -228,8 +238,7 @@ def test_docker_that_does_not_run() -> None:
 
 
 def test_docker_that_runs() -> None:
-    container = {"service": "api", "spec": "s", "secrets": None, "id": "abc", "state": "running", "health": ""}
-    container |= {"started": "2026-11-21T11:41:15.25Z", "name": "/api"}
+    container = inspected(name="/api", started="2026-11-21T11:41:15.25Z")
     lines = [
         "active",
         "version\t29.0.1",
@@ -249,11 +258,9 @@ def test_docker_that_runs() -> None:
     assert reading.images == {"gpuhost/api:1": "s", "gpuhost/api:old": "s"}
     assert reading.tags == {"gpuhost/api:1", "acme/server@sha256:aa"}
     assert reading.networks == {"inner": ["172.20.0.0/16"], "none": []}
-    # A container made without a stamp is one with another stamp.
-    started = "2026-11-21T11:41:15.25Z"
-    assert reading.containers == {"api": Container("api", "s", "", "abc", "running", "", started, "/api")}
-    assert reading.containers["api"].started_s == 1795261275.25 < reading.now_s
-    assert reading.cut_off == {"api"}  # the other one, whose name is not the service's
+    one, other = reading.containers
+    assert (one.name, other.name, one.service) == ("api", "0123456789ab_api", "api")
+    assert one.started_s == 1795261275.25 < reading.now_s
 
 
 def test_a_broken_daemon_json_fails_this_host_alone() -> None:

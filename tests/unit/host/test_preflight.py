@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.errors import Problem
+from gpuhost.host.facts import HostContainer
 from gpuhost.host.preflight import problems, root_problem, sudo_problem
 from tests.unit import sample
 
@@ -97,6 +98,21 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "port 9001 of `api` is already in use by nginx (pid 12)",
         "stop that program, or give `services.api.port` another port",
     ),
+    "port taken while our service that had it is stopped": (
+        {
+            "listening": {9001: "nginx (pid 12)"},
+            "containers": [HostContainer("api", "exited", "no", "api", frozenset({9001}))],
+        },
+        {},
+        "port 9001 of `api` is already in use by nginx (pid 12)",
+        "stop that program, or give `services.api.port` another port",
+    ),
+    "a foreign container has the name": (
+        {"containers": [HostContainer("api", "exited", "no", "")]},
+        {},
+        "a container that is not gpuhost's has the name of the service `api`",
+        "rename it (`docker rename api ...`) or remove it, then run again",
+    ),
     "port taken by somebody": (
         {"listening": {9002: ""}},
         {},
@@ -178,7 +194,24 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no GPU at all": ({"gpus": [], "nvidia_pci": 0}, {}),
     "a GPU that is no PCI device, as on WSL2": ({"nvidia_pci": 0}, {}),
     "the data disk is mounted": ({}, {"data_mount": "/data"}),
-    "our own service has the port": ({"listening": {9001: "docker-proxy (pid 9)"}, "published": {9001: "api"}}, {}),
+    **{
+        f"our own service has the port, {state}": (
+            {
+                "listening": {9001: "docker-proxy (pid 9)"},
+                "containers": [HostContainer("api", state, "no", "api", frozenset({9001}))],
+            },
+            {},
+        )
+        for state in ("running", "restarting", "paused")
+    },
+    "a service of ours that is to go has the port": (
+        {
+            "listening": {9001: "docker-proxy (pid 9)"},
+            "containers": [HostContainer("old", "running", "no", "old", frozenset({9001}))],
+        },
+        {},
+    ),
+    "a foreign container has another name": ({"containers": [HostContainer("theirs", "running", "no", "")]}, {}),
     "another port is taken": ({"listening": {22: "sshd (pid 1)"}}, {}),
     "our own network has the subnet": (
         {

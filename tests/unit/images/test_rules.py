@@ -6,16 +6,16 @@ import pytest
 
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
-from gpuhost.images.rules import explain, reconcile, reference
-from gpuhost.plan.spec import image_hash
+from gpuhost.images.rules import explain, reconcile, reference, spec
+from gpuhost.plan.spec import canonical, digest
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
-SPEC = image_hash(BUILT.build, BUILT.args)
+SPEC = canonical(spec(BUILT))
 
 
 def test_a_built_image_carries_its_spec_in_its_tag() -> None:
-    assert reference("api", BUILT) == f"gpuhost/api:{SPEC[:12]}"
+    assert reference("api", BUILT) == f"gpuhost/api:{digest(spec(BUILT))[:12]}"
     assert reference("api", BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.13"})) != TAG
     assert reference("api", BuildImage(build="comfyui", args=BUILT.args)) != TAG
 
@@ -26,8 +26,11 @@ def test_a_built_image_carries_its_spec_in_its_tag() -> None:
         ({TAG: SPEC}, None),
         ({}, "not on the host"),
         ({"gpuhost/other:1": "x"}, "not on the host"),
-        ({"gpuhost/api:older": "older"}, "its Dockerfile, files or arguments changed"),
-        ({TAG: "by somebody else"}, "its Dockerfile, files or arguments changed"),
+        (
+            {"gpuhost/api:older": canonical({**spec(BUILT), "args": {"BASE_IMAGE": "python:3.11"}})},
+            "args.BASE_IMAGE: python:3.11 -> python:3.12",
+        ),
+        ({"gpuhost/api:x": canonical(spec(BUILT))}, "its label is not ours"),  # ours, under a tag that somebody gave
     ],
 )
 def test_built(images: dict[str, str], reason: str | None) -> None:

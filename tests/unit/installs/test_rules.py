@@ -1,4 +1,4 @@
-"""A ComfyUI install is what its entry, its image and the installer make it; each version has a folder of its own."""
+"""An install is what its entry, its image and its script make it; each spec has a folder of its own."""
 
 from __future__ import annotations
 
@@ -7,80 +7,71 @@ from typing import Any
 
 import pytest
 
-from gpuhost.installs.rules import environment, folder, reconcile, spec_hash
+from gpuhost.installs.rules import environment, folder, reconcile, spec
+from gpuhost.plan.spec import canonical
 from tests.unit import sample
 
-INSTALL = sample.catalog().comfyui["stable"]
-SPEC = spec_hash(INSTALL, "image")
+INSTALL = sample.catalog().installs["tree"]
+SPEC = spec(INSTALL, "gpuhost/painter:1")
+ROOT = "/data/installs/tree"
+PATH = f"{ROOT}/{folder(INSTALL, SPEC)}"
+
+
+def stamp(made: dict[str, Any]) -> str:
+    return f'{{"spec": {canonical(made)}, "finished_at": "2026-11-21"}}'
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"version": "v0.3.65"},
-        {"source.ref": "v0.3.65"},
-        {"source.url": "https://mirror.example/ComfyUI.git"},
-        {"torch_index_url": "https://wheels.example/cu126"},
-        {"torch_packages": ["torch==2.9.0"]},
-        {"login.ref": "1234567"},
-        {"login": None},
-        {"extra_nodes": {"manager": {"url": "https://git.example/m.git", "ref": "3.0"}}},
-    ],
+    "changes", [{"version": "v0.3.65"}, {"environment.SOURCE_REF": "v0.3.65"}, {"environment": {}}]
 )
 def test_every_part_of_the_entry_is_in_the_spec(changes: dict[str, Any]) -> None:
-    entry = {f"comfyui.stable.{key}": value for key, value in changes.items()}
-    other = sample.catalog({"services.painter.login": False, **entry}).comfyui["stable"]
-    assert spec_hash(other, "image") != SPEC
-    assert spec_hash(INSTALL, "another image") != SPEC
+    other = sample.catalog({f"installs.tree.{key}": value for key, value in changes.items()}).installs["tree"]
+    assert spec(other, "gpuhost/painter:1") != SPEC
+    assert spec(INSTALL, "another image") != SPEC
 
 
 def test_the_spec_is_stable_and_names_the_folder() -> None:
-    assert spec_hash(sample.catalog().comfyui["stable"], "image") == SPEC
-    assert folder(INSTALL, SPEC) == f"v0.3.64-{SPEC[:12]}"
+    assert spec(sample.catalog().installs["tree"], "gpuhost/painter:1") == SPEC
+    assert folder(INSTALL, SPEC).startswith("v0.3.64-")
+    assert folder(INSTALL, {**SPEC, "image": "another"}) != folder(INSTALL, SPEC)
 
 
-def test_what_the_installer_is_told() -> None:
-    told = environment(INSTALL, SPEC)
-    assert told == {
-        "INSTALL_SPEC": SPEC,
-        "COMFYUI_URL": "https://git.example/ComfyUI.git",
-        "COMFYUI_REF": "v0.3.64",
-        "TORCH_INDEX_URL": "https://wheels.example/cu128",
-        "TORCH_PACKAGES": "torch==2.8.0 torchvision==0.23.0",
-        "AUTH": "1",
-        "LOGIN_URL": "https://git.example/Login.git",
-        "LOGIN_REF": "6910925",
-    }
-
-
-def test_what_comfyui_leaves_open_is_pinned_for_pip() -> None:
-    install = sample.catalog({"comfyui.stable.extra_requirements": ["a==1", "b==2"]}).comfyui["stable"]
-    assert environment(install, SPEC)["EXTRA_REQUIREMENTS"] == "a==1\nb==2"
-
-
-def test_without_a_login_and_with_more_nodes() -> None:
-    nodes = {name: {"url": f"https://git.example/{name}.git", "ref": "1"} for name in ("one", "two")}
-    entry = {"comfyui.stable.login": None, "comfyui.stable.extra_nodes": nodes}
-    install = sample.catalog({"services.painter.login": False, **entry}).comfyui["stable"]
-    told = environment(install, SPEC)
-    assert (told["AUTH"], "LOGIN_URL" in told) == ("0", False)
-    assert told["EXTRA_NODES"] == "one https://git.example/one.git 1\ntwo https://git.example/two.git 1"
+def test_what_the_script_reads() -> None:
+    read = environment(INSTALL, SPEC)
+    assert json.loads(read.pop("INSTALL_SPEC")) == SPEC
+    assert read == {"SOURCE_URL": "https://git.example/tree.git", "SOURCE_REF": "v0.3.64"}
 
 
 @pytest.mark.parametrize(
-    ("stamp", "reason"),
+    ("stamps", "reason"),
     [
-        (json.dumps({"spec": SPEC, "version": "v0.3.64"}), None),
-        (None, "not installed, or not finished"),
-        ("", "not installed, or not finished"),
-        ('{"spec":', "not installed, or not finished"),
-        ("[]", "not installed, or not finished"),
-        ("{}", "not installed, or not finished"),
-        (json.dumps({"spec": "older"}), "the spec changed"),
+        ({PATH: stamp(SPEC)}, None),
+        ({}, "not installed"),
+        ({PATH: ""}, "it was not finished"),
+        ({PATH: '{"spec":'}, "it was not finished"),
+        ({PATH: "[]"}, "it was not finished"),
+        ({PATH: stamp({**SPEC, "version": "v0.3.63"})}, "it was not finished"),
+        ({f"{ROOT}/v0.3.63-a": ""}, "not installed"),
+        (
+            {f"{ROOT}/v0.3.64-a": stamp({**SPEC, "image": "gpuhost/painter:0"})},
+            "image: gpuhost/painter:0 -> gpuhost/painter:1; v0.3.64-a stays beside it",
+        ),
+        (
+            {
+                f"{ROOT}/far": stamp({"version": "v0.3.1"}),
+                f"{ROOT}/near": stamp({**SPEC, "version": "v0.3.63"}),
+            },
+            "version: v0.3.63 -> v0.3.64; near stays beside it",
+        ),
     ],
 )
-def test_installed_when_the_stamp_is_not_the_specs(stamp: str | None, reason: str | None) -> None:
-    found = reconcile("/data/comfyui/x", SPEC, stamp)
-    assert [((change.stage, change.resource.name, change.action), change.reason) for change in found] == (
-        [(("comfyui", "/data/comfyui/x", "install"), reason)] if reason else []
+def test_installed_when_the_stamp_is_not_the_specs(stamps: dict[str, str], reason: str | None) -> None:
+    found = reconcile(PATH, SPEC, stamps)
+    assert [(change.key, change.reason) for change in found] == (
+        [(("installs", "install", PATH, "install"), reason)] if reason else []
     )
+
+
+def test_what_differs_from_the_nearest_is_shown() -> None:
+    [change] = reconcile(PATH, SPEC, {f"{ROOT}/old": stamp({**SPEC, "script": "0", "image": "x"})})
+    assert [difference.field for difference in change.diff] == ["image", "script"]

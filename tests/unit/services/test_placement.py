@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Mapping
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
-from gpuhost.services.placement import place
+from gpuhost.services.placement import SHARED_PART, place
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
+
+CARDS = [Gpu(f"GPU-{number}", "NVIDIA RTX", 24576, 24000, "580") for number in range(3)]
+PAINTER = sample.catalog().services["painter"]
+
+
+def service(count: int, vram_mib: int | None = None) -> Service:
+    gpu = {"count": count, "vram_mib": vram_mib}
+    return PAINTER.model_validate({**PAINTER.model_dump(), "gpu": gpu if count else None})
 
 
 def test_without_a_gpu_what_needs_one_is_skipped_and_says_so() -> None:
@@ -17,7 +30,7 @@ def test_without_a_gpu_what_needs_one_is_skipped_and_says_so() -> None:
 
 
 def test_too_few_gpus() -> None:
-    found = place(sample.catalog({"services.painter.gpus": 3}).enabled(), [GPU, SMALL_GPU])
+    found = place({"painter": service(3)}, [GPU, SMALL_GPU])
     assert found.skipped == {"painter": "it needs 3 NVIDIA GPUs, this host has 2"}
 
 
@@ -29,7 +42,67 @@ def test_the_largest_gpu_by_uuid_whatever_the_order_of_indexes(gpus: list[Gpu]) 
 
 
 def test_a_service_that_needs_no_gpu_gets_none() -> None:
-    assert place(sample.catalog({"services.painter.gpus": 0}).enabled(), [GPU]).gpus["painter"] == []
+    assert place({"painter": service(0)}, [GPU]).gpus["painter"] == []
+
+
+def test_each_gets_a_card_of_its_own_before_two_share_one() -> None:
+    three = {name: service(1) for name in "abc"}
+    assert sorted(place(three, CARDS).gpus.values()) == [["GPU-0"], ["GPU-1"], ["GPU-2"]]
+    two = place(three, CARDS[:2]).gpus
+    assert two["a"] != two["b"] and len({*two["a"], *two["b"]}) == 2
+
+
+def test_what_is_placed_stays_where_it_is() -> None:
+    wanted = {name: service(1, 8000) for name in "ab"}
+    assert place(wanted, CARDS, {"a": ["GPU-2"], "b": ["GPU-1"]}).gpus == {"a": ["GPU-2"], "b": ["GPU-1"]}
+    together = {"a": ["GPU-1"], "b": ["GPU-1"]}
+    assert place(wanted, CARDS, together).gpus == together
+    # Of a card that is gone, or of more cards than it needs now, nothing is kept.
+    assert place({"a": service(1)}, CARDS[:1], {"a": ["GPU-9"]}).gpus == {"a": ["GPU-0"]}
+    assert len(place({"a": service(1)}, CARDS, {"a": ["GPU-0", "GPU-1"]}).gpus["a"]) == 1
+
+
+def test_a_newcomer_does_not_take_the_place_of_one_that_runs() -> None:
+    wanted = {"new": service(1, 20000), "old": service(1, 20000)}
+    assert place(wanted, CARDS[:2], {"old": ["GPU-0"]}).gpus == {"new": ["GPU-1"], "old": ["GPU-0"]}
+
+
+def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
+    wanted = {"a": service(1, 20000), "b": service(1, 10000)}
+    found = place(wanted, CARDS[:1])
+    assert found.gpus == {"a": ["GPU-0"]}
+    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that a GPU has left for it is 2118 MiB"}
+
+
+def test_a_whole_card_may_be_used_by_one_and_less_by_several() -> None:
+    assert place({"a": service(1, 24576)}, CARDS[:1]).gpus == {"a": ["GPU-0"]}
+    part = int(24576 * SHARED_PART) // 2
+    assert set(place({"a": service(1, part), "b": service(1, part)}, CARDS[:1]).gpus) == {"a", "b"}
+    assert set(place({"a": service(1, part), "b": service(1, part + 20)}, CARDS[:1]).gpus) == {"a"}
+
+
+NEEDS = st.dictionaries(
+    st.sampled_from("abcdef"), st.tuples(st.integers(0, 3), st.none() | st.integers(1, 30000)), max_size=6
+)
+NOW = st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from([c.uuid for c in CARDS]), max_size=3))
+
+
+@given(NEEDS, st.integers(0, 3), NOW)
+def test_no_card_is_given_more_than_it_has(
+    needs: Mapping[str, tuple[int, int | None]], count: int, now: dict[str, list[str]]
+) -> None:
+    wanted, gpus = {name: service(*need) for name, need in needs.items()}, CARDS[:count]
+    found = place(wanted, gpus, now)
+    assert found.gpus.keys() | found.skipped.keys() == wanted.keys() and not found.gpus.keys() & found.skipped.keys()
+    for gpu in gpus:
+        users = [name for name, uuids in found.gpus.items() if gpu.uuid in uuids]
+        taken = sum(needs[name][1] or 0 for name in users)
+        assert taken <= gpu.vram_mib * (1.0 if len(users) == 1 else SHARED_PART) or not taken
+    for name, uuids in found.gpus.items():
+        assert len(set(uuids)) == len(uuids) == needs[name][0]
+        assert set(uuids) <= {gpu.uuid for gpu in gpus}
+    # Where it is placed now is where it stays.
+    assert place(wanted, gpus, found.gpus).gpus == found.gpus
 
 
 def test_the_run_leaves_out_what_is_skipped() -> None:
@@ -44,6 +117,6 @@ def test_the_run_of_a_whole_host() -> None:
     run = sample.run()
     assert list(run.services) == ["api", "painter"]
     assert dict(run.stacks) == {"front": ["api"], "paint": ["painter"]}
-    assert (list(run.models), list(run.installs), run.image_names) == (["vae"], ["stable"], ["api", "painter"])
+    assert (list(run.models), list(run.installs), run.image_names) == (["vae"], ["tree"], ["api", "painter"])
     assert run.secret_names == ["API_TOKEN", "LABEL_HMAC_KEY", "LOGIN_HASH", "LOGIN_USER"]
-    assert run.image("pulled") == run.image_spec("pulled") == "docker.io/acme/server:v1.2.3"
+    assert run.image("pulled") == "docker.io/acme/server:v1.2.3"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
 import pytest
 import yaml
 
+from gpuhost.catalog.checks import variable_names
+from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
-from gpuhost.services.render import env_file, env_quote, prefix, secret_text, variables
+from gpuhost.services.render import env_file, env_quote, secret_text, variables
+from gpuhost.services.spec import of_compose
 from gpuhost.services.stacks import Stacks
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
@@ -58,8 +62,8 @@ def test_an_env_file_is_sorted() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), [("api", "API"), ("my-service", "MY_SERVICE"), ("sd3.5", "SD3_5")])
-def test_prefix(name: str, expected: str) -> None:
-    assert prefix(name) == expected
+def test_the_variables_of_a_service(name: str, expected: str) -> None:
+    assert variable_names(name) == (f"{expected}_PORT", f"{expected}_MEMORY_LIMIT", f"{expected}_CPU_LIMIT")
 
 
 def test_more_cores_than_the_host_has_are_all() -> None:
@@ -109,16 +113,16 @@ def test_gpus_are_named_by_uuid() -> None:
 
 def test_without_a_gpu_it_is_told_to_use_the_processor() -> None:
     assert "--cpu" not in service("painter")["command"]
-    assert "--cpu" in service("painter", {"services.painter.gpus": 0})["command"]
+    assert "--cpu" in service("painter", {"services.painter.gpu": None})["command"]
 
 
 def test_installs_models_and_secrets_are_mounted_read_only() -> None:
     volumes = {volume["target"]: volume for volume in service("painter")["volumes"]}
-    install = sample.run().install_path("stable")
+    install = sample.run().install_path("tree")
     assert volumes["/app"]["source"] == install
     for target in ("/app", "/models", "/cache/huggingface", "/config/extra_model_paths.yaml", "/app/ComfyUI/login"):
         assert volumes[target].get("read_only"), target
-    assert volumes["/data"]["source"] == "/data/services/painter" and not volumes["/data"].get("read_only")
+    assert volumes["/data"]["source"] == "/data/services/painter/data" and not volumes["/data"].get("read_only")
     # A folder that is not there is a fault to see, not one for Docker to make as root.
     assert all(volume["bind"] == {"create_host_path": False} for volume in volumes.values())
 
@@ -147,73 +151,139 @@ def test_the_files_of_a_stack() -> None:
     assert files["/data/stacks/paint/.env.docker"].mode == "600"
     assert {path: file.mode for path, file in files.items() if file.mode != "600"} == {
         "/data/stacks/paint/docker-compose-paint.yml": "644",
-        "/data/stacks/paint/extra_model_paths-painter.yaml": "644",
+        "/data/stacks/paint/config/painter/extra_model_paths.yaml": "644",
     }
 
 
 def test_before_the_secrets_are_generated_only_what_holds_them_is_unknown() -> None:
     stacks = rendered(secrets={})
-    assert stacks.stamps("api").secrets is None
-    assert stacks.stamps("api").spec == rendered().stamps("api").spec
+    assert stacks.spec("api") == {**rendered().spec("api"), "secrets": {"API_TOKEN": None}}
     for unknown in (partial(stacks.compose, "front"), partial(stacks.env, "front")):
         with pytest.raises(NotYet):
             unknown()
 
 
-# --- Hashes -------------------------------------------------------------------------------------------------------
+# --- arguments, health, folders ---------------------------------------------------------------------------------------
 
-SPEC_CHANGES: dict[str, dict[str, Any]] = {
-    "port": {"services.painter.port": 9003},
-    "memory": {"services.painter.memory": "30g"},
-    "environment": {"services.painter.environment": {"A": "1"}},
-    "health check": {"services.painter.health.interval_s": 11},
-    "models": {"services.painter.models": []},
-    "image arguments": {"images.painter.args": {"BASE_IMAGE": "python:3.13"}},
-    "install": {"comfyui.stable.source.ref": "v0.3.65"},
-    "secret file's form": {"services.painter.secret_files.PASSWORD": "{LOGIN_HASH}\n"},
-    "login": {"services.painter.login": False},
-    "account": {"account.uid": 10002},
+
+def test_arguments_come_behind_the_templates_own() -> None:
+    command = service("painter", {"services.painter.arguments": ["--fast", "it's $5"]})["command"]
+    assert command[-2:] == ["--fast", "it's $$5"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({}, "/login"),
+        ({"services.painter.auth": None}, "/system_stats"),
+        ({"services.painter.health.path": "/x"}, "/x"),
+    ],
+)
+def test_the_health_check_asks_what_needs_no_token(changes: dict[str, Any], path: str) -> None:
+    kind, program, _, text = service("painter", changes)["healthcheck"]["test"]
+    assert (kind, program) == ("CMD", "python3")
+    assert f"c.request('GET', '{path}')" in text and "8188" in text
+
+
+def test_a_service_without_auth_has_no_login() -> None:
+    stacks = rendered({"services.painter.auth": None})
+    targets = {volume["target"] for volume in service("painter", {"services.painter.auth": None})["volumes"]}
+    assert not {target for target in targets if "login" in target or "secret-key" in target}
+    [paths] = [file.content() for file in stacks.files("paint") if file.path.endswith("extra_model_paths.yaml")]
+    assert "auth" not in str(yaml.safe_load(paths)).split()
+
+
+def test_what_starts_on_demand_is_not_started_by_docker() -> None:
+    assert service("painter", {"services.painter.start": "on-demand"})["restart"] == "no"
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert service("api", {"services.api.bind": "::1"})["ports"] == ["[::1]:${API_PORT}:9001"]
+
+
+# --- The spec ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_spec_is_what_runs_and_no_more() -> None:
+    spec = rendered().spec("painter")
+    assert (spec["memory"], spec["shm"], spec["cpus"]) == ("28g", "16g", "4")
+    assert spec["ports"] == ["127.0.0.1:9002:8188"]
+    assert spec["gpus"] == [GPU.uuid] and "deploy" not in spec
+    assert spec["volumes"]["/data"] == "/data/services/painter/data"
+    assert spec["volumes"]["/models"] == "/data/models:ro"
+    assert set(spec["secrets"]) == {"LOGIN_HASH", "LOGIN_USER"}
+    assert all(len(fingerprint) == 64 for fingerprint in spec["secrets"].values())
+    assert not [value for value in SECRETS.values() if value in json.dumps(spec)]
+
+
+def test_the_label_is_the_spec_itself() -> None:
+    stacks = rendered()
+    label = service("painter")["labels"]["gpuhost.spec"].replace("$$", "$")
+    assert json.loads(label) == stacks.spec("painter")
+
+
+SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "port": ({"services.painter.port": 9003}, {"ports"}),
+    "memory": ({"services.painter.memory": "30g"}, {"memory"}),
+    "environment": ({"services.painter.environment": {"A": "1"}}, {"environment.A"}),
+    "health check": ({"services.painter.health.interval_s": 11}, {"healthcheck.interval"}),
+    "image arguments": ({"images.api.args": {"BASE_IMAGE": "python:3.13"}}, {"image"}),
+    "install": ({"installs.tree.environment.SOURCE_REF": "v0.3.65"}, {"volumes./app"}),
+    "secret file's form": (
+        {"services.painter.secret_files.PASSWORD": "{LOGIN_HASH}\n"},
+        {"secret_files.PASSWORD", "secrets.LOGIN_USER"},
+    ),
+    "account": ({"account.uid": 10002}, {"user"}),
+    "start order": ({"services.painter.start_order": 51}, {"labels.gpuhost.start-order"}),
 }
 
 
-@pytest.mark.parametrize("changes", SPEC_CHANGES.values(), ids=SPEC_CHANGES)
-def test_what_makes_a_service_is_in_its_spec(changes: dict[str, Any]) -> None:
-    before, after = rendered().stamps("painter"), rendered(changes).stamps("painter")
-    assert before.spec != after.spec
+@pytest.mark.parametrize(("changes", "fields"), SPEC_CHANGES.values(), ids=SPEC_CHANGES)
+def test_what_makes_a_service_is_in_its_spec_by_name(changes: dict[str, Any], fields: set[str]) -> None:
+    name = "api" if "images.api.args" in changes else "painter"
+    diff = differences(rendered().spec(name), rendered(changes).spec(name))
+    assert {difference.field for difference in diff} == fields
 
 
 def test_another_gpu_is_another_spec() -> None:
-    assert rendered(gpus=[GPU]).stamps("painter").spec != rendered(gpus=[SMALL_GPU]).stamps("painter").spec
+    assert rendered(gpus=[GPU]).spec("painter") != rendered(gpus=[SMALL_GPU]).spec("painter")
+
+
+def test_a_template_that_differs_in_comments_and_order_gives_the_same_spec() -> None:
+    one = '  a:\n    image: "x"  # why\n    mem_limit: 1024m\n    cap_drop: [B, A]\n'
+    other = '  # a service\n  a:\n    mem_limit: "1g"\n    cap_drop: [A, B]\n    image: x\n'
+    assert of_compose(one, {}, {}, {}, {}) == of_compose(other, {}, {}, {}, {})
 
 
 NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
     "probes": {"services.painter.probes.0.path": "/other"},
     "another service": {"services.api.port": 9009},
     "a network's subnet": {"networks.inner": "172.22.0.0/16"},
+    "models, which it reads from a folder": {"services.painter.models": []},
 }
 
 
 @pytest.mark.parametrize("changes", NO_SPEC_CHANGES.values(), ids=NO_SPEC_CHANGES)
 def test_what_does_not_is_not(changes: dict[str, Any]) -> None:
-    assert rendered().stamps("painter") == rendered(changes).stamps("painter")
+    assert rendered().spec("painter") == rendered(changes).spec("painter")
 
 
-def test_a_changed_secret_changes_the_stamp_of_its_services_alone() -> None:
+def test_a_changed_secret_changes_the_spec_of_its_services_alone() -> None:
     other = rendered(secrets={**SECRETS, "API_TOKEN": "another"})
-    assert other.stamps("api").spec == rendered().stamps("api").spec
-    assert other.stamps("api").secrets != rendered().stamps("api").secrets
-    assert other.stamps("painter") == rendered().stamps("painter")
+    [difference] = differences(rendered().spec("api"), other.spec("api"))
+    assert difference.field == "secrets.API_TOKEN"
+    assert other.spec("painter") == rendered().spec("painter")
 
 
-def test_two_services_of_one_image_have_stamps_of_their_own() -> None:
+def test_two_services_of_one_image_have_files_of_their_own() -> None:
     def run(changes: dict[str, Any]) -> HostRun:
         return sample.run(changes, SECRETS)
 
     twin = {**sample.data()["services"]["painter"], "port": 9010}
     changes = {"services.twin": twin, "enabled_services": ["painter", "twin"]}
     stacks = Stacks(run(changes), "105")
-    assert stacks.stamps("painter").spec != stacks.stamps("twin").spec
+    assert stacks.spec("painter") != stacks.spec("twin")
     assert [path for path in (file.path for file in stacks.files("paint")) if "extra" in path] == [
-        "/data/stacks/paint/extra_model_paths-painter.yaml",
-        "/data/stacks/paint/extra_model_paths-twin.yaml",
+        "/data/stacks/paint/config/painter/extra_model_paths.yaml",
+        "/data/stacks/paint/config/twin/extra_model_paths.yaml",
     ]

@@ -1,75 +1,150 @@
-"""When a container is made anew, and why."""
+"""What must be done with containers so that the right ones run, in which order, and why."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gpuhost.engine.facts import Container
-from gpuhost.services.rules import WILL_BE_WRITTEN, Clock, Stamps, reconcile
+from gpuhost.services.containers import Container
+from gpuhost.services.rules import WILL_BE_WRITTEN, Clock, Desired, Step, reconcile
 
-WANTED = Stamps("spec", "secrets")
-STARTED_S = datetime(2026, 11, 21, 11, 41, 15, 250000, UTC).timestamp()
+SPEC: dict[str, Any] = {
+    "name": "api",
+    "image": "acme/api:1",
+    "memory": "24g",
+    "cpus": "2",
+    "restart": "unless-stopped",
+    "networks": ["inner"],
+    "ports": ["127.0.0.1:9001:80"],
+    "gpus": ["GPU-0"],
+    "volumes": {"/data": "/srv/api"},
+    "secrets": {"API_TOKEN": "a" * 64, "OTHER": "b" * 64},
+}
+SETTINGS = {key: SPEC[key] for key in ("image", "memory", "cpus", "restart", "networks", "ports", "gpus", "volumes")}
+# What Docker says of a container for which nothing else was asked.
+SETTINGS |= {"shm": "64m", "read_only": False, "privileged": False, "user": "", "command": [], "tmpfs": []}
+SETTINGS |= {"cap_add": [], "cap_drop": [], "security_opt": [], "group_add": []}
+STARTED_S = 1_000.0
 
 
-def container(
-    spec: str = "spec", secrets: str = "secrets", state: str = "running", health: str = "healthy"
-) -> Container:
-    return Container("api", spec, secrets, "abc", state, health, "2026-11-21T11:41:15.25Z")
+def desired(name: str = "api", **over: Any) -> Desired:
+    return Desired("front", {**SPEC, "name": name, **over}, frozenset(over.get("gpus", SPEC["gpus"])))
+
+
+def container(name: str = "api", **over: Any) -> Container:
+    spec = {**SPEC, "name": name}
+    made = Container(f"id-{name}", name, name, "front", "running", spec, dict(SETTINGS), False, STARTED_S)
+    return replace(made, **over)
+
+
+def running(**settings: Any) -> Container:
+    """The right container, whose settings somebody changed."""
+    return container(settings={**SETTINGS, **settings})
+
+
+API = {"api": desired()}
+
+
+def found(wanted: dict[str, Desired], *there: Container, **more: Any) -> list[tuple[str, str, str]]:
+    return [(change.action, change.resource.name, change.reason) for change in reconcile(wanted, there, **more).changes]
+
+
+def test_the_right_container_is_left_alone() -> None:
+    way = reconcile(API, [container()])
+    assert (way.changes, way.steps) == ([], [])
 
 
 @pytest.mark.parametrize(
-    ("wanted", "there", "expected"),
+    ("there", "expected"),
     [
-        (WANTED, container(), None),
-        (WANTED, container(health="unhealthy"), None),  # making it anew cures nothing: verify tells why
-        (WANTED, container(health="starting"), None),
-        (WANTED, None, ("create", "no container")),
-        (WANTED, container(spec="old"), ("recreate", "its entry, template, image or install changed")),
-        (WANTED, container(secrets="old"), ("recreate", "it runs with another secret")),
-        (Stamps("spec", None), container(), ("recreate", "it runs with another secret")),
-        (WANTED, container(state="exited"), ("recreate", "it is exited")),
-        (WANTED, container(state="created"), ("recreate", "it was made and never started")),
-        (WANTED, container(state="paused"), ("recreate", "it is paused")),
-        (WANTED, container(spec="old", state="exited"), ("recreate", "its entry, template, image or install changed")),
+        (None, ("create", "no container")),
+        (container(state="exited"), ("recreate", "it is exited")),
+        (container(state="created"), ("recreate", "it was made and never started")),
+        (container(state="paused"), ("unpause", "it is paused")),
+        (container(spec=None), ("recreate", "what it was made from cannot be read from its label")),
+        (container(spec={**SPEC, "memory": "20g"}), ("recreate", "memory: 20g -> 24g")),
+        (container(spec={**SPEC, "memory": "20g"}, state="exited"), ("recreate", "memory: 20g -> 24g")),
+        (container(spec={**SPEC, "cpus": "1", "image": "x"}), ("recreate", "cpus, image differ")),
+        (running(memory="20g"), ("recreate", "somebody changed it: memory: 20g -> 24g")),
+        (running(restart="no"), ("recreate", "somebody changed it: restart: no -> unless-stopped")),
+        (running(networks=[]), ("recreate", 'somebody changed it: networks: [] -> ["inner"]')),
+        (
+            running(networks=["bridge", "inner"]),
+            ("recreate", 'somebody changed it: networks: ["bridge", "inner"] -> ["inner"]'),
+        ),
+        (
+            running(ports=["0.0.0.0:9001:80"]),
+            ("recreate", 'somebody changed it: ports: ["0.0.0.0:9001:80"] -> ["127.0.0.1:9001:80"]'),
+        ),
+        (running(volumes={"/data": "/srv/api", "/host": "/"}), ("recreate", "somebody changed it: - volumes./host: /")),
+        (running(privileged=True), ("recreate", "somebody changed it: privileged: true -> false")),
+        (running(image="acme/api:2"), ("recreate", "somebody changed it: image: acme/api:2 -> acme/api:1")),
+        (container(name="mine"), ("recreate", "its container was renamed to mine")),
+        (container(project="back"), ("recreate", "it moves from stack back to front")),
     ],
+    ids=lambda each: each[1] if isinstance(each, tuple) else "",
 )
-def test_reason(wanted: Stamps, there: Container | None, expected: tuple[str, str] | None) -> None:
-    found = reconcile({"api": wanted}, {"api": there} if there else {})
-    assert [(change.action, change.reason) for change in found] == ([expected] if expected else [])
-    assert all((change.stage, change.resource.name) == ("stacks", "api") for change in found)
+def test_reason(there: Container | None, expected: tuple[str, str]) -> None:
+    [(action, name, reason)] = found(API, *([replace(there, service="api")] if there else []))
+    assert (name, action) == ("api", expected[0])
+    assert reason == expected[1]
 
 
-def test_the_order_is_the_start_order_and_others_are_left_alone() -> None:
-    wanted = {"zebra": WANTED, "api": WANTED, "moth": WANTED}
-    found = reconcile(wanted, {"stranger": container(), "api": container()})
-    assert [change.resource.name for change in found] == ["zebra", "moth"]
+def test_every_differing_field_is_told() -> None:
+    [change] = reconcile(API, [running(memory="20g", restart="no")]).changes
+    assert [(each.field, each.before, each.after) for each in change.diff] == [
+        ("memory", "20g", "24g"),
+        ("restart", "no", "unless-stopped"),
+    ]
 
 
-def test_what_the_plan_promised_is_done_though_the_container_came_back_by_itself() -> None:
-    found = reconcile({"api": WANTED}, {"api": container()}, {("api", "recreate"), ("other", "recreate")})
-    assert [(change.resource.name, change.action) for change in found] == [("api", "recreate")]
-    assert reconcile({"api": WANTED}, {"api": container()}, {("api", "create")}) == []
+def test_an_unhealthy_container_is_left_to_verify() -> None:
+    """Making it anew cures nothing: health is no part of the reading."""
+    assert not hasattr(container(), "health")
+
+
+# -- secrets -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("wanted", "seen", "names"),
+    ("secrets", "names"),
     [
-        ('{"A": "1", "B": "2"}', '{"A": "1", "B": "3"}', "B"),
-        ('{"A": "1", "B": "2"}', '{"A": "0", "B": "3"}', "A, B"),
-        ('{"A": "1"}', '{"A": "1", "B": "2"}', "B"),
-        ('{"A": "1"}', "of an earlier form", "secret"),
-        ('{"A": "1"}', "[]", "secret"),
+        ({"API_TOKEN": "c" * 64, "OTHER": "b" * 64}, "API_TOKEN"),
+        ({"API_TOKEN": "c" * 64, "OTHER": "d" * 64}, "API_TOKEN, OTHER"),
+        ({"API_TOKEN": "a" * 64}, "OTHER"),
+        ({**SPEC["secrets"], "THIRD": "e" * 64}, "THIRD"),
     ],
 )
-def test_which_secret_is_another_one(wanted: str, seen: str, names: str) -> None:
-    [change] = reconcile({"api": Stamps("spec", wanted)}, {"api": container(secrets=seen)})
+def test_which_secret_is_another_one(secrets: dict[str, str], names: str) -> None:
+    [change] = reconcile(API, [container(spec={**SPEC, "secrets": secrets})]).changes
     assert (change.reason, change.cause) == (f"it runs with another {names}", "secret")
 
 
+def test_a_fingerprint_is_shown_in_part() -> None:
+    [change] = reconcile(API, [container(spec={**SPEC, "secrets": {"API_TOKEN": "c" * 64, "OTHER": "b" * 64}})]).changes
+    assert [each.line() for each in change.diff] == [f"~ secrets.API_TOKEN: ({'c' * 12}) -> ({'a' * 12})"]
+
+
+def test_a_secret_that_is_still_to_be_generated() -> None:
+    wanted = {"api": desired(secrets={"API_TOKEN": None, "OTHER": "b" * 64})}
+    [change] = reconcile(wanted, [container()]).changes
+    assert [each.line() for each in change.diff] == [f"~ secrets.API_TOKEN: ({'a' * 12}) -> (to be generated)"]
+    assert change.cause == "secret"
+
+
+def test_only_a_secret_is_a_matter_of_secrets() -> None:
+    both = container(spec={**SPEC, "memory": "1g", "secrets": {}})
+    for there in ([], [both], [container(state="exited")], [running(memory="1g")], [container(state="paused")]):
+        [change] = reconcile(API, there).changes
+        assert change.cause == ""
+
+
 @pytest.mark.parametrize(
-    ("written_s", "now_s", "outdated"),
+    ("written_s", "now_s", "older"),
     [
         (STARTED_S - 0.01, STARTED_S + 9, False),
         (STARTED_S + 0.01, STARTED_S + 9, True),
@@ -77,25 +152,169 @@ def test_which_secret_is_another_one(wanted: str, seen: str, names: str) -> None
         (WILL_BE_WRITTEN, STARTED_S, True),
     ],
 )
-def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: float, outdated: bool) -> None:
-    found = reconcile({"api": WANTED}, {"api": container()}, clock=Clock({"api": written_s}, now_s))
-    assert [(change.reason, change.cause) for change in found] == (
-        [("it read its files before they became what they should be", "secret")] if outdated else []
-    )
-    assert reconcile({"api": WANTED}, {"api": container()}, clock=Clock({"other": written_s}, now_s)) == []
+def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: float, older: bool) -> None:
+    reason = "it read its files before they became what they should be"
+    changes = reconcile(API, [container()], clock=Clock({"api": written_s}, now_s)).changes
+    assert [(change.reason, change.cause) for change in changes] == ([(reason, "secret")] if older else [])
+    assert not reconcile(API, [container()], clock=Clock({"other": written_s}, now_s)).changes
+
+
+# -- what an interrupted run left --------------------------------------------------------------------------------------
+
+HALF = container(name="0123456789ab_api", id="half", service="api", state="created")
 
 
 def test_what_a_killed_run_left_is_cleared_away() -> None:
     """Compose makes the new container under another name, removes the old one, renames, starts: a kill hits between."""
-    for there in (container(), container(secrets="old"), container(state="created")):
-        [change] = reconcile({"api": WANTED}, {"api": there}, cut_off={"api", "other"})
-        assert (change.reason, change.cause) == ("a run was cut off while it made its container", "secret")
-    [change] = reconcile({"api": WANTED}, {"api": container(state="created")})
-    assert change.cause == "secret"
+    for there in ([container(), HALF], [HALF]):
+        way = reconcile(API, there)
+        [change] = way.changes
+        assert (change.action, change.cause) == ("recreate", "secret")
+        assert change.reason == "an earlier run was interrupted while it made its container"
+        assert way.steps == [Step("remove", "api", "half"), Step("up", "api"), Step("wait", "api")]
 
 
-def test_only_a_secret_is_a_matter_of_secrets() -> None:
-    causes = {"no container": None, "spec": container(spec="old"), "state": container(state="exited")}
-    for there in causes.values():
-        [change] = reconcile({"api": WANTED}, {"api": there} if there else {})
-        assert change.cause == ""
+def test_a_container_of_docker_compose_run_is_somebodys_own() -> None:
+    own = container(name="front-api-run-0123456789ab", service="api", one_off=True)
+    assert reconcile(API, [container(), own]).steps == []
+    assert "remove" not in {step.do for step in reconcile({}, [own]).steps}
+
+
+# -- the order of steps ------------------------------------------------------------------------------------------------
+
+
+def steps(wanted: dict[str, Desired], *there: Container, **more: Any) -> list[tuple[str, str]]:
+    return [(step.do, step.service) for step in reconcile(wanted, there, **more).steps]
+
+
+def test_services_start_in_their_order_each_when_the_one_before_is_healthy() -> None:
+    wanted = {name: desired(name, ports=[f"127.0.0.1:{port}:80"]) for port, name in enumerate(("zebra", "api", "moth"))}
+    assert steps(wanted, container(spec=wanted["api"].spec, settings={**SETTINGS, "ports": ["127.0.0.1:1:80"]})) == [
+        *(("up", "zebra"), ("wait", "zebra")),
+        *(("up", "moth"), ("wait", "moth")),
+    ]
+
+
+def test_two_services_swap_their_ports() -> None:
+    one, other = ["127.0.0.1:1:80"], ["127.0.0.1:2:80"]
+    there = [
+        container(name, spec={**SPEC, "name": name, "ports": ports}, settings={**SETTINGS, "ports": ports, "gpus": []})
+        for name, ports in (("a", one), ("b", other))
+    ]
+    wanted = {"a": desired("a", ports=other, gpus=[]), "b": desired("b", ports=one, gpus=[])}
+    assert steps(wanted, *there) == [
+        *(("remove", "a"), ("remove", "b")),
+        *(("up", "a"), ("wait", "a"), ("up", "b"), ("wait", "b")),
+    ]
+
+
+def test_a_card_is_handed_over() -> None:
+    there = [
+        container(
+            name,
+            spec={**SPEC, "name": name, "ports": [], "gpus": [gpu]},
+            settings={**SETTINGS, "ports": [], "gpus": [gpu]},
+        )
+        for name, gpu in (("a", "GPU-0"), ("b", "GPU-1"))
+    ]
+    wanted = {"a": desired("a", ports=[], gpus=["GPU-1"]), "b": desired("b", ports=[], gpus=["GPU-2"])}
+    assert steps(wanted, *there)[0] == ("remove", "b")
+    assert ("remove", "a") not in steps(wanted, *there)
+
+
+def test_who_only_reads_the_state_of_cards_is_in_nobodys_way() -> None:
+    reader = replace(desired("reader", ports=[]), gpus=frozenset())
+    there = container("reader", spec={**SPEC, "name": "reader", "memory": "1g"}, settings={**SETTINGS, "ports": []})
+    wanted = {"reader": reader, "api": desired()}
+    assert ("remove", "reader") not in steps(wanted, there)
+
+
+def test_a_service_that_is_recreated_alone_keeps_its_container_until_the_new_one_is_made() -> None:
+    assert steps(API, running(memory="1g")) == [("up", "api"), ("wait", "api")]
+
+
+def test_an_orphan_goes_first_and_is_named() -> None:
+    """Renamed: the old name is nobody's any more, and it holds the port of the new one."""
+    way = reconcile({"new": desired("new")}, [container("old")])
+    assert [(change.action, change.resource.name) for change in way.changes] == [("remove", "old"), ("create", "new")]
+    assert "its data stays" in way.changes[0].reason
+    assert way.steps == [Step("remove", "old", "id-old"), Step("up", "new"), Step("wait", "new")]
+
+
+def test_a_service_that_this_host_cannot_run_any_more_is_stopped_and_says_why() -> None:
+    why = "it needs 4 NVIDIA GPUs, this host has 1"
+    assert found({}, container(), skipped={"api": why}) == [("remove", "api", why)]
+
+
+def test_a_renamed_container_gives_its_place_to_the_right_one() -> None:
+    assert steps(API, container("mine", service="api")) == [("remove", "api"), ("up", "api"), ("wait", "api")]
+
+
+def test_a_paused_service_is_woken() -> None:
+    assert reconcile(API, [container(state="paused")]).steps == [Step("unpause", "api", "id-api")]
+
+
+# -- on demand ---------------------------------------------------------------------------------------------------------
+
+ON_DEMAND = {"api": replace(desired(), start="on-demand")}
+
+
+def test_whether_a_service_on_demand_runs_is_no_drift() -> None:
+    for state in ("running", "exited", "created"):
+        assert reconcile(ON_DEMAND, [container(state=state)]).changes == []
+    assert found(ON_DEMAND, container(state="dead")) == [("recreate", "api", "it is dead")]
+
+
+def test_a_service_on_demand_is_made_and_not_started() -> None:
+    assert reconcile(ON_DEMAND, []).steps == [Step("up", "api", start=False)]
+    changed = container(state="exited", spec={**SPEC, "memory": "1g"})
+    assert reconcile(ON_DEMAND, [changed]).steps == [Step("up", "api", start=False)]
+
+
+def test_a_service_on_demand_that_ran_runs_again_with_its_new_spec() -> None:
+    assert reconcile(ON_DEMAND, [container(spec={**SPEC, "memory": "1g"})]).steps == [
+        Step("up", "api"),
+        Step("wait", "api"),
+    ]
+
+
+# -- the plan decides --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_planned_is_done_though_the_container_came_back_by_itself() -> None:
+    planned = {("api", "recreate"), ("other", "recreate")}
+    assert found(API, container(), planned=planned) == [("recreate", "api", "it did not run when the plan was made")]
+    assert found(API, container(), planned={("api", "create")}) == []
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+PORTS = st.integers(1, 4)
+
+
+@given(st.dictionaries(NAMES, PORTS), st.dictionaries(NAMES, PORTS))
+def test_whatever_moves_every_port_is_free_when_it_is_taken(before: dict[str, int], after: dict[str, int]) -> None:
+    """The steps carried out on paper: no two containers ever have one port or one name, and the end is as wanted."""
+
+    def port(number: int) -> list[str]:
+        return [f"127.0.0.1:{number}:80"]
+
+    def of(name: str, number: int) -> dict[str, Any]:
+        return {**SPEC, "name": name, "ports": port(number), "gpus": []}
+
+    # What stands in the data has ports apart; so had what an earlier run made of it.
+    before = {name: number for name, number in before.items() if list(before.values()).count(number) == 1}
+    after = {name: number for name, number in after.items() if list(after.values()).count(number) == 1}
+    there = {
+        name: container(name, spec=of(name, number), settings={**SETTINGS, "ports": port(number), "gpus": []})
+        for name, number in before.items()
+    }
+    wanted = {name: Desired("front", of(name, number)) for name, number in after.items()}
+    held = dict(before)
+    for step in reconcile(wanted, list(there.values())).steps:
+        if step.do == "remove":
+            held.pop(step.service)
+        elif step.do == "up":
+            others = {number for name, number in held.items() if name != step.service}
+            assert after[step.service] not in others
+            held[step.service] = after[step.service]
+    assert held == after

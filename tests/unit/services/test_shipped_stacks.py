@@ -12,7 +12,7 @@ from pyinfra_cli.inventory import make_inventory
 
 from gpuhost.catalog.layers import catalog_of
 from gpuhost.host.facts import Gpu
-from gpuhost.plan.spec import PROJECT
+from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import place
@@ -28,7 +28,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -
     shipped = catalog_of(host)
     catalog = shipped.model_copy(update={"enabled_services": list(shipped.services)})
     monkeypatch.chdir(tmp_path)
-    count = max(service.gpus for service in catalog.services.values())
+    count = max(service.gpu_count for service in catalog.services.values())
     reading = sample.reading(
         gpus=[Gpu(f"GPU-{number}", "NVIDIA H200", 143771, 143156, "580") for number in range(count)]
     )

@@ -1,0 +1,35 @@
+"""The stamps of every version of an install, in one round trip."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+
+from pyinfra.api.facts import FactBase
+
+from gpuhost.installs.rules import STAMP
+
+_SCRIPT = r"""
+for folder in @ROOT@/*/; do
+  [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ] || continue
+  printf '%s\t%s\n' "${folder%/}" "$(head -c 65536 "$folder@STAMP@" 2>/dev/null | base64 -w0)"
+done; printf 'end\n'
+"""
+
+
+class Stamps(FactBase[dict[str, str]]):
+    """folder -> the stamp in it; "" when it holds things and no stamp, no entry when it is empty."""
+
+    def command(self, root: str) -> str:
+        """One loop over the folders below `root`."""
+        return _SCRIPT.replace("@ROOT@", shlex.quote(root)).replace("@STAMP@", STAMP)
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        """No version is there."""
+        return {}
+
+    def process(self, output: list[str]) -> dict[str, str]:
+        """Decode each line."""
+        rows = (line.split("\t") for line in output if "\t" in line)
+        return {path: base64.b64decode(stamp).decode(errors="replace") for path, stamp in rows}

@@ -1,0 +1,41 @@
+"""What a change costs, beyond itself: which containers stop, which of them come back, what is downloaded. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from gpuhost.plan.change import Change, Impact
+
+# Kinds of resources that are fetched from elsewhere; how much that is nobody knows before it is asked for.
+_DOWNLOADED = {
+    ("model", "fetch"),
+    ("image", "pull"),
+    ("image", "build"),
+    ("install", "install"),
+    ("packages", "install"),
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy."""
+
+    name: str
+    restart: str
+
+
+def with_impact(change: Change, running: Sequence[Running]) -> Change:
+    """The change with what it costs on a host where these containers run."""
+    return replace(change, impact=_impact(change, running))
+
+
+def _impact(change: Change, running: Sequence[Running]) -> Impact:
+    kind, name, action = change.resource.kind, change.resource.name, change.action
+    download = None if (kind, action) in _DOWNLOADED else 0
+    if kind == "engine":
+        back = tuple(each.name for each in running if each.restart in ("always", "unless-stopped"))
+        return Impact(tuple(each.name for each in running), back, download)
+    if kind == "service" and name in {each.name for each in running}:
+        return Impact((name,), () if action == "remove" else (name,), download)
+    return Impact(download_bytes=download)

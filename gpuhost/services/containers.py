@@ -1,0 +1,163 @@
+"""A container as `docker inspect` shows it, in the words of a service's spec. Pure.
+
+The environment is never asked for: it holds secrets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from gpuhost.plan.spec import Spec
+
+SERVICE_LABEL = "gpuhost.service"
+STACK_LABEL = "gpuhost.stack"
+SPEC_LABEL = "gpuhost.spec"
+PROJECT_LABEL = "com.docker.compose.project"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+CDI = "nvidia.com/gpu="
+
+# A template for `docker inspect`: labels and settings, never the environment.
+INSPECT = (
+    '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
+    '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
+    '"started":{{json .State.StartedAt}},"exit_code":{{json .State.ExitCode}},'
+    '"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
+    '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
+)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
+    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran."""
+
+    id: str
+    name: str
+    service: str
+    project: str
+    state: str
+    spec: Spec | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    one_off: bool = False
+    started_s: float = 0.0
+    exit_code: int = 0
+
+    @property
+    def gpus(self) -> list[str]:
+        """The UUIDs of its GPUs."""
+        return list(self.settings.get("gpus", ()))
+
+    @property
+    def ports(self) -> set[str]:
+        """What it publishes: `127.0.0.1:8188:8188`."""
+        return set(self.settings.get("ports", ()))
+
+
+def parse(text: str) -> Container:
+    """One line that INSPECT made. Raises ValueError, KeyError or TypeError for another."""
+    seen = json.loads(text)
+    labels = seen["labels"] or {}
+    stamp = labels.get(SPEC_LABEL, "")
+    return Container(
+        id=seen["id"],
+        name=seen["name"].removeprefix("/"),
+        service=labels[SERVICE_LABEL],
+        project=labels.get(PROJECT_LABEL, ""),
+        state=seen["state"],
+        spec=_spec(stamp),
+        settings=_settings(seen),
+        one_off=labels.get(ONE_OFF_LABEL) == "True",
+        started_s=started_s(seen["started"]),
+        exit_code=int(seen["exit_code"]),
+    )
+
+
+def started_s(time: str) -> float:
+    """Docker's time as Unix time; 0 for never."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", time)
+    if found is None or found[1].startswith("0001"):
+        return 0.0
+    return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
+
+
+def size_text(size_bytes: int) -> str:
+    """`28g`, `64m`: the largest unit that is whole."""
+    for unit, factor in (("g", 2**30), ("m", 2**20), ("k", 2**10)):
+        if size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return str(size_bytes)
+
+
+def size_bytes(text: str) -> int:
+    """The inverse, for any text that the catalogue takes, such as `28g` or `512mb`."""
+    found = re.fullmatch(r"(\d+)([kmg]?)b?", text)
+    if found is None:
+        raise ValueError(text)
+    return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2]]
+
+
+def _spec(stamp: str) -> Spec | None:
+    try:
+        spec = json.loads(stamp)
+    except ValueError:
+        return None
+    return spec if isinstance(spec, dict) else None
+
+
+def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
+    host = seen["host"]
+    log = host.get("LogConfig") or {}
+    return {
+        "image": seen["image"],
+        "user": seen["user"],
+        "command": list(seen["command"] or []),
+        "restart": (host.get("RestartPolicy") or {}).get("Name") or "no",
+        "memory": size_text(host.get("Memory") or 0),
+        "cpus": f"{(host.get('NanoCpus') or 0) / 10**9:g}",
+        "shm": size_text(host.get("ShmSize") or 0),
+        "read_only": bool(host.get("ReadonlyRootfs")),
+        "privileged": bool(host.get("Privileged")),
+        "cap_add": sorted(host.get("CapAdd") or []),
+        "cap_drop": sorted(host.get("CapDrop") or []),
+        "security_opt": sorted(host.get("SecurityOpt") or []),
+        "group_add": sorted(host.get("GroupAdd") or []),
+        "tmpfs": sorted(
+            f"{path}:{options}" if options else path for path, options in (host.get("Tmpfs") or {}).items()
+        ),
+        "logging": {"driver": log.get("Type", ""), "options": dict(log.get("Config") or {})},
+        "networks": sorted(name for name in seen["networks"] if name),
+        "ports": _ports(host.get("PortBindings") or {}),
+        "gpus": _gpus(host.get("DeviceRequests") or []),
+        "volumes": {
+            each["Destination"]: f"{each.get('Source') or each.get('Name', '')}{'' if each.get('RW') else ':ro'}"
+            for each in seen["mounts"] or []
+            if each["Type"] != "tmpfs"
+        },
+    }
+
+
+def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[str]:
+    return sorted(
+        f"{address(each['HostIp'])}:{each['HostPort']}:{inside.removesuffix('/tcp')}"
+        for inside, published in bindings.items()
+        for each in published or []
+    )
+
+
+def address(ip: str) -> str:
+    """An address as compose and URLs write it: IPv6 in brackets, every address as 0.0.0.0."""
+    return f"[{ip}]" if ":" in ip else ip or "0.0.0.0"
+
+
+def _gpus(requests: list[Mapping[str, Any]]) -> list[str]:
+    """The UUIDs of a container's CDI devices; other requests as they are."""
+    return [
+        name.removeprefix(CDI)
+        for request in requests
+        for name in request.get("DeviceIDs") or [f"{request.get('Driver', '')}:{request.get('Count', '')}"]
+    ]

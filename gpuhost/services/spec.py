@@ -1,0 +1,110 @@
+"""A service's spec: what its container is made from, read from the compose file that is rendered for it. Pure.
+
+The stamp in the label `gpuhost.spec` is this spec. Secrets stand in it as keyed fingerprints; a comment in a template,
+the order of its keys and the labels for people are no part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from gpuhost.plan.change import Difference
+from gpuhost.plan.spec import Spec, differences
+from gpuhost.services.containers import CDI, Container, size_bytes, size_text
+
+# compose's name of a field -> ours, which is the one in the catalogue
+_NAMES = {"mem_limit": "memory", "shm_size": "shm"}
+# Labels of which a container may keep an old one: nothing that runs depends on them.
+_FREE_LABELS = {"gpuhost.models", "gpuhost.spec"}
+
+# What Docker says of a container for which the field is not asked.
+_DEFAULTS: dict[str, Any] = {
+    "restart": "no",
+    "memory": "0",
+    "cpus": "0",
+    "shm": "64m",
+    "read_only": False,
+    "privileged": False,
+    "cap_add": [],
+    "cap_drop": [],
+    "security_opt": [],
+    "group_add": [],
+    "tmpfs": [],
+    "networks": [],
+    "ports": [],
+    "gpus": [],
+    "volumes": {},
+}
+_COMPARED_WHEN_ASKED = ("image", "user", "command", "logging")
+
+
+def of_compose(
+    fragment: str,
+    variables: Mapping[str, str],
+    files: Mapping[str, str],
+    secret_files: Mapping[str, str],
+    fingerprints: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """The spec of the one service in a compose fragment.
+
+    `variables`: name -> value of what is no secret; `files`: path -> digest of what its process reads at its start;
+    `secret_files`: file -> template; `fingerprints`: secret -> of its value, None while it is still to be generated.
+    """
+    [(name, compose)] = yaml.safe_load(fragment).items()
+    made = {_NAMES.get(key, key): _resolved(value, variables) for key, value in compose.items()}
+    for field in ("memory", "shm"):
+        if field in made:
+            made[field] = size_text(size_bytes(str(made[field])))
+    for field in ("cap_add", "cap_drop", "security_opt", "group_add", "tmpfs", "networks", "ports"):
+        if field in made:
+            made[field] = sorted(map(str, made[field]))
+    if "cpus" in made:
+        made["cpus"] = f"{float(made['cpus']):g}"
+    made["labels"] = {key: text for key, text in made.get("labels", {}).items() if key not in _FREE_LABELS}
+    made["volumes"] = {each["target"]: _volume(each) for each in made.get("volumes", [])}
+    made["gpus"] = _gpus(made.pop("deploy", {}))
+    return {
+        "name": name,
+        **made,
+        "files": dict(files),
+        "secret_files": dict(secret_files),
+        "secrets": dict(fingerprints),
+    }
+
+
+def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]:
+    """What somebody changed of a container since it was made from this spec: a limit, a port, a network, a mount."""
+    wanted = {**_DEFAULTS, **spec}
+    fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in spec)]
+    return differences(
+        {field: container.settings.get(field) for field in fields}, {field: wanted[field] for field in fields}
+    )
+
+
+def secret_differences(diff: Sequence[Difference]) -> list[str]:
+    """The names of the secrets among the differing fields."""
+    return [each.field.removeprefix("secrets.") for each in diff if each.field.startswith("secrets.")]
+
+
+def _resolved(value: Any, variables: Mapping[str, str]) -> Any:
+    """As compose reads it: `${NAME}` is the variable (one that is unknown here, a secret, stays a name), `$$` a `$`."""
+    if isinstance(value, str):
+        return re.sub(r"\$(\$|\{(\w+)\})", lambda m: "$" if m[1] == "$" else variables.get(m[2], m[0]), value)
+    if isinstance(value, Mapping):
+        return {key: _resolved(each, variables) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(each, variables) for each in value]
+    return value
+
+
+def _volume(volume: Mapping[str, Any]) -> str:
+    return f"{volume.get('source', '')}{':ro' if volume.get('read_only') else ''}"
+
+
+def _gpus(deploy: Mapping[str, Any]) -> list[str]:
+    devices = deploy.get("resources", {}).get("reservations", {}).get("devices", [])
+    return [name.removeprefix(CDI) for device in devices for name in device["device_ids"]]

@@ -1,0 +1,24 @@
+"""Installs: what a script makes once, each spec in a folder of its own, shared read-only."""
+
+from __future__ import annotations
+
+from gpuhost.installs import operations, rules
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.stage import stage
+
+
+@stage("installs")
+def installs(run: HostRun) -> None:
+    """The installs that this host's services use."""
+    for name, install in run.installs.items():
+        spec = run.install_spec(name)
+        script = f"{run.layout.scripts}/{install.script}"
+        operations.installed(
+            name=f"installs | {name} {install.version}",
+            path=run.install_path(name),
+            spec=spec,
+            image=run.image(install.image),
+            environment=rules.environment(install, spec),
+            script=script,
+            account=run.catalog.account,
+        )

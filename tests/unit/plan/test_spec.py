@@ -1,0 +1,56 @@
+"""One differ for every spec."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuhost.plan.change import Difference
+from gpuhost.plan.spec import canonical, differences, digest, parse, summary
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text(), max_size=3)
+SPECS: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
+    st.text(min_size=1), LEAVES | st.dictionaries(st.text(min_size=1), LEAVES, max_size=3), max_size=4
+)
+
+
+@given(SPECS)
+def test_the_same_spec_is_one_text_and_has_no_differences(spec: dict[str, Any]) -> None:
+    backwards = dict(reversed(spec.items()))
+    assert canonical(spec) == canonical(backwards) and digest(spec) == digest(backwards)
+    assert parse(canonical(spec)) == spec
+    assert differences(spec, backwards) == ()
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.text(min_size=1)), st.dictionaries(st.sampled_from("abc"), st.text()))
+def test_what_differs_is_told_field_by_field(before: dict[str, str], after: dict[str, str]) -> None:
+    found = {difference.field: (difference.before, difference.after) for difference in differences(before, after)}
+    names = before.keys() | after.keys()
+    assert found == {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
+
+
+def test_nested_fields_have_dotted_names_and_a_list_is_one_value() -> None:
+    before = {"a": {"b": "1", "c": ["x"]}, "gone": True, "never": None}
+    after = {"a": {"b": "1", "c": ["x", "y"]}, "new": 2}
+    assert differences(before, after) == (
+        Difference("a.c", '["x"]', '["x", "y"]'),
+        Difference("gone", "true", None),
+        Difference("new", None, "2"),
+    )
+
+
+@pytest.mark.parametrize("stamp", [None, "", "{", "[]", "0123abcd"])
+def test_a_stamp_that_is_none(stamp: str | None) -> None:
+    assert parse(stamp) is None
+
+
+def test_a_reason_names_the_one_field_or_all() -> None:
+    one = Difference("memory", "24g", "28g")
+    assert summary((one,)) == "memory: 24g -> 28g"
+    assert summary((one, Difference("ports", "1", "2"))) == "memory, ports differ"
+    assert summary((Difference("memory", "x" * 80, "y"),)) == "memory differ"
+    many = tuple(Difference(name, "1", "2") for name in "abcdef")
+    assert summary(many) == "a, b, c, d and 2 more differ"

@@ -1,0 +1,168 @@
+"""What `docker inspect` says of a container, in the words of a spec."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from gpuhost.plan.spec import canonical
+from gpuhost.services.containers import Container, parse, size_bytes, size_text, started_s
+from gpuhost.services.spec import changed_settings
+
+# As Docker Engine 26.1 gives it, less what nobody reads.
+HOST: dict[str, Any] = {
+    "NetworkMode": "inner",
+    "PortBindings": {"9001/tcp": [{"HostIp": "127.0.0.1", "HostPort": "9001"}]},
+    "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
+    "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}},
+    "Memory": 2147483648,
+    "NanoCpus": 2000000000,
+    "ShmSize": 67108864,
+    "ReadonlyRootfs": True,
+    "Privileged": False,
+    "CapAdd": None,
+    "CapDrop": ["ALL"],
+    "SecurityOpt": ["no-new-privileges:true"],
+    "GroupAdd": ["105"],
+    "Tmpfs": {"/tmp": "mode=1777", "/run": ""},
+    "DeviceRequests": [
+        {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=GPU-1"], "Capabilities": [["gpu"]], "Options": None}
+    ],
+}
+SPEC: dict[str, Any] = {
+    "name": "api",
+    "image": "gpuhost/api:1",
+    "user": "10001:10001",
+    "restart": "unless-stopped",
+    "memory": "2g",
+    "cpus": "2",
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "group_add": ["105"],
+    "tmpfs": ["/run", "/tmp:mode=1777"],
+    "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    "networks": ["inner"],
+    "ports": ["127.0.0.1:9001:9001"],
+    "gpus": ["GPU-1"],
+    "volumes": {"/data": "/srv/data", "/models": "/srv/models:ro"},
+}
+
+
+def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]:
+    """One container's line, parsed."""
+    labels = {"gpuhost.service": "api", "gpuhost.spec": canonical(SPEC), "com.docker.compose.project": "front"}
+    mounts = [
+        {"Type": "bind", "Source": "/srv/data", "Destination": "/data", "Mode": "", "RW": True},
+        {"Type": "bind", "Source": "/srv/models", "Destination": "/models", "Mode": "", "RW": False},
+        {"Type": "tmpfs", "Destination": "/tmp", "RW": True},
+    ]
+    made = {"id": "abc", "name": "/api", "labels": labels, "image": "gpuhost/api:1", "user": "10001:10001"}
+    made |= {"command": ["serve"], "state": "running", "started": "2026-11-21T11:41:15.25Z", "exit_code": 0}
+    made |= {"host": {**HOST, **(host or {})}, "mounts": mounts, "networks": ["inner", None]}
+    return {**made, **over}
+
+
+def container(host: dict[str, Any] | None = None, **over: Any) -> Container:
+    return parse(json.dumps(inspected(host, **over)))
+
+
+def test_a_container_that_nobody_touched_is_its_spec() -> None:
+    seen = container()
+    assert (seen.name, seen.service, seen.project, seen.one_off) == ("api", "api", "front", False)
+    assert seen.spec == SPEC
+    assert (seen.gpus, seen.ports) == (["GPU-1"], {"127.0.0.1:9001:9001"})
+    assert changed_settings(SPEC, seen) == ()
+
+
+TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "docker update --memory": ({"Memory": 2**30}, {}, {"memory"}),
+    "docker update --cpus": ({"NanoCpus": 10**9}, {}, {"cpus"}),
+    "docker update --restart": ({"RestartPolicy": {"Name": "no"}}, {}, {"restart"}),
+    "published to the network": (
+        {"PortBindings": {"9001/tcp": [{"HostIp": "0.0.0.0", "HostPort": "9001"}]}},
+        {},
+        {"ports"},
+    ),
+    "published on every address": ({"PortBindings": {"9001/tcp": [{"HostIp": "", "HostPort": "9001"}]}}, {}, {"ports"}),
+    "one more port": (
+        {"PortBindings": {**HOST["PortBindings"], "22/tcp": [{"HostIp": "", "HostPort": "2222"}]}},
+        {},
+        {"ports"},
+    ),
+    "privileged": ({"Privileged": True}, {}, {"privileged"}),
+    "capabilities": ({"CapAdd": ["SYS_ADMIN"], "CapDrop": None}, {}, {"cap_add", "cap_drop"}),
+    "no security options": ({"SecurityOpt": None}, {}, {"security_opt"}),
+    "a writable root": ({"ReadonlyRootfs": False}, {}, {"read_only"}),
+    "another group": ({"GroupAdd": ["0"]}, {}, {"group_add"}),
+    "without its GPU": ({"DeviceRequests": None}, {}, {"gpus"}),
+    "every GPU": ({"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "DeviceIDs": None}]}, {}, {"gpus"}),
+    "another log driver": ({"LogConfig": {"Type": "none", "Config": {}}}, {}, {"logging.driver"}),
+    "cut off from its network": ({}, {"networks": [None]}, {"networks"}),
+    "on a second network": ({}, {"networks": ["bridge", "inner", None]}, {"networks"}),
+    "another user": ({}, {"user": "root"}, {"user"}),
+    "another image": ({}, {"image": "gpuhost/api:0"}, {"image"}),
+    "a mount more": (
+        {},
+        {"mounts": [*inspected()["mounts"], {"Type": "bind", "Source": "/", "Destination": "/host", "RW": True}]},
+        {"volumes./host"},
+    ),
+    "a mount that can be written": (
+        {},
+        {"mounts": [{**each, "RW": True} for each in inspected()["mounts"]]},
+        {"volumes./models"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("host", "over", "fields"), TOUCHED.values(), ids=TOUCHED)
+def test_what_somebody_changed_is_seen(host: dict[str, Any], over: dict[str, Any], fields: set[str]) -> None:
+    found = {difference.field for difference in changed_settings(SPEC, container(host, **over))}
+    assert {field if field.startswith(("volumes", "logging")) else field.partition(".")[0] for field in found} >= fields
+    assert {field.partition(".")[0] for field in found} == {field.partition(".")[0] for field in fields}
+
+
+def test_what_a_spec_does_not_name_is_dockers_default() -> None:
+    bare = {"restart": "unless-stopped", "networks": ["inner"], "ports": SPEC["ports"]}
+    found = {difference.field.partition(".")[0] for difference in changed_settings(bare, container())}
+    assert {"memory", "cpus", "read_only", "gpus", "volumes"} <= found and "shm" not in found
+
+
+@pytest.mark.parametrize("stamp", ["", "0123abcd", "[]", "{"])
+def test_a_label_that_cannot_be_read(stamp: str) -> None:
+    labels = {"gpuhost.service": "api", "gpuhost.spec": stamp}
+    assert container(labels=labels).spec is None
+
+
+def test_a_one_off_container_says_so() -> None:
+    assert container(labels={"gpuhost.service": "api", "com.docker.compose.oneoff": "True"}).one_off
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2026-11-21T11:41:15.25Z", 1795261275.25),
+        ("2026-11-21T11:41:15Z", 1795261275.0),
+        ("2026-11-21T11:41:15.123456789Z", 1795261275.123456789),
+        ("0001-01-01T00:00:00Z", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_dockers_times(time: str, expected: float) -> None:
+    assert started_s(time) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "shown"),
+    [
+        ("28g", 28 * 2**30, "28g"),
+        ("1024m", 2**30, "1g"),
+        ("512mb", 2**29, "512m"),
+        ("3k", 3072, "3k"),
+        ("0", 0, "0"),
+    ],
+)
+def test_sizes(text: str, size: int, shown: str) -> None:
+    assert (size_bytes(text), size_text(size)) == (size, shown)
