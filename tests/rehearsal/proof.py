@@ -14,7 +14,7 @@ from .control import Control, Told
 from .freshhost import FreshHost
 from .snapshot import diff_snapshots
 
-STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "comfyui", "stacks")
+STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "installs", "stacks")
 
 
 class NotProved(AssertionError):
@@ -59,7 +59,7 @@ class Proof:
         self._note("plan on the bare host", told)
         expect(told.code == 2, "the plan of a bare host exits 2", (told.code, told.errors, told.stderr))
         stages = {stage for stage, _, _ in told.changes}
-        wanted = {stage for stage in STAGES if self.gpu or stage not in ("gpu", "comfyui", "models")}
+        wanted = {stage for stage in STAGES if self.gpu or stage not in ("gpu", "installs", "models")}
         expect(stages == wanted, "the plan of a bare host lists every stage", sorted(wanted ^ stages))
         expect(not (changed := diff_snapshots(before, self.host.snapshot())), "a plan changes nothing", changed)
         return told

@@ -30,14 +30,13 @@ def group_data() -> dict[str, Any]:
 def furnish(world: World) -> None:
     """Fill the stand-ins so that the product's default catalogue can be deployed."""
     data = group_data()
-    comfyui = data["comfyui"]
+    installs = data["installs"]
     commit = make_comfyui_repo(world.git_root / f"{COMFYUI_REPO}.git")
     login = make_login_repo(world.git_root / f"{LOGIN_REPO}.git")
-    for install in comfyui.values():
-        install["source"]["ref"] = commit
-        install["extra_requirements"] = []  # the stand-in does not import transformers
-        install["login"]["ref"] = login
-    world.data_overrides["comfyui"] = comfyui
+    for install in installs.values():
+        # The stand-in does not import transformers.
+        install["environment"] |= {"COMFYUI_REF": commit, "LOGIN_REF": login, "EXTRA_REQUIREMENTS": ""}
+    world.data_overrides["installs"] = installs
     build_torch_wheels(world.torch_wheels)
     files: dict[str, dict[str, bytes]] = {}
     for name, model in data["models"].items():

@@ -39,10 +39,10 @@ def test_the_whole_path_is_proved_and_a_second_run_changes_nothing(proved: Proof
     performed = next(run["performed"] for run in proved.runs if run["run"] == "apply on the bare host")
     assert len(performed) > 50
     assert {(probe["service"], probe["name"], probe["status"]) for probe in proved.probes} >= {
-        ("comfyui-qwen", "refused without a token", 401),
-        ("comfyui-qwen", "answers with the token", 200),
-        ("orchestrator", "refused without a token", 401),
-        ("orchestrator", "answers with the token", 200),
+        ("comfyui-qwen", "/system_stats is refused without a token", 401),
+        ("comfyui-qwen", "/system_stats answers with the token", 200),
+        ("orchestrator", "/services is refused without a token", 401),
+        ("orchestrator", "/services answers with the token", 200),
     }
 
 
@@ -158,7 +158,7 @@ def test_a_power_cut_leaves_services_that_come_back(proved: Proof) -> None:
 
 def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(proved: Proof) -> None:
     """An empty key file lets ComfyUI-Login's import fail; ComfyUI alone would then serve everything to anybody."""
-    host, key = proved.host, "/srv/genai/services/comfyui-qwen/session-key.txt"
+    host, key = proved.host, "/srv/genai/services/comfyui-qwen/seeds/session-key.txt"
     host.root(f": > {key} && docker restart -t 20 comfyui-qwen", check=True)
     told = proved.control.verify()
     assert told.code == 1
@@ -167,7 +167,7 @@ def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(pro
     opened = "wget -q -O /dev/null http://127.0.0.1:8188/system_stats || curl -sf http://127.0.0.1:8188/system_stats"
     assert host.root(opened).rc != 0
     mended = proved.control.apply()
-    assert mended.code == 0 and ("comfyui", key, "create") in mended.changes
+    assert mended.code == 0 and ("stacks", key, "create") in mended.changes
     proved.nothing_to_do()
 
 

@@ -337,11 +337,11 @@ def gated(world: World, host: FreshHost) -> Iterator[None]:
 
 def pinned_elsewhere(world: World, host: FreshHost) -> AbstractContextManager[None]:
     """The pinned commit does not exist."""
-    installs = world.host_data()["comfyui"]
+    installs = world.host_data()["installs"]
     assert isinstance(installs, dict)
-    stable = installs["stable"]
-    moved = {**stable, "source": {**stable["source"], "ref": "0" * 40}}
-    return site(host, f"comfyui = { ({**installs, 'stable': moved})!r}\n")
+    [(name, install)] = installs.items()
+    moved = {**install, "environment": {**install["environment"], "COMFYUI_REF": "0" * 40}}
+    return site(host, f"installs = { ({name: moved})!r}\n")
 
 
 @contextmanager

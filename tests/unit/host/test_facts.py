@@ -17,6 +17,7 @@ from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
 from gpuhost.models.facts import ModelsState
+from tests.unit.services.test_containers import inspected
 
 
 def sh(script: str) -> list[str]:
