@@ -6,11 +6,11 @@ from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
 from gpuhost.engine import operations as engine
+from gpuhost.files.folders import Folder, folders
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import builtin
 from gpuhost.run.stage import stage
-from tasks.layout import make_folder
 
 KEY = "/etc/apt/keyrings/gpuhost-docker.asc"
 SOURCE = "gpuhost-docker"
@@ -20,7 +20,7 @@ SOURCE = "gpuhost-docker"
 def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
-    make_folder("engine", run.layout.state, "755", "root")
+    folders(name="engine | folders", stage="engine", wanted=[Folder(run.layout.state, "755", "root")])
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
     _install("base packages", catalog.base_packages)
     if catalog.engine_source == "docker":

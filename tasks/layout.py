@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pyinfra.operations import files as builtin_files
 from pyinfra.operations import server
 
 from gpuhost.files import operations as files
+from gpuhost.files.folders import Folder, folders
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.images import operations as docker
@@ -64,25 +64,9 @@ def _folders(run: HostRun) -> None:
     shared |= {layout.service_seeds(name): "700" for name, entry in run.services.items() if entry.seeds}
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
     shared |= dict.fromkeys(secret, "700")
-    for path, mode in ours.items():
-        make_folder("layout", path, mode, "root")
-    for path, mode in shared.items():
-        make_folder("layout", path, mode, account)
-
-
-def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
-    """One folder with an owner and a mode, as one change."""
-    builtin(
-        Change(stage, Resource("folder", path), "create", f"no such folder of {owner} with mode {mode}"),
-        builtin_files.directory(
-            name=f"{stage} | folder {path}",
-            path=path,
-            mode=mode,
-            user=owner,
-            group=owner,
-            _no_fail_on_link=True,  # to another disk, say: whoever made the link answers for what it points to
-        ),
-    )
+    wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
+    wanted += [Folder(path, mode, account) for path, mode in shared.items()]
+    folders(name="layout | folders", stage="layout", wanted=wanted)
 
 
 def _programs(run: HostRun) -> None:
