@@ -71,7 +71,7 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
 # What stands there already keeps its content and gets its owner before its mode: chown takes setgid away.
 _MAKE = r"""
 set -eu; umask 022
-folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }
+folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }  # of five digits: with fewer, chmod keeps the setgid of a folder
 """
 
 
@@ -88,5 +88,7 @@ def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
             return
     changes = reconcile(stage, wanted, observed)
     named = {change.resource.name for change in changes}
-    calls = [f"folder {shlex.join([each.path, each.mode, each.owner])}" for each in wanted if each.path in named]
+    calls = [
+        f"folder {shlex.join([each.path, each.mode.zfill(5), each.owner])}" for each in wanted if each.path in named
+    ]
     yield from carry_out(changes, [Step(_MAKE + "\n".join(calls))])
