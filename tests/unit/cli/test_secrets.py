@@ -19,6 +19,7 @@ import bcrypt
 import pytest
 from pyinfra.api.state import State
 
+from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome
@@ -66,6 +67,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(arguments, "PROJECT", folder)
     for name, secret in sample.catalog().secrets.items():
         for each in (name, *secret.aliases):
             monkeypatch.delenv(each, raising=False)
