@@ -93,7 +93,7 @@ class SecretStore:
     def tracked(self) -> list[Problem]:
         """A problem for each file of secrets that git tracks: it would leave with the next push."""
         return [
-            Problem(f"{path} holds secrets and is tracked by git", f"git rm --cached {path}, then change what it held")
+            Problem(f"{path} holds secrets and is tracked by git", f"{_untrack(path)}, then change what it held")
             for path in [*_tracked(self.shared.parent, self.shared.name), *_tracked(self.folder)]
             if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
         ]
@@ -295,6 +295,11 @@ def _is_hash_of(hashed: str, password: str) -> bool:
         return bcrypt.checkpw(password.encode(), hashed.encode())
     except ValueError:  # no hash at all, or a password longer than bcrypt takes
         return False
+
+
+def _untrack(path: Path) -> str:
+    """The command, wherever the person stands."""
+    return f"git -C {path.parent} rm --cached {path.name}" if path.is_absolute() else f"git rm --cached {path}"
 
 
 def _tracked(folder: Path, name: str = ".") -> list[Path]:
