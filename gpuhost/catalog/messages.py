@@ -89,8 +89,14 @@ def _path(location: Sequence[int | str]) -> list[str]:
 
 
 def _unknown(detail: ErrorDetails, file_of: Callable[[str], str], root: type[BaseModel]) -> Problem:
-    field = ".".join(_path(detail["loc"]))
-    hint = suggest(str(detail["loc"][-1]), _fields(detail["loc"], root), "field")
+    field, name = ".".join(_path(detail["loc"])), str(detail["loc"][-1])
+    kind = _type_at(detail["loc"][:-1], root)
+    others = [member for member in map(_plain, get_args(_type_at(detail["loc"][:-2], root))) if member is not kind]
+    if any(name in getattr(other, "model_fields", {}) for other in others):  # of another member of a union
+        own = next(field for field, about in kind.model_fields.items() if about.is_required())
+        what = f"{file_of(field)}: `{field}` does not go with `{own}`"
+        return Problem(what, f'take one of them away, as in `"{name}": None`')
+    hint = suggest(name, list(kind.model_fields), "field")
     return Problem(f"{file_of(field)}: `{field}` is not a field that gpuhost knows", hint)
 
 
@@ -137,8 +143,13 @@ def _short(value: object) -> str:
 
 def _fields(location: Sequence[int | str], root: type[BaseModel]) -> list[str]:
     """The field names of the model that holds the last part of `location`, pydantic's path to an unknown field."""
+    return list(_type_at(location[:-1], root).model_fields)
+
+
+def _type_at(location: Sequence[int | str], root: type[BaseModel]) -> Any:
+    """The type of what stands at pydantic's path: a model, a list, a dict, a union."""
     kind: Any = root
-    for part in location[:-1]:
+    for part in location:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(part)].annotation
         elif get_origin(kind) in (list, dict):
@@ -146,7 +157,7 @@ def _fields(location: Sequence[int | str], root: type[BaseModel]) -> list[str]:
         else:
             kind = next(member for member in map(_plain, get_args(kind)) if member.__name__ == part)
         kind = _plain(kind)
-    return list(kind.model_fields)
+    return kind
 
 
 def _plain(kind: Any) -> Any:

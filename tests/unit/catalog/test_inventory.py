@@ -227,6 +227,11 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
         "`health`, `probes`",
         "did you mean `painter`? A new entry needs these fields",
     ),
+    "a reference for an image that is built": (
+        {"all": sample.data(), "lab": {"images": {"painter": {"pull": "acme/painter:1"}}}},
+        "group_data/all.py: `images.painter.build` does not go with `pull`",
+        'take one of them away, as in `"build": None`',
+    ),
     "an entry that was taken away and is still named": (
         {"all": sample.data(), "lab": {"services": {"painter": None}}},
         "group_data/all.py: `enabled_services` names the service `painter`, which does not exist",

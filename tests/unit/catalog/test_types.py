@@ -210,8 +210,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "built and pulled": (
         {"images.pulled.build": "api"},
-        "`images.pulled.build` is not a field that gpuhost knows",
-        "there is: pull",
+        "`images.pulled.build` does not go with `pull`",
+        'take one of them away, as in `"build": None`',
     ),
     "unknown field of a built image": (
         {"images.api.arg": {}},
