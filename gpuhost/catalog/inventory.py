@@ -80,7 +80,7 @@ def read(request: Request) -> Site:
         what = f"{request.shown(_located(request.inventory))} names no host"
         raise UserError(Problem(what, "add one; the head of gpuhost's own inventory.py shows how"))
     chosen = _chosen(hosts, request.limits, request.excluded)
-    found = [*_unmatched((*request.limits, *request.excluded), hosts), *_absent_keys(chosen, request.project)]
+    found = [*_unmatched(request, hosts), *_absent_keys(chosen, request.project)]
     layers = {host.name: Layered(_layers(host, inventory, groups)) for host in hosts}
     catalogs = {}
     for name, layered in layers.items():
@@ -180,7 +180,7 @@ def _located(file: str) -> Path:
 # -- the hosts that the command line chooses ---------------------------------------------------------------------------
 
 
-def _chosen(hosts: Sequence[Host], limits: Sequence[str], excluded: Sequence[str] = ()) -> list[Host]:
+def _chosen(hosts: Sequence[Host], limits: Sequence[str], excluded: Sequence[str]) -> list[Host]:
     """The hosts that `--limit` and `--exclude` leave."""
     kept = [host for host in hosts if not limits or any(_matches(host, limit) for limit in limits)]
     return [host for host in kept if not any(_matches(host, name) for name in excluded)]
@@ -191,14 +191,18 @@ def _matches(host: Host, limit: str) -> bool:
     return limit in host.groups or fnmatch.fnmatch(host.name, limit)
 
 
-def _unmatched(names: Sequence[str], hosts: Sequence[Host]) -> list[Problem]:
-    """pyinfra exits 0 when a limit matches nothing: for us that is a mistake."""
+def _unmatched(request: Request, hosts: Sequence[Host]) -> list[Problem]:
+    """pyinfra exits 0 when it is left without a host: for us that is a mistake."""
     known = sorted({host.name for host in hosts} | {group for host in hosts for group in host.groups})
-    return [
-        Problem(f"--limit `{name}` names no host and no group of the inventory", suggest(name, known, "host"))
-        for name in names
-        if not _chosen(hosts, [name])
+    named = [*(("limit", name) for name in request.limits), *(("exclude", name) for name in request.excluded)]
+    found = [
+        Problem(f"--{option} `{name}` names no host and no group of the inventory", suggest(name, known, "host"))
+        for option, name in named
+        if not any(_matches(host, name) for host in hosts)
     ]
+    if not found and not _chosen(hosts, request.limits, request.excluded):
+        return [Problem("--exclude leaves no host", "exclude fewer")]
+    return found
 
 
 def _absent_keys(hosts: Sequence[Host], project: Path) -> list[Problem]:

@@ -163,6 +163,23 @@ def test_hosts_are_chosen_as_pyinfra_does(
     assert site.chosen == chosen and len(site.catalogs) == 3
 
 
+@pytest.mark.parametrize(
+    ("limits", "excluded", "what", "hint"),
+    [
+        (["gpu3"], [], "--limit `gpu3` names no host and no group of the inventory", "did you mean `gpu2`?"),
+        ([], ["gpu3"], "--exclude `gpu3` names no host and no group of the inventory", "did you mean `gpu2`?"),
+        (["lab"], ["gpu*"], "--exclude leaves no host", "exclude fewer"),
+    ],
+)
+def test_a_choice_that_leaves_nobody(
+    project: Path, limits: list[str], excluded: list[str], what: str, hint: str
+) -> None:
+    write_group_data(project, {"all": sample.data()})
+    with pytest.raises(UserError) as caught:
+        read(Request("inventory.py", limits=limits, excluded=excluded))
+    assert list(caught.value.problems) == [Problem(what, hint)]
+
+
 def test_the_folder_of_a_site(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory reads as ever; another one in full, for the run has its own working directory."""
     inventory(project / "sites/lab", "")
