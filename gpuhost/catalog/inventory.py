@@ -116,11 +116,11 @@ def _read(request: Request) -> tuple[Inventory, dict[str, list[Layer]]]:
             group_data_directories=[str(folder) for folder in more],
         )
         with ctx_inventory.use(inventory):
-            shipped, *others = [_files(folder, request) for folder in folders]
-        layers = shipped
-        for source in [_groups(request, inventory), *others]:
-            for group, found in source.items():
-                layers.setdefault(group, []).extend(found)
+            files = [_files(folder, request) for folder in folders]
+        layers: dict[str, list[Layer]] = {}
+        for source in [files[0], _groups(request, inventory, files), *files[1:]]:
+            for group, layer in source.items():
+                layers.setdefault(group, []).append(layer)
         return inventory, layers
     except UnexpectedExternalError as error:
         raise UserError(_broken(error.exception, request, folders)) from error
@@ -128,22 +128,32 @@ def _read(request: Request) -> tuple[Inventory, dict[str, list[Layer]]]:
         raise UserError(_broken(error, request, folders)) from error
 
 
-def _files(folder: Path, request: Request) -> dict[str, list[Layer]]:
+def _files(folder: Path, request: Request) -> dict[str, Layer]:
     """group -> what a folder of group_data, or a single file, says of it."""
     return {
-        group: [Layer(request.shown(folder if folder.is_file() else folder / f"{group}.py"), values)]
+        group: Layer(request.shown(folder if folder.is_file() else folder / f"{group}.py"), values)
         for group, values in _get_group_data(str(folder)).items()
     }
 
 
-def _groups(request: Request, inventory: Inventory) -> dict[str, list[Layer]]:
+def _groups(request: Request, inventory: Inventory, files: Sequence[Mapping[str, Layer]]) -> dict[str, Layer]:
     """group -> the data that the inventory gives it: `lab = (["gpu1"], {"engine_source": "distro"})`."""
     if Path(request.inventory).exists():
         groups = _get_groups_from_filename(request.inventory)
         given = {name: group[1] for name, group in groups.items() if isinstance(group, tuple)}
-    else:
-        given = {"all": inventory.get_data(), **inventory.group_data}
-    return {name: [Layer(f"the inventory, group {name}", values)] for name, values in given.items()}
+    else:  # hosts, or a function that makes an inventory: pyinfra may have put what the files say into the same place
+        read = {"all": inventory.get_data(), **inventory.group_data}
+        given = {
+            name: {
+                key: value
+                for key, value in values.items()
+                if not any(
+                    key in file[name].values and file[name].values[key] == value for file in files if name in file
+                )
+            }
+            for name, values in read.items()
+        }
+    return {name: Layer(f"the inventory, group {name}", values) for name, values in given.items()}
 
 
 def _layers(host: Host, inventory: Inventory, groups: Mapping[str, Sequence[Layer]]) -> list[Layer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from gpuhost.cli.arguments import Commands
@@ -44,4 +45,5 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         hint = "name a folder in which you may write"
         raise UserError(Problem(f"{error.filename} cannot be written: {error.strerror}", hint)) from None
+    print(f"next: its hosts in {folder / 'inventory.py'}, then `gpuhost plan -i {folder}`", file=sys.stderr)
     return OK

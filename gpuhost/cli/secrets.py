@@ -17,7 +17,7 @@ from typing import Any
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.apply import apply, plan, print_applied
+from gpuhost.cli.apply import Applied, apply, plan, print_applied
 from gpuhost.cli.arguments import Commands, host_options, run_options, site, target
 from gpuhost.cli.console import (
     ERROR,
@@ -142,11 +142,7 @@ def _rotate(options: argparse.Namespace) -> int:
     if exit_code(before.outcome) == ERROR or before.problems:
         return print_applied(before, options.json)
     for store, catalog in stores:
-        names, users = renewed[store.host], _users(catalog, renewed[store.host])
-        also = f" (and {', '.join(names[1:])})" if names[1:] else ""
-        new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
-        what = f"restarts {', '.join(users)}" if users else "no service uses it"
-        print(f"[{store.host}] {names[0]}{also}: {new}; {what}", file=sys.stderr)
+        print(_announcement(store, catalog, renewed[store.host]), file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
         return ERROR
     for store, _ in stores:
@@ -154,10 +150,7 @@ def _rotate(options: argparse.Namespace) -> int:
     retired = {store.host: store.retired() for store, _ in stores}
     applied = apply(hosts, True, options.json, SYNC, _only_secrets)
     assert applied is not None
-    failed = {problem["host"] for problem in applied.outcome.problems()}
-    sound = exit_code(applied.outcome) == OK and not applied.problems
-    verified = {event["host"] for event in report.select(applied.outcome.events, "verdict") if event["ok"]} - failed
-    settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
+    settled = _proved(stores, applied)
     proofs = [
         proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
     ]
@@ -172,6 +165,25 @@ def _rotate(options: argparse.Namespace) -> int:
         what = "the rotation is not finished: some service may still take the old value"
         print_problems(Problem(what, "run it again: it goes on with the same new value", host))
     return code
+
+
+def _announcement(store: SecretStore, catalog: Catalog, names: Sequence[str]) -> str:
+    """What a rotation of `names` will do on a host."""
+    users = _users(catalog, names)
+    also = f" (and {', '.join(names[1:])})" if names[1:] else ""
+    new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
+    what = f"restarts {', '.join(users)}" if users else "no service uses it"
+    return f"[{store.host}] {names[0]}{also}: {new}; {what}"
+
+
+def _proved(stores: Sequence[Store], applied: Applied) -> list[Store]:
+    """Those of the hosts where every service refused the old value and took the new one."""
+    if exit_code(applied.outcome) == OK and not applied.problems:
+        return list(stores)
+    verdicts = report.select(applied.outcome.events, "verdict")
+    failed = {problem["host"] for problem in applied.outcome.problems()}
+    verified = {event["host"] for event in verdicts if event["ok"]} - failed
+    return [(store, catalog) for store, catalog in stores if store.host in verified]
 
 
 def _users(catalog: Catalog, names: Sequence[str]) -> list[str]:

@@ -127,6 +127,18 @@ def test_hosts_instead_of_an_inventory(project: Path) -> None:
     write_group_data(project, {"all": sample.data()})
     site = read(Request("@local,gpu7", data={"ssh_hostname": "192.0.2.7"}))
     assert (list(site.catalogs), site.folder) == (["@local", "gpu7"], Path())
+    assert site.layers["gpu7"].origin("engine_source") == "group_data/all.py"
+
+
+def test_a_function_that_makes_an_inventory(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_group_data(project, {"all": sample.data(), "lab": {"services": {"painter": {"memory": "3g"}}}})
+    (project / "made_hosts.py").write_text(
+        "def make():\n    return {'lab': (['gpu1'], {'services': {'painter': {'memory': '4g'}}})}\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    site = read(Request("made_hosts:make"))
+    assert site.catalogs["gpu1"].services["painter"].memory == "4g"
+    assert site.layers["gpu1"].origin("services.painter.memory") == "the inventory, group lab"
 
 
 def test_the_option_group_data_counts(project: Path) -> None:

@@ -31,7 +31,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_names_what_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["init", str(tmp_path / "lab")]) == 0
     assert sorted(content(tmp_path / "lab")) == FILES
-    assert sorted(capsys.readouterr().out.splitlines()) == [f"{tmp_path}/lab/{name}" for name in FILES]
+    said = capsys.readouterr()
+    assert sorted(said.out.splitlines()) == [f"{tmp_path}/lab/{name}" for name in FILES]
+    assert said.err == f"next: its hosts in {tmp_path}/lab/inventory.py, then `gpuhost plan -i {tmp_path}/lab`\n"
 
 
 def test_it_changes_nothing_of_what_a_host_gets(site: Path, pyinfra_state: State) -> None:

@@ -397,3 +397,21 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert gpuhost("apply", "--yes") == (0, [("write", f"{folder}/file", "the content differs")])
     assert [path.read_text() for path in (folder / "backups").rglob("file")] == ["wrong\n"]
     assert gpuhost("plan") == (0, [])
+
+
+def test_a_change_whose_turn_comes_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planned twice, made once: the second time it is found done, and nothing is wrong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arguments, "PROJECT", tmp_path)
+    monkeypatch.setenv("FOLDER", str(tmp_path / "made"))
+    again = 'files.files(name="late | file", stage="late", wanted=wanted, backups=f"{folder}/backups")\n'
+    Path("deploy.py").write_text(DEPLOY + again)
+    Path("inventory.py").write_text('hosts = ["@local"]\n')
+    assert cli.main(["plan"]) == 2
+    assert capsys.readouterr().out.splitlines()[-1] == "3 changes to make."
+    assert cli.main(["apply", "--yes"]) == 0
+    note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
+    assert capsys.readouterr().err.splitlines() == [note]
+    assert cli.main(["plan"]) == 0
