@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pyinfra.context import host, state
 
-from gpuhost.catalog.layers import catalog_of
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import problems, root_problem, sudo_problem
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
+from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, tell
@@ -33,12 +33,13 @@ def preflight() -> HostRun | None:
     looks = asked if asked <= LOOKS else frozenset()
     tune(host)
     try:
-        catalog = catalog_of(host)
+        read = site()  # by config.py
+        catalog = read.catalog(host.name)
         found = _privileges()
         if not found:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
             reading = host.get_fact(HostState, roots=roots)
-            secrets = SecretStore(catalog, host.name)
+            secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
             found = secrets.tracked()
             if not looks:

@@ -340,11 +340,11 @@ class Catalog(Entry):
 
 
 def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "group_data") -> Catalog:
-    """Validate a host's data. `file_of` tells which file defines a top-level key, for the messages.
+    """Validate a host's data. `file_of` tells which file gave a dotted field, for the messages.
 
-    Raises UserError with one problem per fault.
+    Raises UserError with each mistake once.
     """
     try:
         return Catalog.model_validate(dict(data))
     except ValidationError as error:
-        raise UserError(*(explain(detail, file_of, Catalog) for detail in error.errors())) from None
+        raise UserError(*explain(error.errors(), data, file_of, Catalog)) from None

@@ -1,50 +1,85 @@
-"""Plan, ask, do exactly that: what `gpuhost apply` and `gpuhost secrets sync` have in common."""
+"""`gpuhost apply`: plan, ask, do exactly that. `gpuhost secrets sync` and `rotate` do the same with some stages."""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpuhost.cli.console import ERROR, confirmed, counted, differences, exit_code, list_changes
+from gpuhost.cli.arguments import Commands, run_options, target
+from gpuhost.cli.console import ERROR, confirmed, counted, exit_code, print_changes, print_result
 from gpuhost.errors import Problem
-from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.plan.change import Change
+from gpuhost.plan.performed import already_done, unplanned
+from gpuhost.plan.text import change_fields
+from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome, Target
 
-Refusal = Callable[[Outcome], Problem | None]
+Check = Callable[[Outcome], Problem | None]
 
 
 @dataclass(frozen=True)
 class Applied:
-    """The last run, which is the plan when that was refused; `more`: problems that the run could not tell itself."""
+    """`outcome`: of the last run, which is the plan's when nothing was applied; `problems`: what that run did not
+    report itself; `already_done`: the planned changes that were not necessary any more when their turn came."""
 
     outcome: Outcome
-    more: Sequence[Problem] = ()
+    problems: Sequence[Problem] = ()
+    already_done: Sequence[dict[str, Any]] = ()
 
 
-def planned(target: Target, only: Sequence[str] = (), refusal: Refusal = lambda outcome: None) -> Applied:
-    """The plan, and what speaks against carrying it out."""
-    outcome = pyinfra_run.plan(target, only)
-    if exit_code(outcome, []) == ERROR:
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    about = "plan, ask, then do exactly that and prove that the services answer"
+    command = commands.add_parser("apply", help=about, description=about)
+    run_options(command)
+    command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Apply and print; the exit code."""
+    return print_applied(apply(target(options), options.yes, options.json), options.json)
+
+
+def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
+    """A plan that is not applied yet. `only`: the stages to which it is limited; `check`: the problem because of which
+    it must not be applied, or None."""
+    outcome = pyinfra.plan(target, only)
+    if exit_code(outcome) == ERROR:
         return Applied(outcome)
-    problem = refusal(outcome)
+    problem = check(outcome)
     return Applied(outcome, [problem] if problem else [])
 
 
 def apply(
-    target: Target, yes: bool, as_json: bool, only: Sequence[str] = (), refusal: Refusal = lambda outcome: None
+    target: Target, yes: bool, as_json: bool, only: Sequence[str] = (), check: Check = lambda outcome: None
 ) -> Applied | None:
-    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no.
-
-    `only`: the stages to which both are limited; `refusal`: why a plan must not be carried out.
-    """
-    plan = planned(target, only, refusal)
-    if exit_code(plan.outcome, []) == ERROR or plan.more:
-        return plan
-    changes: list[dict[str, Any]] = plan.outcome.changes("plan")
+    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no."""
+    planned = plan(target, only, check)
+    if exit_code(planned.outcome) == ERROR or planned.problems:
+        return planned
+    changes = planned.outcome.changes("plan")
     if not as_json:
-        list_changes(changes)
+        print_changes(changes)
     if changes and not yes and not confirmed(f"Apply {counted(len(changes))}?"):
         return None
-    outcome = pyinfra_run.apply(target, plan.outcome.events, live=not as_json, only=only)
-    return Applied(outcome, differences(changes, outcome))
+    outcome = pyinfra.apply(target, planned.outcome.events, live=not as_json, only=only)
+    unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
+    return Applied(outcome, unplanned(changes, outcome.events), unnecessary)
+
+
+def print_applied(applied: Applied | None, as_json: bool, document: dict[str, Any] | None = None) -> int:
+    """Print how it ended; the exit code. `document`: further parts of the JSON document."""
+    if applied is None:
+        return ERROR
+    if not as_json:
+        for change in applied.already_done:
+            made = Change.of(change)
+            line = f"{made.stage}: {made.action} {made.resource.name}"
+            print(f"[{change['host']}] already done when its turn came: {line}", file=sys.stderr)
+    parts = {"already_done": change_fields(applied.already_done), **(document or {})}
+    return print_result(applied.outcome, as_json, applied.problems, parts)

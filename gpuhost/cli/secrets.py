@@ -10,23 +10,29 @@ import getpass
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pyinfra.api.state import State
-from pyinfra.context import ctx_state
-from pyinfra_cli.util import parse_cli_arg
-
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.layers import catalogs
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.apply import apply, planned
-from gpuhost.cli.console import ERROR, OK, causes, confirmed, counted, document, exit_code, finish, refuse, tell
+from gpuhost.cli.apply import Applied, apply, plan, print_applied
+from gpuhost.cli.arguments import Commands, host_options, run_options, site, target
+from gpuhost.cli.console import (
+    ERROR,
+    OK,
+    confirmed,
+    counted,
+    exit_code,
+    print_notes,
+    print_problems,
+    problems_of,
+)
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
-from gpuhost.run import pyinfra as pyinfra_run
-from gpuhost.run.pyinfra import Outcome, Target
+from gpuhost.run import pyinfra
+from gpuhost.run.pyinfra import Outcome
 from gpuhost.secrets import archive, envfile
 from gpuhost.secrets.places import SHOWN
 from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
@@ -37,12 +43,13 @@ PASSPHRASE_MIN = 12
 Store = tuple[SecretStore, Catalog]
 
 
-def add_to(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser], None]
-) -> None:
+def add_to(commands: Commands) -> None:
     """Add the command and its own commands to the command line."""
     text = "where every secret lives; renew, show, carry over"
-    secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(dest="action", required=True)
+    secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
     about = {
         "audit": "every place of every secret: in step, stale or missing (exit 0: all in step)",
         "sync": "make every place right and restart the services that hold a stale value: the deploy, limited to that",
@@ -66,40 +73,38 @@ def add_to(
             command.add_argument("-y", "--yes", action="store_true", help="do not ask")
         if name in ("audit", "sync", "rotate"):
             command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
-        common(command)
-
-
-def run(target: Target, options: argparse.Namespace) -> int:
-    """Run one of them. Raises UserError."""
-    actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
-    return actions[options.action](target, options)
+            run_options(command)
+        else:
+            host_options(command)
+        command.set_defaults(run=actions[name])
 
 
 # -- hosts -------------------------------------------------------------------------------------------------------------
 
 
-def _audit(target: Target, options: argparse.Namespace) -> int:
-    outcome = pyinfra_run.look(target, "audit")
+def _audit(options: argparse.Namespace) -> int:
+    outcome = pyinfra.look(target(options), "audit")
     places = list(report.select(outcome.events, "place"))
     wrong = [place for place in places if place["state"] != "in step"]
-    code = ERROR if exit_code(outcome, []) == ERROR or wrong else OK
+    problems = problems_of(outcome)
+    code = ERROR if problems or wrong else OK
     if options.json:
         fields = ("host", "secret", "place", "where", "state", "fingerprint")
-        made = document(outcome, "audit", code)
-        result = "error" if causes(outcome) else "out of step" if wrong else "ok"
+        result = "error" if problems else "out of step" if wrong else "ok"
         shown = [{key: place[key] for key in fields} for place in places]
-        print(json.dumps({"result": result, "places": shown, "errors": made["errors"]}, indent=2))
+        print(json.dumps({"result": result, "places": shown, "errors": [*map(asdict, problems)]}, indent=2))
         return code
     for line in _table(places):
         print(line)
-    tell(outcome)
+    print_notes(outcome)
+    print_problems(*problems)
     if wrong:
         what = f"{len(wrong)} of {counted(len(places), 'place')} not in step"
         strays = sorted({place["where"] for place in wrong if place["place"] == "stray container"})
         hint = "`gpuhost secrets sync` makes them right"
         if strays:
             hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
-        refuse(Problem(what, hint))
+        print_problems(Problem(what, hint))
     elif code == OK:
         print(f"{counted(len(places), 'place')} in step.")
     return code
@@ -114,13 +119,13 @@ def _table(places: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"  {place['state']:8} {place['place']:12} {held:{SHOWN}} {place['where']}"
 
 
-def _sync(target: Target, options: argparse.Namespace) -> int:
-    applied = apply(target, options.yes, options.json, SYNC, _more_than_secrets)
-    return ERROR if applied is None else finish(applied.outcome, options.json, "apply", applied.more)
+def _sync(options: argparse.Namespace) -> int:
+    applied = apply(target(options), options.yes, options.json, SYNC, _only_secrets)
+    return print_applied(applied, options.json)
 
 
-def _more_than_secrets(outcome: Outcome) -> Problem | None:
-    """Why a plan is no affair of secrets: something else would be done with it."""
+def _only_secrets(outcome: Outcome) -> Problem | None:
+    """The problem of a plan that would do something else, too."""
     for change in outcome.changes("plan"):
         if not change["cause"]:
             what = f"not only secrets differ: `{change['stage']}: {change['action']} {change['resource']['name']}`"
@@ -129,44 +134,56 @@ def _more_than_secrets(outcome: Outcome) -> Problem | None:
     return None
 
 
-def _rotate(target: Target, options: argparse.Namespace) -> int:
-    stores = _stores(options)
+def _rotate(options: argparse.Namespace) -> int:
+    stores, hosts = _stores(options), target(options)
     renewed = {store.host: store.renewable(options.name) for store, _ in stores}
     # Asked before there is a new value: a host that cannot be reached or differs in more keeps the one that it has.
-    before = planned(target, SYNC, _more_than_secrets)
-    if exit_code(before.outcome, []) == ERROR or before.more:
-        return finish(before.outcome, options.json, "apply", before.more)
+    before = plan(hosts, SYNC, _only_secrets)
+    if exit_code(before.outcome) == ERROR or before.problems:
+        return print_applied(before, options.json)
     for store, catalog in stores:
-        names, users = renewed[store.host], _users(catalog, renewed[store.host])
-        also = f" (and {', '.join(names[1:])})" if names[1:] else ""
-        new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
-        what = f"restarts {', '.join(users)}" if users else "no service uses it"
-        print(f"[{store.host}] {names[0]}{also}: {new}; {what}", file=sys.stderr)
+        print(_announcement(store, catalog, renewed[store.host]), file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
         return ERROR
     for store, _ in stores:
         store.rotate(options.name)
     retired = {store.host: store.retired() for store, _ in stores}
-    applied = apply(target, True, options.json, SYNC, _more_than_secrets)
+    applied = apply(hosts, True, options.json, SYNC, _only_secrets)
     assert applied is not None
-    failed = {problem["host"] for problem in applied.outcome.problems()}
-    sound = exit_code(applied.outcome, []) == OK and not applied.more
-    verified = {event["host"] for event in report.select(applied.outcome.events, "verdict") if event["ok"]} - failed
-    settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
+    settled = _proved(stores, applied)
     proofs = [
         proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
     ]
     for store, _ in settled:
         store.settle(retired[store.host])
-    code = finish(applied.outcome, options.json, "apply", applied.more, proved=proofs)
+    code = print_applied(applied, options.json, {"proved": proofs})
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]
             print(f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}")
     for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in settled}):
         what = "the rotation is not finished: some service may still take the old value"
-        refuse(Problem(what, "run it again: it goes on with the same new value", host))
+        print_problems(Problem(what, "run it again: it goes on with the same new value", host))
     return code
+
+
+def _announcement(store: SecretStore, catalog: Catalog, names: Sequence[str]) -> str:
+    """What a rotation of `names` will do on a host."""
+    users = _users(catalog, names)
+    also = f" (and {', '.join(names[1:])})" if names[1:] else ""
+    new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
+    what = f"restarts {', '.join(users)}" if users else "no service uses it"
+    return f"[{store.host}] {names[0]}{also}: {new}; {what}"
+
+
+def _proved(stores: Sequence[Store], applied: Applied) -> list[Store]:
+    """Those of the hosts where every service refused the old value and took the new one."""
+    if exit_code(applied.outcome) == OK and not applied.problems:
+        return list(stores)
+    verdicts = report.select(applied.outcome.events, "verdict")
+    failed = {problem["host"] for problem in applied.outcome.problems()}
+    verified = {event["host"] for event in verdicts if event["ok"]} - failed
+    return [(store, catalog) for store, catalog in stores if store.host in verified]
 
 
 def _users(catalog: Catalog, names: Sequence[str]) -> list[str]:
@@ -203,20 +220,14 @@ def _proofs(
 
 def _stores(options: argparse.Namespace) -> list[Store]:
     """The store and the catalogue of every host that the command line names. Raises UserError."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--limit", action="append", default=[])
-    parser.add_argument("--data", action="append", default=[])
-    known, _ = parser.parse_known_args(options.pyinfra)
-    data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
-    with ctx_state.use(State()):  # pyinfra notes there which file it reads
-        found = catalogs(options.inventory, data, known.limit)
-    return [(SecretStore(catalog, host), catalog) for host, catalog in found.items()]
+    found = site(options)
+    return [(SecretStore(found.catalogs[host], host, site=found.folder), found.catalogs[host]) for host in found.chosen]
 
 
-def _show(target: Target, options: argparse.Namespace) -> int:
+def _show(options: argparse.Namespace) -> int:
     if not sys.stdout.isatty() and not options.force:
         what = "a secret is printed to a terminal only, and stdout is none"
-        return refuse(Problem(what, "add --force when it must go somewhere else"))
+        return print_problems(Problem(what, "add --force when it must go somewhere else"))
     values = {}
     for store, catalog in _stores(options):
         if options.name not in catalog.secrets:
@@ -224,29 +235,31 @@ def _show(target: Target, options: argparse.Namespace) -> int:
         try:
             values[store.host] = store.value(options.name)
         except NotYet:
-            return refuse(Problem(f"`{options.name}` is not generated yet", "`gpuhost apply` does that", store.host))
+            return print_problems(
+                Problem(f"`{options.name}` is not generated yet", "`gpuhost apply` does that", store.host)
+            )
     if len(set(values.values())) > 1:
         what = f"`{options.name}` differs between {', '.join(values)}"
-        return refuse(Problem(what, f"name one host: -- --limit {next(iter(values))}"))
+        return print_problems(Problem(what, f"name one host: -- --limit {next(iter(values))}"))
     print(next(iter(values.values())))
     return OK
 
 
-def _export(target: Target, options: argparse.Namespace) -> int:
+def _export(options: argparse.Namespace) -> int:
     stores = _stores(options)
     folder = _folder(stores)
     if options.file.exists():
-        return refuse(Problem(f"{options.file} exists", "name another file: nothing is overwritten"))
+        return print_problems(Problem(f"{options.file} exists", "name another file: nothing is overwritten"))
     files = {_entry(path, folder): path for store, _ in stores for path in store.files()}
     if not files:
-        return refuse(Problem("there are no secrets yet", "`gpuhost apply` generates them"))
+        return print_problems(Problem("there are no secrets yet", "`gpuhost apply` generates them"))
     content = {name: _content(path) for name, path in files.items()}
     packed = archive.pack(content, _passphrase(options, twice=True))
     try:
         envfile.replace(options.file, packed)
     except OSError as error:
         hint = "name a file in a folder that you may write to"
-        return refuse(Problem(f"{options.file} cannot be written: {error.strerror}", hint))
+        return print_problems(Problem(f"{options.file} cannot be written: {error.strerror}", hint))
     for store, catalog in stores:
         outside = [name for name in catalog.secrets if store.source(name) == ENVIRONMENT]
         if outside:
@@ -255,19 +268,22 @@ def _export(target: Target, options: argparse.Namespace) -> int:
     return OK
 
 
-def _import(target: Target, options: argparse.Namespace) -> int:
-    folder = _folder(_stores(options))
+def _import(options: argparse.Namespace) -> int:
+    stores = _stores(options)
+    folder, shared = _folder(stores), stores[0][0].shared
     try:
         data = options.file.read_bytes()
     except OSError as error:
-        return refuse(Problem(f"{options.file} cannot be read: {error.strerror}", "name the file that export wrote"))
+        return print_problems(
+            Problem(f"{options.file} cannot be read: {error.strerror}", "name the file that export wrote")
+        )
     files = archive.unpack(data, _passphrase(options, twice=False))
-    places = {_place(name, folder): content for name, content in files.items()}
+    places = {_place(name, folder, shared): content for name, content in files.items()}
     with envfile.locked(folder):
         new = {path: content for path, content in places.items() if not path.exists()}
         differing = [path for path in places if path not in new and not _holds(path, places[path])]
         if differing:
-            return refuse(
+            return print_problems(
                 *(
                     Problem(f"{path} is there and differs", f"move it away first: mv {path} {path}.old")
                     for path in differing
@@ -302,11 +318,11 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.name.endswith(".sops.env") else (envfile.read_private(path) or "").encode()
 
 
-def _place(name: str, folder: Path) -> Path:
+def _place(name: str, folder: Path, shared: Path) -> Path:
     """Where a file of an archive belongs. Raises UserError for what export does not write."""
     parts = PurePosixPath(name).parts
-    if name == ".env":
-        return Path(name)
+    if name == shared.name:
+        return shared
     if len(parts) == 2 and parts[0] == "secrets" and name.endswith((".env", ".retired.json")):
         return folder / parts[1]
     raise UserError(Problem(f"`{name}` in the archive is no file of secrets", "name the file that export wrote"))

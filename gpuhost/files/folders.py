@@ -71,7 +71,8 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
 # What stands there already keeps its content and gets its owner before its mode: chown takes setgid away.
 _MAKE = r"""
 set -eu; umask 022
-folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }  # of five digits: with fewer, chmod keeps the setgid of a folder
+# A mode of five digits: with fewer, chmod keeps the setgid of a folder.
+folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }
 """
 
 

@@ -1,26 +1,31 @@
-"""What happens before pyinfra contacts a host: the data is checked, connection failures get a sentence and a hint."""
+"""What happens before pyinfra contacts a host: the data is read and checked, connection failures get a sentence and a
+hint."""
 
 from __future__ import annotations
 
 import logging
 import re
 import sys
+from pathlib import Path
 
 import click
 from pyinfra import logger
 from pyinfra_cli.util import parse_cli_arg
 
-from gpuhost.catalog.layers import catalogs
+from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.report import Report
-from gpuhost.run.session import REPORT_DATA
+from gpuhost.run.session import CWD_DATA, REPORT_DATA
+
+_site: Site | None = None
 
 
 def check_command_line() -> None:
-    """Called by config.py: validates the data of every host of the inventory on pyinfra's command line.
+    """Called by config.py: reads and checks the data of every host of the inventory on pyinfra's command line.
 
     Prints every problem and exits 1 when there is one.
     """
+    global _site
     parameters = click.get_current_context().params
     entries = [entry.partition("=") for entry in parameters["data"]]
     overrides = {key: parse_cli_arg(value) for key, _, value in entries}
@@ -29,12 +34,27 @@ def check_command_line() -> None:
     try:
         if loose := [key for key, equals, _ in entries if not equals]:
             raise UserError(Problem(f"--data `{loose[0]}` has no value", "write it as --data NAME=VALUE"))
-        catalogs(parameters["inventory"], overrides, parameters["limit"] or ())
+        request = Request(
+            parameters["inventory"],
+            cwd=Path(overrides.get(CWD_DATA) or Path.cwd()),
+            data=overrides,
+            limits=parameters["limit"] or (),
+            excluded=parameters["exclude"] or (),
+            group_data=parameters["group_data"] or (),
+        )
+        _site = read(request)
     except UserError as error:
         for problem in error.problems:
             report.add("problem", problem.host, what=problem.what, hint=problem.hint)
             print("\n".join(problem.lines()), file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def site() -> Site:
+    """What check_command_line() read, in the same process. Raises UserError when nothing was."""
+    if _site is None:
+        raise UserError(Problem("config.py was not read", "leave out pyinfra's option --config"))
+    return _site
 
 
 # pyinfra's own words for a failed connection -> sentence, hint
@@ -71,7 +91,7 @@ def explain_connection(message: str) -> tuple[str, str] | None:
 
 
 class _ConnectionHints(logging.Handler):
-    """pyinfra tells a failed connection in its log only: read there, told again with a hint."""
+    """pyinfra reports a failed connection in its log only: read there, and printed with a hint."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(logging.ERROR)

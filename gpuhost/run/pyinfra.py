@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gpuhost.plan import report
-from gpuhost.run.session import ALLOW_DATA, ONLY_DATA, REPORT_DATA
+from gpuhost.project import PROJECT
+from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Outcome:
     output: str
 
     def problems(self) -> list[dict[str, Any]]:
-        """Why it failed, in the order of the telling."""
+        """Why it failed, in the order in which it was reported."""
         return list(report.select(self.events, "problem"))
 
     def changes(self, phase: str) -> list[dict[str, Any]]:
@@ -35,11 +36,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Target:
-    """What the command line names: the inventory, and options that go to pyinfra as they are."""
+    """What the command line names: the inventory, and options that go to pyinfra as they are.
+
+    `project`: the folder of deploy.py, the working directory of the run; the inventory may lie anywhere.
+    """
 
     inventory: str
     options: Sequence[str] = ()
     sudo_password: str | None = None
+    project: Path = PROJECT
 
 
 def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
@@ -68,7 +73,8 @@ def _limit(stages: Sequence[str]) -> dict[str, str]:
 def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bool) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="gpuhost-") as folder:
         path = Path(folder) / "report.jsonl"
-        entries = [f"--data={key}={value}" for key, value in {REPORT_DATA: str(path), **data}.items()]
+        names = {REPORT_DATA: str(path), CWD_DATA: str(Path.cwd()), **data}
+        entries = [f"--data={key}={value}" for key, value in names.items()]
         command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
         environment = dict(os.environ)
         if target.sudo_password is not None:
@@ -79,6 +85,7 @@ def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bo
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=shown,
+            cwd=target.project,
             env=environment,
             text=True,
             check=False,

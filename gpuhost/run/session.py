@@ -32,6 +32,7 @@ Explain = Callable[[str], tuple[str, str] | None]
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"
 ONLY_DATA = "gpuhost_only"
+CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
 class Session:

@@ -35,16 +35,19 @@ class NotYet(Exception):
 
 
 class SecretStore:
-    """The secrets of one host, on the control side."""
+    """The secrets of one host, on the control side. `site`: the folder of the inventory, to which `.env` and
+    `secrets_dir` are relative."""
 
-    def __init__(self, catalog: Catalog, host: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, host: str, environ: Mapping[str, str] | None = None, site: Path = Path()
+    ) -> None:
         self.host = host
-        self.folder = Path(catalog.secrets_dir)
+        self.folder = site / catalog.secrets_dir
         stem = re.sub(r"[^A-Za-z0-9._-]", "_", host)
         self.path = self.folder / f"{stem}.env"
         self.encrypted = self.folder / f"{stem}.sops.env"
         self._retired = self.folder / f"{stem}.retired.json"
-        self._shared = Path(".env")
+        self.shared = site / ".env"
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
 
@@ -79,7 +82,7 @@ class SecretStore:
 
     def files(self) -> list[Path]:
         """The files that hold this host's secrets, those that exist."""
-        found = (self._shared, self.encrypted, self.path, self._retired)
+        found = (self.shared, self.encrypted, self.path, self._retired)
         return [path for path in found if path.exists()]
 
     def missing(self, names: Iterable[str]) -> list[Problem]:
@@ -90,8 +93,8 @@ class SecretStore:
     def tracked(self) -> list[Problem]:
         """A problem for each file of secrets that git tracks: it would leave with the next push."""
         return [
-            Problem(f"{path} holds secrets and is tracked by git", f"git rm --cached {path}, then change what it held")
-            for path in [*_tracked(self._shared.parent, self._shared.name), *_tracked(self.folder)]
+            Problem(f"{path} holds secrets and is tracked by git", f"{_untrack(path)}, then change what it held")
+            for path in [*_tracked(self.shared.parent, self.shared.name), *_tracked(self.folder)]
             if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
         ]
 
@@ -241,7 +244,7 @@ class SecretStore:
         return made
 
     def _absent(self, name: str) -> Problem:
-        hint = f"write `{name}=...` into {self._shared} or {self.path}"
+        hint = f"write `{name}=...` into {self.shared} or {self.path}"
         return Problem(f"the secret `{name}` is not set", hint, self.host)
 
     def _with_sources(self, names: Iterable[str]) -> Iterator[str]:
@@ -254,7 +257,7 @@ class SecretStore:
     def _known(self) -> dict[str, tuple[str, str]]:
         """name -> (value, source), the last source's."""
         sources = {
-            str(self._shared): envfile.read(self._shared),
+            str(self.shared): envfile.read(self.shared),
             str(self.encrypted): sops.read(self.encrypted),
             str(self.path): envfile.read(self.path),
             ENVIRONMENT: self._environ,
@@ -292,6 +295,11 @@ def _is_hash_of(hashed: str, password: str) -> bool:
         return bcrypt.checkpw(password.encode(), hashed.encode())
     except ValueError:  # no hash at all, or a password longer than bcrypt takes
         return False
+
+
+def _untrack(path: Path) -> str:
+    """The command, wherever the person stands."""
+    return f"git -C {path.parent} rm --cached {path.name}" if path.is_absolute() else f"git rm --cached {path}"
 
 
 def _tracked(folder: Path, name: str = ".") -> list[Path]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from pyinfra.api.state import State
-from pyinfra_cli.inventory import make_inventory
 
-from gpuhost.catalog.layers import catalog_of, catalogs
+from gpuhost.catalog.inventory import Request, read
 from gpuhost.catalog.types import BuildImage, Catalog
 from gpuhost.project import PROJECT
 
@@ -16,13 +13,8 @@ from gpuhost.project import PROJECT
 @pytest.fixture
 def shipped(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> Catalog:
     monkeypatch.chdir(PROJECT)
-    [host] = make_inventory("inventory.py", cwd=str(Path.cwd()))
-    return catalog_of(host)
-
-
-def test_it_is_valid_for_every_host(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> None:
-    monkeypatch.chdir(PROJECT)
-    catalogs("inventory.py", {})
+    [catalog] = read(Request("inventory.py")).catalogs.values()
+    return catalog
 
 
 def test_nothing_unused_is_declared(shipped: Catalog) -> None:

@@ -260,8 +260,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "built and pulled": (
         {"images.pulled.build": "api"},
-        "`images.pulled.build` is not a field that gpuhost knows",
-        "there is: pull",
+        "`images.pulled.build` does not go with `pull`",
+        'take one of them away, as in `"build": None`',
     ),
     "unknown field of a built image": (
         {"images.api.arg": {}},
@@ -389,11 +389,33 @@ def test_every_mistake_is_told_at_once() -> None:
     assert len(found) == 3
 
 
-def test_the_file_of_the_top_level_key_is_named() -> None:
+def test_a_misspelt_field_is_told_once_and_first() -> None:
+    """The field that was meant is not said to be missing, too; another one is."""
+    changes = {"services.painter.memory": ABSENT, "services.painter.memmory": "1g", "services.painter.cpus": ABSENT}
+    assert sample.problems({"account.uid": 0, **changes}) == [
+        Problem(IN + "`services.painter.memmory` is not a field that gpuhost knows", "did you mean `memory`?"),
+        Problem(IN + "`services.painter.cpus`: field required", "add this field"),
+        Problem(
+            IN + "`account.uid`: input should be greater than or equal to 1000, not `0`",
+            "the least is 1000",
+        ),
+    ]
+
+
+def test_an_entry_that_lacks_much_is_one_mistake() -> None:
+    assert sample.problems({"models.unet": {"repo": "Acme/Models"}}) == [
+        Problem(IN + "`models.unet` lacks `file`, `folder`", "add these fields")
+    ]
+    assert sample.problems({"services.painter.probes": [{}]}) == [
+        Problem(IN + "`services.painter.probes.0` lacks `name`, `path`", "add these fields")
+    ]
+
+
+def test_the_file_of_the_field_is_named() -> None:
     with pytest.raises(UserError) as caught:
-        load(sample.data({"services.painter.port": 9001}), lambda key: f"group_data/{key}.py")
+        load(sample.data({"services.painter.port": 9001}), lambda field: f"the file of {field}")
     assert caught.value.problems[0].lines() == [
-        "error: group_data/services.py: `services.painter.port`: host port 9001 is already used by `api`",
+        "error: the file of services.painter.port: `services.painter.port`: host port 9001 is already used by `api`",
         "hint: give `painter` another port",
     ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
@@ -59,6 +60,7 @@ class Fake:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arguments, "PROJECT", tmp_path)
     for name in ("deploy.py", "inventory.py"):
         (tmp_path / name).touch()
     return Fake(monkeypatch)
@@ -170,17 +172,41 @@ def test_a_converged_host_is_still_proved(fake: Fake) -> None:
     assert fake.asked == ["plan", "apply"]
 
 
-def test_done_must_equal_planned(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_done_and_not_planned_is_a_defect(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.plan = Outcome(0, CHANGES, "")
-    fake.apply = Outcome(0, [HOST, change("performed"), change("performed", "/other")], "")
+    fake.apply = Outcome(0, [*DONE, change("performed", "/other")], "")
     assert cli.main(["apply", "--yes", "--json"]) == 1
     hint = "this is a defect of gpuhost: please report it with the plan"
     assert json.loads(capsys.readouterr().out)["errors"] == [
         {"host": "gpu1", "what": "`layout: create /other` was done, but not planned", "hint": hint, "detail": []},
-        {"host": "gpu1", "what": "`stacks: create painter` was planned, but not done", "hint": hint, "detail": []},
     ]
     assert cli.main(["apply", "--yes"]) == 1
     assert "was done, but not planned" in capsys.readouterr().err
+
+
+def test_it_is_one_on_a_sound_host_beside_a_failed_one(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    other = {**change("performed", "/other"), "host": "gpu2"}
+    fake.plan = Outcome(0, [HOST, {**HOST, "host": "gpu2"}, change()], "")
+    fake.apply = Outcome(1, [HOST, {**HOST, "host": "gpu2"}, other, change("performed", "/x"), PROBLEM], "")
+    assert cli.main(["apply", "--yes"]) == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")] == [
+        "error: [gpu1] it cannot be",
+        "error: [gpu2] `layout: create /other` was done, but not planned",
+    ]
+
+
+def test_what_was_already_done_when_its_turn_came_is_no_error(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, CHANGES, "")
+    fake.apply = Outcome(0, [HOST, change("performed")], "")
+    assert cli.main(["apply", "--yes"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["[gpu1] already done when its turn came: stacks: create painter"]
+    assert cli.main(["apply", "--yes", "--json"]) == 0
+    said = capsys.readouterr()
+    document = json.loads(said.out)
+    assert (document["result"], document["errors"], said.err) == ("ok", [], "")
+    assert [each["resource"]["name"] for each in document["changes"]] == ["/data"]
+    assert [(each["host"], each["resource"]["name"]) for each in document["already_done"]] == [("gpu1", "painter")]
 
 
 def test_the_reason_may_read_differently_when_it_is_done(fake: Fake) -> None:
@@ -243,24 +269,84 @@ def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("getpass.getpass", lambda prompt: "pw")
     cli.main(["plan", "--use-sudo-password", "--", "--limit", "gpu1"])
     [target] = fake.targets
-    assert (target.inventory, target.options, target.sudo_password) == ("inventory.py", ["--limit", "gpu1"], "pw")
+    assert (target.options, target.sudo_password) == (["--limit", "gpu1"], "pw")
+    assert (target.inventory, target.project) == (str(Path.cwd() / "inventory.py"), Path.cwd())
+
+
+INVENTORY_HINT = "hint: name an inventory or a site's folder with --inventory; `gpuhost init DIR` makes a site"
 
 
 @pytest.mark.parametrize(
-    ("absent", "arguments", "said"),
+    ("named", "said"),
     [
-        ("deploy.py", [], ["error: there is no `deploy.py` here", "hint: run gpuhost from the project's root"]),
-        ("inventory.py", [], ["error: there is no `inventory.py` here", "hint: name one with --inventory"]),
-        ("", ["-i", "lab.py"], ["error: there is no `lab.py` here", "hint: name one with --inventory"]),
+        ([], ["error: there is no inventory `inventory.py` here", INVENTORY_HINT]),
+        (["-i", "lab.py"], ["error: there is no inventory `lab.py` here", INVENTORY_HINT]),
+        (["-i", "@local"], ["error: there is no inventory `@local` here", INVENTORY_HINT]),
+        (["-i", "lab"], ["error: there is no inventory.py in lab", "hint: `gpuhost init lab` makes one"]),
     ],
 )
-def test_in_the_wrong_folder(
-    fake: Fake, capsys: pytest.CaptureFixture[str], absent: str, arguments: list[str], said: list[str]
+def test_what_is_no_inventory(
+    fake: Fake, capsys: pytest.CaptureFixture[str], named: list[str], said: list[str]
 ) -> None:
-    if absent:
-        Path(absent).unlink()
-    assert cli.main(["plan", *arguments]) == 1
+    Path("inventory.py").unlink()
+    Path("lab").mkdir()
+    assert cli.main(["plan", *named]) == 1
     assert capsys.readouterr().err.splitlines() == said
+    assert fake.asked == []
+
+
+def test_a_package_without_its_project(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("deploy.py").unlink()
+    assert cli.main(["plan"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: gpuhost does not run from its project: there is no deploy.py in {Path.cwd()}",
+        "hint: install it from a checkout: `make venv` there",
+    ]
+
+
+@pytest.mark.parametrize("named", ["site", "site/inventory.py", "../{cwd}/site"])
+def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """Its folder or its inventory; the run is the project's all the same."""
+    elsewhere = Path("elsewhere").absolute()
+    (elsewhere / "site").mkdir(parents=True)
+    (elsewhere / "site/inventory.py").touch()
+    project = Path.cwd()
+    monkeypatch.chdir(elsewhere)
+    assert cli.main(["plan", "-i", named.format(cwd="elsewhere")]) == 0
+    [target] = fake.targets
+    assert (target.inventory, target.project) == (str(elsewhere / "site/inventory.py"), project)
+
+
+# --- a command line that cannot be read -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        ([], "the following arguments are required: COMMAND", "see `gpuhost --help`"),
+        (["pln"], "COMMAND: there is no `pln`", "did you mean `plan`?"),
+        (
+            ["plan", "--limit", "gpu1"],
+            "unrecognized arguments: --limit gpu1",
+            "see `gpuhost --help`; options for pyinfra come after `--`",
+        ),
+        (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
+        (["rehearse", "--suite", "sid"], "--suite: there is no `sid`", "there is: bookworm, trixie"),
+        (["secrets"], "the following arguments are required: COMMAND", "see `gpuhost secrets --help`"),
+        (["secrets", "rotat", "X"], "COMMAND: there is no `rotat`", "did you mean `rotate`?"),
+        (["secrets", "show"], "the following arguments are required: NAME", "see `gpuhost secrets show --help`"),
+        (["init"], "the following arguments are required: DIR", "see `gpuhost init --help`"),
+    ],
+)
+def test_a_usage_error_is_no_exit_2(
+    fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], what: str, hint: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert caught.value.code == 64
+    assert capsys.readouterr().err.splitlines() == [f"error: {what}", f"hint: {hint}"]
     assert fake.asked == []
 
 
@@ -290,6 +376,7 @@ files.files(name="layout | file", stage="layout", wanted=wanted, backups=f"{fold
 def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Plan, apply, converged, drift, repaired: with pyinfra's own program and the exit codes of each."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arguments, "PROJECT", tmp_path)
     folder = tmp_path / "made"
     monkeypatch.setenv("FOLDER", str(folder))
     Path("deploy.py").write_text(DEPLOY)
@@ -310,3 +397,21 @@ def test_the_whole_circle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert gpuhost("apply", "--yes") == (0, [("write", f"{folder}/file", "the content differs")])
     assert [path.read_text() for path in (folder / "backups").rglob("file")] == ["wrong\n"]
     assert gpuhost("plan") == (0, [])
+
+
+def test_a_change_whose_turn_comes_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Planned twice, made once: the second time it is found done, and nothing is wrong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arguments, "PROJECT", tmp_path)
+    monkeypatch.setenv("FOLDER", str(tmp_path / "made"))
+    again = 'files.files(name="late | file", stage="late", wanted=wanted, backups=f"{folder}/backups")\n'
+    Path("deploy.py").write_text(DEPLOY + again)
+    Path("inventory.py").write_text('hosts = ["@local"]\n')
+    assert cli.main(["plan"]) == 2
+    assert capsys.readouterr().out.splitlines()[-1] == "3 changes to make."
+    assert cli.main(["apply", "--yes"]) == 0
+    note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
+    assert capsys.readouterr().err.splitlines() == [note]
+    assert cli.main(["plan"]) == 0

@@ -19,6 +19,7 @@ import bcrypt
 import pytest
 from pyinfra.api.state import State
 
+from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome
@@ -66,6 +67,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(arguments, "PROJECT", folder)
     for name, secret in sample.catalog().secrets.items():
         for each in (name, *secret.aliases):
             monkeypatch.delenv(each, raising=False)
@@ -591,6 +593,33 @@ def test_over_a_rebuild(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
         "secrets/gpu1.env: written",
         "secrets/gpu1.retired.json: written",
     ]
+
+
+@pytest.mark.usefixtures("unsealed")
+def test_a_site_away_from_the_working_directory(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a command reads and writes lies in the site; the files that it names lie where the person stands."""
+    secrets()
+    operators()
+    before, site = files(), Path.cwd()
+    token, options = store().value("API_TOKEN"), [*phrase(), "-i", str(site)]
+    here = site.parent / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert cli.main(["secrets", "show", "API_TOKEN", "--force", "-i", "../project"]) == 0
+    assert capsys.readouterr().out == f"{token}\n"
+    assert export(*options, file="rescue.age") == 0
+    assert capsys.readouterr().out == "rescue.age: .env, secrets/gpu1.env\n"
+    monkeypatch.chdir(site)
+    rebuilt()
+    monkeypatch.chdir(here)
+    assert bring(*options, file="rescue.age") == 0
+    written = [f"{site}/.env: written", f"{site}/secrets/gpu1.env: written"]
+    assert sorted(capsys.readouterr().out.splitlines()) == written
+    assert sorted(path.name for path in here.iterdir()) == ["rescue.age"]
+    monkeypatch.chdir(site)
+    assert files() == before
 
 
 @pytest.mark.usefixtures("unsealed")

@@ -18,11 +18,14 @@ from pyinfra.api.inventory import Inventory
 from pyinfra.api.state import State
 from pyinfra.connectors.sshuserclient.client import StrictPolicy
 
+from gpuhost.errors import UserError
+from gpuhost.run import entry
 from gpuhost.run.entry import check_command_line, explain_connection
 from tests.unit import sample
 
 KEYS = [paramiko.ECDSAKey.generate() for _ in range(2)]
 REACH = "check that the host is up, that sshd runs, and `ssh_hostname` and `ssh_port` in the inventory"
+OTHERS: dict[str, Any] = {"exclude": (), "group_data": ()}
 LOGIN = "check `ssh_user` and `ssh_key` in the inventory; the key's .pub must be in authorized_keys on the host"
 
 
@@ -31,6 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     monkeypatch.chdir(tmp_path)
     sample.write_group_data(tmp_path, {"all": sample.data()})
     (tmp_path / "inventory.py").write_text('hosts = ["gpu1"]\n')
+    monkeypatch.setattr(entry, "_site", None)
     handlers = list(logger.handlers)
     yield tmp_path
     logger.handlers[:] = handlers
@@ -40,7 +44,7 @@ def enter(project: Path, limit: tuple[str, ...] | None = None) -> Path:
     """What config.py does; the report's path."""
     report = project / "report.jsonl"
     context = click.Context(click.Command("pyinfra"))
-    context.params = {"inventory": "inventory.py", "data": [f"gpuhost_report={report}"], "limit": limit}
+    context.params = {"inventory": "inventory.py", "data": [f"gpuhost_report={report}"], "limit": limit, **OTHERS}
     with context:
         check_command_line()
     return report
@@ -162,9 +166,16 @@ def test_bad_data_ends_it_before_any_host_is_contacted(project: Path, capsys: py
     assert [event["event"] for event in events(project / "report.jsonl")] == ["problem", "problem"]
 
 
+def test_what_was_read_is_there_for_the_deploy(project: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.py was not read"):
+        entry.site()
+    enter(project)
+    assert entry.site().catalog("gpu1").services["painter"].memory == "28g"
+
+
 def test_data_without_a_value_is_a_mistake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = click.Context(click.Command("pyinfra"))
-    context.params = {"inventory": "inventory.py", "data": ["engine_source"], "limit": None}
+    context.params = {"inventory": "inventory.py", "data": ["engine_source"], "limit": None, **OTHERS}
     with context, pytest.raises(SystemExit):
         check_command_line()
     assert capsys.readouterr().err.splitlines() == [

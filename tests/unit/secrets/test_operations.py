@@ -16,6 +16,7 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
 
+from gpuhost.catalog.inventory import Site
 from gpuhost.plan import report
 from gpuhost.run import session
 from gpuhost.secrets.store import SecretStore
@@ -29,6 +30,8 @@ RETIRED = Path("secrets/_local.retired.json")
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(preflight, "_privileges", list)  # whoever runs this
+    read = Site(Path(), ["@local"], {"@local": sample.catalog()}, {})  # by config.py
+    monkeypatch.setattr(preflight, "site", lambda: read)
     yield
     session._current = None
     ctx_host.reset()
@@ -38,7 +41,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def look(stage: str) -> list[dict[str, Any]]:
     """The problems of a run that is limited to a stage which only looks."""
     path = Path("report.jsonl")
-    data = {**sample.data(), session.REPORT_DATA: str(path), session.ONLY_DATA: stage}
+    data = {session.REPORT_DATA: str(path), session.ONLY_DATA: stage}
     state = State(Inventory((["@local"], data)), Config())
     session._current = None
     with ctx_state.use(state):

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from pyinfra.api.state import State
-from pyinfra_cli.inventory import make_inventory
 
-from gpuhost.catalog.layers import catalog_of
+from gpuhost.catalog.inventory import Request, read
 from gpuhost.host.facts import Gpu
 from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
@@ -24,8 +23,7 @@ from tests.unit import sample
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> HostRun:
     """Every service of group_data/all.py on one host, with a GPU for each that wants one, and a value a secret."""
     monkeypatch.chdir(PROJECT)
-    [host] = make_inventory("inventory.py", cwd=str(Path.cwd()))
-    shipped = catalog_of(host)
+    [shipped] = read(Request("inventory.py")).catalogs.values()
     catalog = shipped.model_copy(update={"enabled_services": list(shipped.services)})
     monkeypatch.chdir(tmp_path)
     count = max(service.gpu_count for service in catalog.services.values())

@@ -1,0 +1,114 @@
+"""The command line's own parts: its parser, the options of every command that looks at hosts, what they name."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from pyinfra.api.state import State
+from pyinfra.context import ctx_state
+from pyinfra_cli.util import parse_cli_arg
+
+from gpuhost.catalog.inventory import Request, Site, read
+from gpuhost.catalog.messages import suggest
+from gpuhost.cli.console import USAGE, print_problems
+from gpuhost.errors import Problem, UserError
+from gpuhost.project import PROJECT
+from gpuhost.run.pyinfra import Target
+
+
+class Parser(argparse.ArgumentParser):
+    """Its usage errors are a sentence and a hint, and exit 64: argparse's 2 means that there are changes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print a usage error; exit."""
+        choice = re.search(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if choice:
+            what = f"{choice[1]}: there is no `{choice[2]}`"
+            hint = suggest(choice[2], [name.strip("' ") for name in choice[3].split(",")], "command")
+        elif message.startswith("unrecognized"):
+            what, hint = message, f"see `{self.prog} --help`; options for pyinfra come after `--`"
+        else:
+            what, hint = message, f"see `{self.prog} --help`"
+        print_problems(Problem(what, hint))
+        sys.exit(USAGE)
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def host_options(command: argparse.ArgumentParser) -> None:
+    """The options of every command that looks at hosts or at what they should be."""
+    command.add_argument(
+        "-i",
+        "--inventory",
+        default="inventory.py",
+        metavar="PATH",
+        help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
+    )
+    command.epilog = "What follows `--` are options for pyinfra: -- --limit gpu1"
+
+
+def run_options(command: argparse.ArgumentParser) -> None:
+    """The options of every command that contacts hosts."""
+    host_options(command)
+    command.add_argument("--use-sudo-password", action="store_true", help="ask for sudo's password, once")
+
+
+def target(options: argparse.Namespace) -> Target:
+    """What the command line names. Raises UserError."""
+    if not (PROJECT / "deploy.py").is_file():
+        hint = "install it from a checkout: `make venv` there"
+        raise UserError(Problem(f"gpuhost does not run from its project: there is no deploy.py in {PROJECT}", hint))
+    inventory = inventory_file(options.inventory)
+    password = _ask_password() if getattr(options, "use_sudo_password", False) else None
+    return Target(str(inventory), options.pyinfra, password, PROJECT)
+
+
+def inventory_file(named: str) -> Path:
+    """The inventory that a file or a site's folder names, in full. Raises UserError."""
+    path = Path(named)
+    if path.is_dir():
+        path = path / "inventory.py"
+        if not path.is_file():
+            raise UserError(Problem(f"there is no inventory.py in {named}", f"`gpuhost init {named}` makes one"))
+    if not path.is_file():
+        hint = "name an inventory or a site's folder with --inventory; `gpuhost init DIR` makes a site"
+        raise UserError(Problem(f"there is no inventory `{named}` here", hint))
+    # The folder of a link is the one in which it lies, as for pyinfra.
+    return path.parent.resolve() / path.name
+
+
+def site(options: argparse.Namespace) -> Site:
+    """What every host of the command line should be. Contacts none. Raises UserError."""
+    parser = argparse.ArgumentParser(add_help=False)
+    for option in ("--limit", "--exclude", "--data", "--group-data"):
+        parser.add_argument(option, action="append", default=[])
+    known, _ = parser.parse_known_args(options.pyinfra)
+    data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
+    request = Request(
+        str(inventory_file(options.inventory)),
+        project=PROJECT,
+        data=data,
+        limits=[*known.limit, *getattr(options, "hosts", ())],
+        excluded=known.exclude,
+        group_data=known.group_data,
+    )
+    with ctx_state.use(State()):  # pyinfra notes there which file it reads
+        return read(request)
+
+
+def _ask_password() -> str:
+    """Sudo's password, from a terminal only: elsewhere it would be shown. Raises UserError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", getpass.GetPassWarning)
+        try:
+            return getpass.getpass("sudo password: ")
+        except getpass.GetPassWarning:
+            what = "nobody can be asked for sudo's password: there is no terminal"
+            raise UserError(Problem(what, "run it in a terminal, or allow NOPASSWD for the login user")) from None

@@ -1,0 +1,80 @@
+"""`gpuhost config`: what is in force for each host, and which file says so. Contacts no host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from gpuhost.catalog.inventory import Site
+from gpuhost.catalog.layers import Layered, leaves, plain
+from gpuhost.catalog.types import Catalog
+from gpuhost.cli.arguments import Commands, host_options, site
+from gpuhost.cli.console import ERROR, OK
+from gpuhost.cli.literal import literal
+from gpuhost.errors import UserError
+
+WIDTH = 80
+DEFAULT = "default"
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    about = "what is in force for each host; contacts none"
+    command = commands.add_parser("config", help=about, description=about)
+    command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
+    host_options(command)
+    command.add_argument("--origin", action="store_true", help="which file each value comes from")
+    command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print it; the exit code. Raises UserError."""
+    try:
+        found = site(options)
+    except UserError as error:
+        if not options.json:
+            raise
+        problems = [asdict(problem) for problem in error.problems]
+        print(json.dumps({"result": "error", "hosts": {}, "errors": problems}, indent=2))
+        return ERROR
+    if options.json:
+        hosts = {host: _document(found, host, options.origin) for host in found.chosen}
+        print(json.dumps({"result": "ok", "hosts": hosts, "errors": []}, indent=2))
+        return OK
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for host in found.chosen:
+        lines = _lines(found.catalogs[host], found.layers[host], options.origin)
+        alike.setdefault(tuple(lines), []).append(host)
+    for text, names in alike.items():
+        print(f"[{', '.join(names)}]", *text, sep="\n")
+    return OK
+
+
+def _values(catalog: Catalog) -> dict[str, Any]:
+    return catalog.model_dump(mode="json", warnings=False)  # pydantic warns of unions that it tells apart by a function
+
+
+def _document(found: Site, host: str, with_origins: bool) -> dict[str, Any]:
+    values = _values(found.catalogs[host])
+    if not with_origins:
+        return {"values": values}
+    layered = found.layers[host]
+    given = {".".join(path): layered.given(path) for path, _ in leaves(values)}
+    return {"values": values, "origins": {field: value.origin if value else DEFAULT for field, value in given.items()}}
+
+
+def _lines(catalog: Catalog, layered: Layered, with_origins: bool) -> Iterator[str]:
+    """`services.painter.memory = "20g"  # site/group_data/all.py`; defaults that are empty are left out."""
+    for path, default in leaves(_values(catalog)):
+        given = layered.given(path)
+        if given or default not in (None, "", [], {}):
+            note = f"  # {given.origin if given else DEFAULT}" if with_origins else ""
+            # A list as it was written, without the defaults of what it holds.
+            value, name = plain(given) if given else default, f"{'.'.join(path)} = "
+            lines = literal(value, WIDTH, name, note)
+            too_long = note and max(map(len, lines)) > WIDTH
+            yield from [note.strip(), *literal(value, WIDTH, name)] if too_long else lines

@@ -1,0 +1,23 @@
+"""`gpuhost verify`: does every service answer through its published port?"""
+
+from __future__ import annotations
+
+import argparse
+
+from gpuhost.cli.arguments import Commands, run_options, target
+from gpuhost.cli.console import print_result
+from gpuhost.run import pyinfra
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the command line."""
+    about = "ask every service through its published port"
+    command = commands.add_parser("verify", help=about, description=about)
+    run_options(command)
+    command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask and print; the exit code."""
+    return print_result(pyinfra.look(target(options), "verify"), options.json)

@@ -1,0 +1,47 @@
+"""A run's report as text for people and as one JSON document for programs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from gpuhost.errors import Problem
+from gpuhost.plan.change import Change
+from gpuhost.plan.report import select
+
+Event = dict[str, Any]
+
+
+def change_lines(changes: Iterable[Event]) -> Iterator[str]:
+    """Every change with its reason and its differences, by host and stage."""
+    stage = ""
+    for change in changes:
+        heading = f"[{change['host']}] {change['stage']}"
+        if heading != stage:
+            yield heading
+            stage = heading
+        made = Change.of(change)
+        yield f"  {made.action} {made.resource.name}: {made.reason}"
+        for difference in made.diff:
+            yield f"      {difference.line()}"
+
+
+def change_fields(changes: Iterable[Event]) -> list[Event]:
+    """Changes as the JSON document holds them."""
+    fields = ("host", "stage", "resource", "action", "reason", "diff")
+    return [{key: change[key] for key in fields} for change in changes]
+
+
+def document(result: str, changes: Iterable[Event], events: Sequence[Event], problems: Iterable[Problem]) -> Event:
+    """The JSON document of a run: `result`, changes, and what its events say."""
+    return {
+        "result": result,
+        "changes": change_fields(changes),
+        "skipped": [
+            {"host": event["host"], "service": event["service"], "reason": event["reason"]}
+            for event in select(events, "skipped")
+        ],
+        "observed": list(select(events, "observed")),
+        "errors": [asdict(problem) for problem in problems],
+    }
