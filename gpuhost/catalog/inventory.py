@@ -253,6 +253,6 @@ def _absent_files(catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:
     for key, service in catalog.services.items():
         named = {"template": service.template}
         named |= {f"config_files.{file}": template for file, template in service.config_files.items()}
-        for field, template in named.items():
+        for where, template in named.items():
             if template not in templates:
-                yield f"services.{key}.{field}", template, "templates", suggest(template, templates, "template")
+                yield f"services.{key}.{where}", template, "templates", suggest(template, templates, "template")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from gpuhost.plan.change import Change, Impact
+from gpuhost.plan.report import select
+
+Event = dict[str, Any]
 
 # Kinds of resources that are fetched from elsewhere; how much that is nobody knows before it is asked for.
 _DOWNLOADED = {
@@ -23,6 +27,19 @@ class Running:
 
     name: str
     restart: str
+
+
+def with_impacts(changes: Iterable[Event], events: Sequence[Event]) -> list[Event]:
+    """The change events of a run with what each costs; `events`: all of the run, which say what runs on each host."""
+    running = {
+        event["host"]: [Running(**container) for container in event["containers"]]
+        for event in select(events, "running")
+    }
+    return [
+        {**event, "impact": asdict(impact)}
+        for event in changes
+        if (impact := with_impact(Change.of(event), running.get(event["host"], ())).impact)
+    ]
 
 
 def with_impact(change: Change, running: Sequence[Running]) -> Change:

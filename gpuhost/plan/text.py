@@ -25,11 +25,22 @@ def change_lines(changes: Iterable[Event]) -> Iterator[str]:
         yield f"  {made.action} {made.resource.name}: {made.reason}"
         for difference in made.diff:
             yield f"      {difference.line()}"
+        yield from _stops(made)
+
+
+def _stops(change: Change) -> Iterator[str]:
+    """The containers that a change stops besides itself."""
+    stops = [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
+    if stops and change.impact:
+        stay = [name for name in stops if name not in change.impact.restarts]
+        yield f"      stops for it: {', '.join(stops)}"
+        if stay:
+            yield f"      and do not start again by themselves: {', '.join(stay)}"
 
 
 def change_fields(changes: Iterable[Event]) -> list[Event]:
     """Changes as the JSON document holds them."""
-    fields = ("host", "stage", "resource", "action", "reason", "diff")
+    fields = ("host", "stage", "resource", "action", "reason", "diff", "impact")
     return [{key: change[key] for key in fields} for change in changes]
 
 

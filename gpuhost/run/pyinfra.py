@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuhost.plan import report
+from gpuhost.plan.impact import with_impacts
 from gpuhost.project import PROJECT
 from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA
 
@@ -30,8 +31,9 @@ class Outcome:
         return list(report.select(self.events, "problem"))
 
     def changes(self, phase: str) -> list[dict[str, Any]]:
-        """The changes of a phase: `plan` or `apply`."""
-        return [event for event in report.select(self.events, "change") if event["phase"] == phase]
+        """The changes of a phase, `plan` or `apply`, with what each costs."""
+        chosen = [event for event in report.select(self.events, "change") if event["phase"] == phase]
+        return with_impacts(chosen, self.events)
 
 
 @dataclass(frozen=True)

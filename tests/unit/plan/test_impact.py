@@ -1,0 +1,57 @@
+"""What a change costs, from what runs when the plan is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from gpuhost.plan.change import Change, Impact, Resource
+from gpuhost.plan.impact import Running, with_impact, with_impacts
+from gpuhost.plan.text import change_lines
+
+RUNNING = [Running("api", "unless-stopped"), Running("theirs", "no"), Running("always", "always")]
+
+
+def change(kind: str, name: str, action: str) -> Change:
+    return Change("stage", Resource(kind, name), action, "why")
+
+
+@pytest.mark.parametrize(
+    ("made", "impact"),
+    [
+        (change("engine", "dockerd", "restart"), Impact(("api", "theirs", "always"), ("api", "always"))),
+        (change("service", "api", "recreate"), Impact(("api",), ("api",))),
+        (change("service", "api", "remove"), Impact(("api",), ())),
+        (change("service", "new", "create"), Impact()),
+        (change("file", "api", "write"), Impact()),
+        (change("model", "vae", "fetch"), Impact(download_bytes=None)),
+        (change("model", "vae", "link"), Impact()),
+        (change("image", "acme/api:1", "pull"), Impact(download_bytes=None)),
+    ],
+    ids=lambda each: each.line() if isinstance(each, Change) else "",
+)
+def test_impact(made: Change, impact: Impact) -> None:
+    assert with_impact(made, RUNNING).impact == impact
+
+
+def event(host: str) -> dict[str, Any]:
+    return {"event": "change", "host": host, "phase": "plan", **asdict(change("engine", "dockerd", "restart"))}
+
+
+def test_each_host_has_its_own_containers() -> None:
+    events = [{"event": "running", "host": "one", "containers": [asdict(each) for each in RUNNING]}]
+    events += [{"event": "running", "host": "other", "containers": []}]
+    found = with_impacts([event("one"), event("other"), event("unread")], events)
+    assert [each["impact"]["stops"] for each in found] == [("api", "theirs", "always"), (), ()]
+
+
+def test_a_plan_names_every_container_that_stops() -> None:
+    [made] = with_impacts(
+        [event("one")], [{"event": "running", "host": "one", "containers": [asdict(each) for each in RUNNING]}]
+    )
+    assert list(change_lines([made]))[2:] == [
+        "      stops for it: api, theirs, always",
+        "      and do not start again by themselves: theirs",
+    ]
