@@ -44,7 +44,7 @@ def preflight() -> HostRun | None:
             if not looks:
                 found += problems(reading, catalog, run.services, host.name)
             needed = run.secret_names if not looks or "verify" in looks else []
-            found += [*secrets.missing(needed), *secrets.out_of_step(needed)]
+            found += [*secrets.missing(needed), *secrets.mismatched(needed)]
             secrets.retired()  # a source that cannot be read is told here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]

@@ -1,6 +1,6 @@
 """`gpuhost secrets`: where every secret lives, and how it is renewed, shown, carried to another machine.
 
-Exit codes: 0 done, all in step; 1 error, or an audit that found a place out of step.
+Exit codes: 0 done, all in sync; 1 error, or an audit that found a location out of sync.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gpuhost.plan import report
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
 from gpuhost.secrets import archive, envfile
-from gpuhost.secrets.places import SHOWN
+from gpuhost.secrets.locations import SHOWN
 from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
 from gpuhost.verify.document import retired_name
 
@@ -44,8 +44,8 @@ def add_to(
     text = "where every secret lives; renew, show, carry over"
     secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(dest="action", required=True)
     about = {
-        "audit": "every place of every secret: in step, stale or missing (exit 0: all in step)",
-        "sync": "make every place right and restart the services that hold a stale value: the deploy, limited to that",
+        "audit": "every location of every secret: in sync, stale or missing (exit 0: all in sync)",
+        "sync": "make every location right, restart services that hold a stale value: the deploy, limited to that",
         "rotate": "a new value for a generated secret: sync, then prove that the old one is refused",
         "show": "print a value, on a terminal",
         "export": "write every secret of the inventory's hosts into one file, encrypted by a passphrase (age)",
@@ -80,38 +80,38 @@ def run(target: Target, options: argparse.Namespace) -> int:
 
 def _audit(target: Target, options: argparse.Namespace) -> int:
     outcome = pyinfra_run.look(target, "audit")
-    places = list(report.select(outcome.events, "place"))
-    wrong = [place for place in places if place["state"] != "in step"]
+    locations = list(report.select(outcome.events, "secret_location"))
+    wrong = [location for location in locations if location["state"] != "in sync"]
     code = ERROR if exit_code(outcome, []) == ERROR or wrong else OK
     if options.json:
-        fields = ("host", "secret", "place", "where", "state", "fingerprint")
+        fields = ("host", "secret", "kind", "where", "state", "fingerprint")
         made = document(outcome, "audit", code)
-        result = "error" if causes(outcome) else "out of step" if wrong else "ok"
-        shown = [{key: place[key] for key in fields} for place in places]
-        print(json.dumps({"result": result, "places": shown, "errors": made["errors"]}, indent=2))
+        result = "error" if causes(outcome) else "out of sync" if wrong else "ok"
+        shown = [{key: location[key] for key in fields} for location in locations]
+        print(json.dumps({"result": result, "locations": shown, "errors": made["errors"]}, indent=2))
         return code
-    for line in _table(places):
+    for line in _table(locations):
         print(line)
     tell(outcome)
     if wrong:
-        what = f"{len(wrong)} of {counted(len(places), 'place')} not in step"
-        strays = sorted({place["where"] for place in wrong if place["place"] == "stray container"})
+        what = f"{len(wrong)} of {counted(len(locations), 'location')} not in sync"
+        strays = sorted({location["where"] for location in wrong if location["kind"] == "stray container"})
         hint = "`gpuhost secrets sync` makes them right"
         if strays:
             hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
         refuse(Problem(what, hint))
     elif code == OK:
-        print(f"{counted(len(places), 'place')} in step.")
+        print(f"{counted(len(locations), 'location')} in sync.")
     return code
 
 
-def _table(places: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _table(locations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     heading = ""
-    for place in sorted(places, key=lambda place: (place["host"], place["secret"])):
-        if heading != (heading := f"[{place['host']}] {place['secret']}"):
+    for location in sorted(locations, key=lambda location: (location["host"], location["secret"])):
+        if heading != (heading := f"[{location['host']}] {location['secret']}"):
             yield heading
-        held = (place["fingerprint"] or "-")[:SHOWN]
-        yield f"  {place['state']:8} {place['place']:12} {held:{SHOWN}} {place['where']}"
+        held = (location["fingerprint"] or "-")[:SHOWN]
+        yield f"  {location['state']:8} {location['kind']:12} {held:{SHOWN}} {location['where']}"
 
 
 def _sync(target: Target, options: argparse.Namespace) -> int:
@@ -139,7 +139,7 @@ def _rotate(target: Target, options: argparse.Namespace) -> int:
     for store, catalog in stores:
         names, users = renewed[store.host], _users(catalog, renewed[store.host])
         also = f" (and {', '.join(names[1:])})" if names[1:] else ""
-        new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
+        new = "goes on with the new value of an earlier rotation" if store.is_rotating(names) else "a new value"
         what = f"restarts {', '.join(users)}" if users else "no service uses it"
         print(f"[{store.host}] {names[0]}{also}: {new}; {what}", file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
@@ -152,18 +152,18 @@ def _rotate(target: Target, options: argparse.Namespace) -> int:
     failed = {problem["host"] for problem in applied.outcome.problems()}
     sound = exit_code(applied.outcome, []) == OK and not applied.more
     verified = {event["host"] for event in report.select(applied.outcome.events, "verdict") if event["ok"]} - failed
-    settled = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
+    proved = [(store, catalog) for store, catalog in stores if sound or store.host in verified]
     proofs = [
-        proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
+        proof for store, catalog in proved for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
     ]
-    for store, _ in settled:
-        store.settle(retired[store.host])
+    for store, _ in proved:
+        store.forget(retired[store.host])
     code = finish(applied.outcome, options.json, "apply", applied.more, proved=proofs)
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]
             print(f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}")
-    for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in settled}):
+    for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in proved}):
         what = "the rotation is not finished: some service may still take the old value"
         refuse(Problem(what, "run it again: it goes on with the same new value", host))
     return code

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
+
+from hostside.timestamps import unix_ns
 
 _CONTAINER = (
     '{"service":{{json (index .Config.Labels "gpuhost.service")}},'
@@ -73,10 +73,7 @@ class Container:
     @property
     def started_s(self) -> float:
         """When it last started, in Unix time; 0 when it never did."""
-        found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", self.started)
-        if found is None or found[1].startswith("0001"):
-            return 0.0
-        return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
+        return unix_ns(self.started) / 10**9
 
 
 @dataclass

@@ -9,11 +9,12 @@ from functools import cached_property, partial
 from gpuhost.files.rules import FileSpec
 from gpuhost.installs import rules as comfyui
 from gpuhost.run.host_run import HostRun
-from gpuhost.secrets.places import Variable
+from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import render
 from gpuhost.services.render import ServiceSpec
 from gpuhost.services.rules import Stamps
+from hostside import placeholders
 
 
 class Stacks:
@@ -110,7 +111,7 @@ class Stacks:
 
     def file_variables(self, template: str) -> list[Variable]:
         """What a secret file with this template holds."""
-        return self._secrets(render.secret_names(template))
+        return self._secrets(placeholders.names(template))
 
     def files(self, stack: str) -> list[FileSpec]:
         """Every file of a stack's folder."""
@@ -132,7 +133,7 @@ class Stacks:
         return found
 
     def _secret_file(self, name: str, template: str) -> str:
-        return render.secret_text(template, self.secret_values(name))
+        return placeholders.filled(template, self.secret_values(name))
 
     def _secrets(self, names: Sequence[str]) -> list[Variable]:
         return [Variable(name, self._run.secrets.optional(name)) for name in names]

@@ -1,30 +1,32 @@
-"""What the probe program is told to observe. Pure, but for the secrets that it resolves."""
+"""What hostside.verify is asked to observe. Pure, but for the secrets that it resolves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from gpuhost.catalog.types import Probe, Service
 from gpuhost.run.host_run import HostRun
+from hostside import protocol
+
+PROBE_TIMEOUT_S = 30.0
 
 
-def document(run: HostRun, names: Iterable[str], with_secrets: bool = True) -> dict[str, Any]:
-    """The document for files/host/probe.py; `with_secrets=False`: no probes, only containers to wait for."""
+def request(run: HostRun, names: Iterable[str], with_secrets: bool = True) -> protocol.VerifyRequest:
+    """The request for these services; `with_secrets=False`: no probes, only containers to wait for."""
     services = [_service(run, name, run.services[name], with_secrets) for name in names]
-    return {"window_s": run.catalog.verify_window_s, "services": services}
+    return protocol.VerifyRequest(run.catalog.verify_window_s, services)
 
 
-def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> dict[str, Any]:
-    return {
-        "name": name,
-        "container": name,
-        "stack": entry.stack,
-        "port": entry.port,
-        "host": "127.0.0.1" if entry.bind in ("0.0.0.0", "::") else entry.bind,
-        "start_budget_s": entry.health.start_budget_s,
-        "probes": _probes(run, entry) if with_secrets else [],
-    }
+def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> protocol.ServiceToVerify:
+    return protocol.ServiceToVerify(
+        name=name,
+        container=name,
+        stack=entry.stack,
+        port=entry.port,
+        host="127.0.0.1" if entry.bind in ("0.0.0.0", "::") else entry.bind,
+        start_budget_s=entry.health.start_budget_s,
+        probes=_probes(run, entry) if with_secrets else [],
+    )
 
 
 REFUSED = 401
@@ -35,7 +37,7 @@ def retired_name(secret: str, number: int = 0) -> str:
     return f"refuses the retired {secret}" + (f" ({number + 1})" if number else "")
 
 
-def _probes(run: HostRun, entry: Service) -> list[dict[str, Any]]:
+def _probes(run: HostRun, entry: Service) -> list[protocol.Probe]:
     """The entry's own, and for each that sends a token: the same with every value that was rotated away, refused."""
     found, asked = [_probe(probe, probe.token and run.secrets.value(probe.token)) for probe in entry.probes], set()
     retired = run.secrets.retired()
@@ -50,14 +52,14 @@ def _probes(run: HostRun, entry: Service) -> list[dict[str, Any]]:
     return found
 
 
-def _probe(probe: Probe, token: str | None) -> dict[str, Any]:
-    secret = {"name": "Authorization", "value": f"Bearer {token}"} if token else None
-    return {
-        "name": probe.name,
-        "method": probe.method,
-        "path": probe.path,
-        "headers": dict(probe.headers),
-        "secret_header": secret,
-        "body": probe.body,
-        "expect": {"status": probe.expect_status, "json": probe.json_has, "contains": probe.contains},
-    }
+def _probe(probe: Probe, token: str | None) -> protocol.Probe:
+    return protocol.Probe(
+        name=probe.name,
+        method=probe.method,
+        path=probe.path,
+        headers=dict(probe.headers),
+        secret_header=protocol.Header("Authorization", f"Bearer {token}") if token else None,
+        body=probe.body,
+        expect=protocol.Expectation(probe.expect_status, probe.json_has, probe.contains),
+        timeout_s=PROBE_TIMEOUT_S,
+    )

@@ -1,21 +1,18 @@
-"""What the probe program is asked: the entry's probes, and the same with every value that was rotated away."""
+"""What hostside.verify is asked: the entry's probes, and the same with every value that was rotated away."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuhost.secrets import envfile
-from gpuhost.verify.document import document, retired_name
+from gpuhost.verify.document import request, retired_name
+from hostside.protocol import Expectation, Header, Probe, VerifyRequest
+from hostside.wire import from_json, to_json
 from tests.unit import sample
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import probe as program
 
 SECRETS = {
     "LABEL_HMAC_KEY": "key",
@@ -35,35 +32,40 @@ def retire(**values: list[str]) -> None:
     envfile.replace(Path("secrets/host.retired.json"), json.dumps(values))
 
 
-def probes(service: str = "api", changes: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def probes(service: str = "api", changes: dict[str, Any] | None = None) -> list[Probe]:
     run = sample.run(changes, SECRETS)
-    asked = document(run, [service])
-    program.parse(json.dumps(asked))  # the program takes it
-    [found] = asked["services"]
-    assert found["name"] == service
-    return found["probes"]
+    asked = request(run, [service])
+    assert from_json(VerifyRequest, to_json(asked)) == asked  # the program takes it
+    [found] = asked.services
+    assert found.name == service
+    return found.probes
 
 
-def sent(probe: dict[str, Any]) -> str | None:
-    return probe["secret_header"] and probe["secret_header"]["value"]
+def sent(probe: Probe) -> str | None:
+    return probe.secret_header and probe.secret_header.value
 
 
-def refused(found: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+def refused(found: list[Probe]) -> list[tuple[str, str | None]]:
     """Name and value of the probes that must get 401 with a token."""
-    return [(each["name"], sent(each)) for each in found if each["expect"]["status"] == 401 and each["secret_header"]]
+    return [(each.name, sent(each)) for each in found if each.expect.status == 401 and each.secret_header]
 
 
 def test_only_the_entrys_own_without_retired_values() -> None:
     [found] = probes()
-    assert found == {
-        "name": "answers",
-        "method": "GET",
-        "path": "/",
-        "headers": {},
-        "secret_header": {"name": "Authorization", "value": "Bearer current"},
-        "body": None,
-        "expect": {"status": 200, "json": None, "contains": None},
-    }
+    assert found == Probe(
+        name="answers",
+        method="GET",
+        path="/",
+        headers={},
+        secret_header=Header("Authorization", "Bearer current"),
+        body=None,
+        expect=Expectation(200, None, None),
+        timeout_s=30.0,
+    )
+
+
+def test_no_secret_is_in_the_text_of_a_request() -> None:
+    assert "Bearer current" not in repr(probes())
 
 
 def test_each_old_value_is_one_that_must_be_refused() -> None:
@@ -74,7 +76,7 @@ def test_each_old_value_is_one_that_must_be_refused() -> None:
         (retired_name("API_TOKEN"), "Bearer old"),
         (retired_name("API_TOKEN", 1), "Bearer older"),
     ]
-    assert len({each["name"] for each in found}) == 3
+    assert len({each.name for each in found}) == 3
 
 
 def test_it_is_asked_as_the_current_one_is() -> None:
@@ -92,9 +94,9 @@ def test_it_is_asked_as_the_current_one_is() -> None:
     retire(API_TOKEN=["old"])
     first, second = probes(changes={"services.api.probes": [own]})
     kept = ("method", "path", "headers", "body")
-    assert [first[key] for key in kept] == [second[key] for key in kept] == [own[key] for key in kept]
-    assert first["expect"] == {"status": 201, "json": {"ok": True}, "contains": "hello"}
-    assert second["expect"] == {"status": 401, "json": None, "contains": None}  # who refuses says nothing of these
+    assert [getattr(first, key) for key in kept] == [getattr(second, key) for key in kept] == [own[key] for key in kept]
+    assert first.expect == Expectation(201, {"ok": True}, "hello")
+    assert second.expect == Expectation(401, None, None)  # who refuses says nothing of these
 
 
 def test_the_current_value_is_never_one_that_must_be_refused() -> None:
@@ -115,8 +117,8 @@ def test_one_probe_a_value_however_many_ask_with_the_token() -> None:
     ]
     retire(API_TOKEN=["old"])
     found = probes(changes={"services.api.probes": own})
-    assert [each["name"] for each in found] == ["open", "without", "first", "second", retired_name("API_TOKEN")]
-    assert found[-1]["path"] == "/first"
+    assert [each.name for each in found] == ["open", "without", "first", "second", retired_name("API_TOKEN")]
+    assert found[-1].path == "/first"
 
 
 def test_what_no_probe_asks_with_is_not_asked() -> None:
@@ -124,7 +126,7 @@ def test_what_no_probe_asks_with_is_not_asked() -> None:
     assert refused(probes()) == []
     found = probes("painter")
     assert refused(found) == [(retired_name("LOGIN_HASH"), "Bearer $2b$12$old")]
-    assert "old password" not in json.dumps(found) and "old key" not in json.dumps(found)
+    assert not {"Bearer old password", "Bearer old key"} & {sent(each) for each in found}
 
 
 def test_two_secrets_of_one_service() -> None:
@@ -139,6 +141,6 @@ def test_two_secrets_of_one_service() -> None:
 
 def test_only_waiting_needs_no_secret() -> None:
     retire(API_TOKEN=["old"])
-    asked = document(sample.run(secrets={}), ["api", "painter"], with_secrets=False)
-    assert [each["probes"] for each in asked["services"]] == [[], []]
-    assert "old" not in json.dumps(asked)
+    asked = request(sample.run(secrets={}), ["api", "painter"], with_secrets=False)
+    assert [each.probes for each in asked.services] == [[], []]
+    assert "old" not in to_json(asked)

@@ -1,4 +1,5 @@
-"""The fetch program against the rehearsal's hub, over real HTTP."""
+"""Models from the plan to the file: the fact and the rules of the control side, the program on the host, against the
+rehearsal's hub over real HTTP."""
 
 from __future__ import annotations
 
@@ -20,17 +21,18 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from huggingface_hub import constants, errors
+from huggingface_hub.file_download import repo_folder_name
 
+from gpuhost.catalog.types import Model
+from gpuhost.models import rules
+from gpuhost.models.facts import ModelsState
+from hostside import hub_cache
+from hostside.models import fetch, hub_errors, manifest, store, watchdog
+from hostside.protocol import ModelFile, ModelsRequest, model_event
+from hostside.wire import to_json
 from tests.rehearsal.standins.http import Request
 from tests.rehearsal.standins.hub import Hub, HubStore
 from tests.rehearsal.standins.misbehaviour import ConnectionCut, Order, refusal, spoil
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import fetch_models
-import hub_errors
-import manifest
-import store
 
 REPO, FILE = "owner/model", "split/vae.safetensors"
 BYTES = os.urandom(300_000)
@@ -45,6 +47,7 @@ class HubServer:
         self.requests: list[str] = []
         self.order: Order | None = None
         self.order_times = 0
+        self.statuses: list[int] = []  # of the next answers, whatever is asked
         self._hub = Hub(root)
         outer = self
 
@@ -73,6 +76,11 @@ class HubServer:
         request = Request(handler.command, "hub", parts.path, parts.query, handler.headers, b"")
         order = self.order if handler.command == "GET" and self.order_times > 0 else None
         self.order_times -= order is not None
+        if self.statuses:
+            handler.send_response(self.statuses.pop(0))
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
         try:
             response = (order and refusal(order)) or self._hub.serve(request)
             response = spoil(order, response) if order else response
@@ -101,40 +109,65 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
-    monkeypatch.setattr(fetch_models, "RETRY_AFTER_S", (0.0, 0.0))
+    monkeypatch.setattr(fetch, "RETRY_AFTER_S", (0.0, 0.0))
     for name in ("HF_TOKEN_PATH", "CREDENTIALS_DIRECTORY"):
         monkeypatch.delenv(name, raising=False)
     yield server
     server.close()
 
 
+def a_model(**over: Any) -> Model:
+    return Model(**({"repo": REPO, "file": FILE, "folder": "vae"} | over))
+
+
 class Host:
-    """One host's folders, and the program run on it."""
+    """One host's folders, what the control side plans for them, and the program run on them."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.cache, self.models, self.manifest = root / "cache/hub", root / "models", root / "state/models.json"
         self._capsys = capsys
 
-    def document(self, **over: Any) -> dict[str, Any]:
-        model = {"name": "vae", "repo": REPO, "revision": "main", "file": FILE, "dest": "vae/vae.safetensors"}
-        known = {"cache_dir": str(self.cache), "models_dir": str(self.models), "manifest": str(self.manifest)}
-        return {"models": [{**model, "sha256": None, **over}], **known}
+    def planned(self, more: dict[str, Model] | None = None, **over: Any) -> list[rules.PlannedFile]:
+        """What the plan says of the model `vae` and others, from the fact's real script."""
+        wanted = {"vae": a_model(**over), **(more or {})}
+        script = ModelsState().command(
+            manifest=str(self.manifest),
+            cache_dir=str(self.cache),
+            links=[f"{self.models}/{rules.destination(model)}" for model in wanted.values()],
+            files=[(model.repo, model.file) for model in wanted.values()],
+        )
+        said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+        assert said.stderr == ""
+        reading = ModelsState().process(said.stdout.splitlines())
+        return rules.reconcile(wanted, reading, str(self.models), str(self.cache))
 
-    def fetch(self, *, token: str | None = None, more: list[dict[str, Any]] | None = None, **over: Any) -> list[Any]:
-        """All events of a run in this process; the exit status comes last."""
-        document = self.document(**over)
-        document["models"] += more or []
-        text = json.dumps(document)
+    def request(self, planned: list[rules.PlannedFile], stall_s: float = 120.0) -> ModelsRequest:
+        files = [each.file for each in planned]
+        return ModelsRequest(files, str(self.cache), str(self.models), str(self.manifest), stall_s)
+
+    def run(self, request: ModelsRequest, token: str | None = None) -> list[Any]:
+        """All events of the program in this process; the exit status comes last."""
         try:
-            ok = fetch_models.Fetch(fetch_models.parse(text), text, token).run()
-        except fetch_models.FetchError as error:
-            fetch_models.complain(error)
+            ok = fetch.Run(fetch.parse(to_json(request)), token).run()
+        except fetch.FetchError as error:
+            fetch.complain(error)
             ok = False
-        return [*(json.loads(line) for line in self._capsys.readouterr().out.splitlines()), 0 if ok else 1]
+        out = self._capsys.readouterr().out.splitlines()
+        assert all(model_event(line) for line in out)  # the control side takes each
+        return [*map(json.loads, out), 0 if ok else 1]
+
+    def fetch(self, *, token: str | None = None, more: dict[str, Model] | None = None, **over: Any) -> list[Any]:
+        """Plans and, when there is something to do, runs."""
+        planned = self.planned(more, **over)
+        return self.run(self.request(planned), token) if planned else [0]
 
     @property
     def linked(self) -> Path:
         return self.models / "vae/vae.safetensors"
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return json.loads(self.manifest.read_text())["models"]["vae"]
 
 
 @pytest.fixture
@@ -154,7 +187,7 @@ def test_fetches_verifies_links_and_then_asks_nobody(hub: HubServer, host: Host)
     events = host.fetch()
     assert (states_of(events), events[-1]) == (["downloaded"], 0)
     assert events[0] | {"free_bytes": 0} == {"event": "plan", "models": 1, "download_bytes": 300_000, "free_bytes": 0}
-    entry = json.loads(host.manifest.read_text())["models"]["vae"]
+    entry = host.entry
     blob = Path(entry["path"]).resolve()
     assert host.linked.read_bytes() == BYTES and not host.linked.is_symlink()
     assert host.linked.stat().st_ino == blob.stat().st_ino == entry["inode"]
@@ -164,40 +197,118 @@ def test_fetches_verifies_links_and_then_asks_nobody(hub: HubServer, host: Host)
 
     hub.requests.clear()
     before = {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
-    assert states_of(host.fetch()) == ["present"]
+    assert host.planned() == [] and host.planned(sha256=SHA256) == []
     assert hub.requests == []
     assert before == {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
 
 
-def test_a_lost_link_or_manifest_costs_no_download(hub: HubServer, host: Host) -> None:
+def actions(planned: list[rules.PlannedFile]) -> list[tuple[str, str]]:
+    return [(each.file.action, each.reason) for each in planned]
+
+
+def test_a_lost_link_costs_neither_a_download_nor_a_hash(
+    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.fetch()
     hub.requests.clear()
+    monkeypatch.setattr(fetch, "digest", None)
     host.linked.unlink()
-    assert states_of(host.fetch()) == ["relinked"] and host.linked.exists()
+    assert actions(host.planned()) == [("link", "it is not in the models folder")]
+    assert states_of(host.fetch()) == ["linked"] and host.linked.read_bytes() == BYTES
+    assert host.planned() == []
+    assert actions(host.planned(folder="other")) == [("link", "it is not in the models folder")]
+    assert states_of(host.fetch(folder="other")) == ["linked"] and host.entry["dest"] == "other/vae.safetensors"
+    assert actions(host.planned()) == [("link", "it was recorded as other/vae.safetensors")]
+    host.fetch()
+    assert host.planned() == [] and hub.requests == []
+
+
+def test_a_file_that_was_touched_is_hashed_again(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    hub.requests.clear()
     host.linked.touch()
+    assert actions(host.planned()) == [("verify", "the file changed since it was verified")]
     assert states_of(host.fetch()) == ["verified"]
-    assert hub.requests == []
+    assert host.planned() == [] and hub.requests == []
+
+
+def test_a_lost_manifest_costs_no_download(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    commit = host.entry["commit"]
+    hub.requests.clear()
     host.manifest.unlink()
-    assert states_of(host.fetch()) == ["downloaded"]  # `main` has to be asked for, but no byte moves
+    assert actions(host.planned()) == [("fetch", "it was never verified")]  # `main` has to be asked for
+    assert states_of(host.fetch()) == ["downloaded"] and host.entry["commit"] == commit
     assert not [request for request in hub.requests if request.startswith("GET")]
-    commit = json.loads(host.manifest.read_text())["models"]["vae"]["commit"]
     hub.requests.clear()
     host.manifest.write_text("half a manif")
-    assert states_of(host.fetch(revision=commit)) == ["verified"] and hub.requests == []
+    assert actions(host.planned(revision=commit)) == [("verify", "it is in the cache and was never verified")]
+    assert states_of(host.fetch(revision=commit)) == ["verified"]
+    assert host.planned(revision=commit) == [] and hub.requests == []
 
 
-def test_damaged_files_are_noticed_and_fetched_again(hub: HubServer, host: Host) -> None:
+@pytest.mark.parametrize("gone", ["snapshot", "blob"])
+def test_what_is_gone_from_the_cache_is_seen(hub: HubServer, host: Host, gone: str) -> None:
+    host.fetch()
+    snapshot = Path(host.entry["path"])
+    (snapshot if gone == "snapshot" else snapshot.resolve()).unlink()
+    assert actions(host.planned()) == [("fetch", "it is gone from the cache")]
+    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
+    assert host.planned() == []
+
+
+def test_a_damaged_file_is_set_aside_and_fetched_by_the_next_run(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    hub.requests.clear()
+    host.linked.write_bytes(b"x" * 300_000)
+    events = host.fetch()
+    ((kind, message),) = errors_of(events)
+    assert (kind, events[-1]) == ("bytes", 1) and "`vae` changed since it was fetched" in message
+    assert [event["hint"] for event in events[:-1] if event["event"] == "error"] == ["run again: it is then fetched"]
+    (moved,) = [event for event in events[:-1] if event["event"] == "moved_aside"]
+    assert Path(moved["moved_to"]).read_bytes() == b"x" * 300_000 and moved["moved_from"] == str(host.linked)
+    assert not host.linked.exists() and hub.requests == []  # nothing was fetched that the plan had not named
+    assert actions(host.planned()) == [("fetch", "it is gone from the cache")]
+    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
+
+
+def test_a_damaged_file_that_is_not_linked_is_set_aside_too(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    host.linked.unlink()
+    Path(host.entry["path"]).resolve().write_bytes(b"damaged")
+    (moved,) = [event for event in host.fetch()[:-1] if event["event"] == "moved_aside"]
+    assert Path(moved["moved_to"]).read_bytes() == b"damaged" and not host.linked.exists()
+    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
+
+
+def test_what_changed_since_the_plan_is_left_alone(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    host.linked.unlink()
+    link = host.request(host.planned())
+    Path(host.entry["path"]).resolve().write_bytes(b"damaged")
+    verify = host.request(host.planned())
+    assert [each.action for each in (*link.models, *verify.models)] == ["link", "verify"]
+    assert errors_of(host.run(link))[0][1].endswith("as it was when the plan was made") and not host.linked.exists()
+    Path(host.entry["path"]).unlink()
+    hub.requests.clear()
+    assert errors_of(host.run(verify))[0][0] == "missing" and hub.requests == []
+
+
+def test_every_failure_is_reported_and_nothing_is_downloaded(hub: HubServer, host: Host) -> None:
     host.fetch()
     host.linked.write_bytes(b"x" * 300_000)
-    assert states_of(host.fetch()) == ["downloaded"]
-    assert host.linked.read_bytes() == BYTES
+    more = {"none": a_model(repo="owner/none"), "config": a_model(file="config.json")}
+    hub.requests.clear()
+    events = host.fetch(more=more)
+    assert [kind for kind, _ in errors_of(events)] == ["bytes", "missing"] and events[-1] == 1
+    assert not [request for request in hub.requests if request.startswith("GET")]
 
 
 def test_a_small_file_is_verified_by_its_git_id(hub: HubServer, host: Host) -> None:
-    assert states_of(host.fetch(file="config.json", dest="text/config.json")) == ["downloaded"]
+    assert states_of(host.fetch(file="config.json", folder="text")) == ["downloaded"]
     hub.misbehave("wrong-bytes")
     other = Host(host.cache.parent.parent / "other", host._capsys)
-    assert errors_of(other.fetch(file="config.json", dest="text/config.json"))[0][0] == "bytes"
+    assert errors_of(other.fetch(file="config.json", folder="text"))[0][0] == "bytes"
 
 
 def test_wrong_bytes_once_are_fetched_again_twice_are_an_error(hub: HubServer, host: Host) -> None:
@@ -214,8 +325,30 @@ def test_a_pin_that_the_hub_does_not_have_costs_no_download_and_no_file(hub: Hub
     assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
     assert not list(host.cache.rglob("blobs/*"))
     host.fetch(sha256=SHA256)
+    assert actions(host.planned(sha256="0" * 64)) == [("fetch", "its sha256 is not the expected one")]
+    hub.requests.clear()
     assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
+    assert not [request for request in hub.requests if request.startswith("GET")]
     assert host.linked.read_bytes() == BYTES  # the pin was wrong, not the file
+
+
+def test_a_wrong_pin_of_a_file_that_is_hashed_again_costs_no_file(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    commit = host.entry["commit"]
+    host.manifest.unlink()
+    hub.requests.clear()
+    events = host.fetch(revision=commit, sha256="0" * 64)
+    assert [kind for kind, _ in errors_of(events)] == ["bytes"] and "correct `sha256`" in str(events)
+    assert host.linked.read_bytes() == BYTES and hub.requests == []
+
+
+def test_a_new_pin_of_a_branch_that_moved_on_is_fetched(hub: HubServer, host: Host) -> None:
+    host.fetch(sha256=SHA256)
+    hub.store.add(REPO, {FILE: b"newer"}, gated=False, commit=None)
+    assert host.planned(sha256=SHA256) == []  # what is pinned is there
+    newer = hashlib.sha256(b"newer").hexdigest()
+    assert states_of(host.fetch(sha256=newer)) == ["downloaded"] and host.linked.read_bytes() == b"newer"
+    assert host.planned(sha256=newer) == []
 
 
 def test_a_foreign_file_is_moved_aside_an_own_older_one_is_replaced(hub: HubServer, host: Host) -> None:
@@ -224,9 +357,15 @@ def test_a_foreign_file_is_moved_aside_an_own_older_one_is_replaced(hub: HubServ
     (moved,) = [event for event in host.fetch()[:-1] if event["event"] == "moved_aside"]
     assert Path(moved["moved_to"]).read_bytes() == b"somebody's own finetune"
     newer = hub.store.add(REPO, {FILE: b"newer"}, gated=False, commit=None)
+    assert actions(host.planned(revision=newer)) == [("fetch", "another revision was fetched")]
     events = host.fetch(revision=newer)
     assert host.linked.read_bytes() == b"newer" and "moved_aside" not in str(events)
     assert len(list(host.linked.parent.iterdir())) == 2
+    host.linked.unlink()
+    host.linked.write_bytes(b"another finetune")
+    assert actions(host.planned(revision=newer)) == [("link", "another file is in its place in the models folder")]
+    (moved,) = [event for event in host.fetch(revision=newer)[:-1] if event["event"] == "moved_aside"]
+    assert Path(moved["moved_to"]).read_bytes() == b"another finetune" and host.linked.read_bytes() == b"newer"
 
 
 REFUSALS = {
@@ -244,7 +383,7 @@ REFUSALS = {
 def test_each_refusal_is_one_sentence_before_the_first_byte(hub: HubServer, host: Host, refusal: str) -> None:
     hub.store.grant("hf_stranger", [])
     over, token, kind, sentence = REFUSALS[refusal]
-    good = host.document(name="good", dest="good.bin")["models"]
+    good = {"good": a_model(folder="good")}
     events = host.fetch(token=token, more=good if kind != "token" else None, **over)
     ((seen_kind, message),) = errors_of(events)
     assert events[-1] == 1 and seen_kind == kind and sentence in message and "\n" not in message
@@ -297,13 +436,12 @@ def test_only_own_leftovers_are_removed(hub: HubServer, host: Host) -> None:
     assert not own.exists() and foreign.exists()
 
 
-def run_program(hub: HubServer, document: dict[str, Any], **environ: str) -> subprocess.Popen[str]:
-    environ = {**os.environ, "HF_ENDPOINT": hub.url, "PYTHONDONTWRITEBYTECODE": "1", **environ}
-    process = subprocess.Popen(
-        [sys.executable, fetch_models.__file__], env=environ, text=True, stdin=-1, stdout=-1, stderr=-1
-    )
+def run_program(hub: HubServer, request: ModelsRequest, **environ: str) -> subprocess.Popen[str]:
+    environ = {**os.environ, "HF_ENDPOINT": hub.url, **environ}
+    program = [sys.executable, "-I", "-B", "-m", "hostside.models"]
+    process = subprocess.Popen(program, env=environ, text=True, stdin=-1, stdout=-1, stderr=-1)
     assert process.stdin is not None
-    process.stdin.write(json.dumps(document))
+    process.stdin.write(to_json(request))
     process.stdin.close()
     process.stdin = None
     return process
@@ -321,7 +459,7 @@ def test_killed_in_the_middle_and_run_again_it_finishes(hub: HubServer, host: Ho
     secret.write_text("hf_good\n")
     hub.store.grant("hf_good", ["owner/gated"])
     hub.misbehave("slow", slow_bytes_per_s=100_000)
-    process = run_program(hub, host.document(repo="owner/gated"), HF_TOKEN_PATH=str(secret))
+    process = run_program(hub, host.request(host.planned(repo="owner/gated")), HF_TOKEN_PATH=str(secret))
     wait_for(lambda: list(host.cache.rglob("*.incomplete")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -334,7 +472,7 @@ def test_killed_in_the_middle_and_run_again_it_finishes(hub: HubServer, host: Ho
 
 def test_a_stalled_download_starts_over_without_xet_then_gives_up(hub: HubServer, host: Host) -> None:
     hub.misbehave("slow", slow_bytes_per_s=10)  # a drip: no read ever times out
-    process = run_program(hub, {**host.document(), "stall_s": 0.2})
+    process = run_program(hub, host.request(host.planned(), stall_s=0.2))
     out, err = process.communicate(timeout=20)
     events = [json.loads(line)["event"] for line in out.splitlines()]
     assert events == ["plan", "stalled", "plan", "error"] and process.returncode == 1
@@ -343,12 +481,12 @@ def test_a_stalled_download_starts_over_without_xet_then_gives_up(hub: HubServer
 
 def test_the_token_comes_from_a_file_only(tmp_path: Path) -> None:
     (tmp_path / "hf_token").write_text(" hf_x \n")
-    assert fetch_models.read_token({"HF_TOKEN": "hf_environment"}) is None
-    assert fetch_models.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "hf_x"
-    assert fetch_models.read_token({"HF_TOKEN_PATH": str(tmp_path / "hf_token")}) == "hf_x"
-    assert fetch_models.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}) is None
-    with pytest.raises(fetch_models.FetchError, match="cannot be read"):
-        fetch_models.read_token({"HF_TOKEN_PATH": str(tmp_path / "none")})
+    assert fetch.read_token({"HF_TOKEN": "hf_environment"}) is None
+    assert fetch.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "hf_x"
+    assert fetch.read_token({"HF_TOKEN_PATH": str(tmp_path / "hf_token")}) == "hf_x"
+    assert fetch.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}) is None
+    with pytest.raises(fetch.FetchError, match="cannot be read"):
+        fetch.read_token({"HF_TOKEN_PATH": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(
@@ -365,16 +503,52 @@ def test_other_failures(error: Exception, kind: str) -> None:
     assert known.kind == kind and known.hint and "\n" not in str(known)
 
 
-@pytest.mark.parametrize("dest", ["/etc/passwd", "../x", "a/../../x", ""])
-def test_a_destination_outside_the_models_folder_is_refused(host: Host, dest: str) -> None:
-    with pytest.raises(fetch_models.DocumentError, match="dest"):
-        fetch_models.parse(json.dumps(host.document(dest=dest)))
+def a_file(**over: Any) -> ModelFile:
+    known = {"name": "vae", "repo": REPO, "revision": "main", "file": FILE, "dest": "vae/x", "sha256": None}
+    return ModelFile(**(known | {"action": "fetch", "commit": None} | over))
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"models": [{"x": 1}], "cache_dir": "a", "models_dir": "b"}'])
-def test_a_wrong_document(text: str) -> None:
-    with pytest.raises(fetch_models.DocumentError):
-        fetch_models.parse(text)
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", ""])
+@pytest.mark.parametrize("field", ["dest", "file"])
+def test_a_path_outside_its_folder_is_refused(field: str, path: str) -> None:
+    with pytest.raises(fetch.RequestError, match=field):
+        fetch.parse(to_json(ModelsRequest([a_file(**{field: path})], "/c", "/m", "/f", 1)))
+
+
+@pytest.mark.parametrize(
+    ("action", "commit"),
+    [("fetch", "a" * 40), ("verify", None), ("link", None), ("verify", ""), ("link", "../" * 13 + "a"), ("link", "/a")],
+)
+def test_an_action_and_its_commit_go_together(action: str, commit: str | None) -> None:
+    with pytest.raises(fetch.RequestError):
+        fetch.parse(to_json(ModelsRequest([a_file(action=action, commit=commit)], "/c", "/m", "/f", 1)))
+
+
+def test_the_cache_is_looked_at_where_the_hubs_client_keeps_it() -> None:
+    assert hub_cache.folder_name(REPO) == repo_folder_name(repo_id=REPO, repo_type="model")
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_status_that_may_pass_is_tried_again(hub: HubServer, host: Host, status: int) -> None:
+    hub.statuses = [status, status]
+    assert states_of(host.fetch()) == ["downloaded"] and hub.statuses == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451, 501])
+def test_a_final_refusal_is_not_tried_again(hub: HubServer, host: Host, status: int) -> None:
+    hub.statuses = [status] * 9
+    ((_, message),) = errors_of(host.fetch())
+    assert len(hub.requests) == 1 and "\n" not in message
+
+
+def test_a_byte_now_and_then_keeps_the_watchdog_quiet() -> None:
+    stalls: list[float] = []
+    with watchdog.Watchdog(0.2, on_progress=lambda _: None, on_stall=lambda: stalls.append(time.monotonic())):
+        for _ in range(12):
+            time.sleep(0.05)
+            watchdog.Meter(total=1).update(1)
+        assert stalls == []
+        wait_for(lambda: stalls)
 
 
 def test_the_manifest_survives_a_failed_write(tmp_path: Path) -> None:
