@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from pyinfra.operations import files as builtin_files
 from pyinfra.operations import server
 
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
+from gpuhost.host.paths import Layout
 from gpuhost.images import operations as docker
 from gpuhost.installs.rules import INSTALLER
 from gpuhost.plan.change import Change, Resource
@@ -53,6 +56,7 @@ def _folders(run: HostRun) -> None:
     ours = {layout.data: "755", layout.tools: "755", layout.backups: "700"}
     ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "comfyui", "services")}
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
+    ours |= dict.fromkeys(_program_folders(layout), "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
@@ -65,6 +69,13 @@ def _folders(run: HostRun) -> None:
         make_folder("layout", path, mode, "root")
     for path, mode in shared.items():
         make_folder("layout", path, mode, account)
+
+
+def _program_folders(layout: Layout) -> list[str]:
+    """Every folder of our programs, outer ones first: who may write to one of them may change what root runs."""
+    shipped = [PurePosixPath(layout.programs, name) for name in folder(PROJECT / "files" / "host")]
+    below = {parent for path in shipped for parent in path.parents if parent.is_relative_to(layout.programs)}
+    return sorted(map(str, below))
 
 
 def make_folder(stage: str, path: str, mode: str, owner: str) -> None:
@@ -89,4 +100,4 @@ def _programs(run: HostRun) -> None:
     wanted = [plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
     lock = project_file("files/host/requirements.lock")
-    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock)
+    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock, programs=layout.programs)
