@@ -470,6 +470,70 @@ def test_killed_in_the_middle_and_run_again_it_finishes(hub: HubServer, host: Ho
     assert not list(host.cache.rglob("*.incomplete"))
 
 
+class Killed(BaseException):
+    """The process is dead: it changes nothing any more."""
+
+
+CHANGES = ("link", "mkdir", "open", "remove", "rename", "replace", "rmdir", "symlink", "unlink")
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """From its `number`th change of the file system on, this process makes none. Returns the count of changes."""
+    made = [0]
+
+    def patched(real: Any) -> Any:
+        def change(*given: Any, **named: Any) -> Any:
+            if real is not os_open or given[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                made[0] += 1
+                if made[0] > number:
+                    raise Killed
+            return real(*given, **named)
+
+        return change
+
+    os_open = os.open
+    for name in CHANGES:
+        monkeypatch.setattr(os, name, patched(getattr(os, name)))
+    return made
+
+
+def scenario(host: Host, name: str) -> None:
+    """Something to do: a first fetch, a lost link, a damaged file, a lost manifest."""
+    if name != "fetch":
+        host.fetch()
+    if name == "link":
+        host.linked.unlink()
+    elif name == "damaged":
+        host.linked.write_bytes(b"x" * 300_000)
+    elif name == "touched":
+        host.linked.touch()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead do not tidy up
+@pytest.mark.parametrize("name", ["fetch", "link", "damaged", "touched"])
+def test_killed_at_any_change_and_run_again_it_finishes(hub: HubServer, tmp_path: Path, capsys: Any, name: str) -> None:
+    counted = Host(tmp_path / "counted", capsys)
+    scenario(counted, name)
+    with pytest.MonkeyPatch.context() as patch:
+        made = die_at(patch, 10**6)
+        counted.run(counted.request(counted.planned()))
+        changes = made[0]
+    assert changes >= 4
+    for number in range(0, changes, max(1, changes // 12)):
+        host = Host(tmp_path / f"killed-{number}", capsys)
+        scenario(host, name)
+        request = host.request(host.planned())
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            die_at(patch, number)
+            host.run(request)
+        for _ in range(3):  # what was damaged is set aside by one run, and fetched by the next
+            host.fetch()
+        assert host.planned() == [] and host.linked.read_bytes() == BYTES
+        assert not list(host.cache.rglob("*.incomplete")) and not list(host.models.rglob(".*"))
+        # At most one file is left over, which the next write takes.
+        assert {path.name for path in host.manifest.parent.iterdir()} <= {"models.json", ".models.json.new"}
+
+
 def test_a_stalled_download_starts_over_without_xet_then_gives_up(hub: HubServer, host: Host) -> None:
     hub.misbehave("slow", slow_bytes_per_s=10)  # a drip: no read ever times out
     process = run_program(hub, host.request(host.planned(), stall_s=0.2))

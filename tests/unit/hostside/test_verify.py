@@ -50,16 +50,19 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDocker
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A service: /echo and /locked answer, /drop cuts the connection, /hang and /drip never end, /huge is 3 MiB."""
+    """A service: /echo, /locked and /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip... late."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             token = self.headers.get("Authorization", "")
             if self.path == "/drop":
                 return
-            if self.path in ("/drip", "/huge"):
+            if self.path in ("/drip", "/huge", "/drip-headers"):
                 self.send_response(200)
-                self.end_headers()
+                if self.path == "/drip-headers":
+                    self.flush_headers()
+                else:
+                    self.end_headers()
                 self.stream()
                 return
             status = 401 if self.path == "/locked" and token != f"Bearer {TOKEN}" else 200
@@ -76,11 +79,11 @@ def port() -> Iterator[int]:
         do_POST = do_GET
 
         def stream(self) -> None:
-            """No read of /drip waits for long, and it ends after 3 s; /huge comes at once."""
+            """No read of /drip and /drip-headers waits for long, and they end after 3 s; /huge comes at once."""
             try:
-                for _ in range(60 if self.path == "/drip" else 3):
-                    self.wfile.write(b"x" if self.path == "/drip" else b"x" * 2**20)
-                    time.sleep(0.05 if self.path == "/drip" else 0)
+                for _ in range(3 if self.path == "/huge" else 60):
+                    self.wfile.write(b"x" * 2**20 if self.path == "/huge" else b"x")
+                    time.sleep(0 if self.path == "/huge" else 0.05)
             except OSError:  # nobody reads any more
                 pass
 
@@ -203,9 +206,10 @@ def test_a_json_answer_that_differs_fails_the_service(fake: FakeDocker, port: in
     assert "`answer.items[0].id` is 1, not 2" in judge(lines).failures[0].cause
 
 
-def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int) -> None:
+@pytest.mark.parametrize("path", ["/drip", "/drip-headers"])
+def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str) -> None:
     fake.containers = {"a": [container("a")]}
-    [answer] = observe(fake, port, (a_probe("/drip", timeout_s=0.3),))[0][0].probes
+    [answer] = observe(fake, port, (a_probe(path, timeout_s=0.3),))[0][0].probes
     assert (answer.error, answer.status) == ("timeout", None) and 0.2 < answer.seconds < 2
 
 

@@ -105,8 +105,10 @@ def test_whatever_is_no_plain_variable_now_is_never_shown(wanted: list[Variable]
     asked = locations.request("key", {"/env": wanted}, {}, None)
     plain = set(asked.env_files[0].plain)
     seen = {name: held(name, value, name in plain) for name, value in before.items()}
-    told = [line for line in lines(differences(wanted, seen, fingerprint)) if MARK in line]
-    assert {line.split()[1].rstrip(":") for line in told} <= plain == {each.name for each in wanted if not each.secret}
+    showing = [line for line in lines(differences(wanted, seen, fingerprint)) if MARK in line]
+    assert (
+        {line.split()[1].rstrip(":") for line in showing} <= plain == {each.name for each in wanted if not each.secret}
+    )
 
 
 # --- What the host's program is asked ---------------------------------------------------------------------------------

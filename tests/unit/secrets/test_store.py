@@ -271,7 +271,7 @@ def test_a_file_that_git_tracks_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "refused"),
     [
         (".env", True),
         ("secrets/gpu1.env", True),
@@ -284,13 +284,13 @@ def test_a_file_that_git_tracks_is_refused() -> None:
         ("other.env", False),
     ],
 )
-def test_which_files_must_not_be_tracked(path: str, told: bool) -> None:
+def test_which_files_must_not_be_tracked(path: str, refused: bool) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("GIVEN=x\n")
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "add", "--force", path], check=True)
     assert [problem.what for problem in store().tracked()] == (
-        [f"{path} holds secrets and is tracked by git"] if told else []
+        [f"{path} holds secrets and is tracked by git"] if refused else []
     )
 
 

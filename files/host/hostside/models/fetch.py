@@ -1,4 +1,4 @@
-"""Fetches, verifies and links the model files that it is given, each as it is told, and decides nothing.
+"""Carries out the plan for model files: fetches, verifies or links each, as the request says; decides nothing.
 
     python -m hostside.models < request
 
@@ -165,7 +165,7 @@ class Run:
         pointer = self._pointer(model)
         if entry is None or entry.path != str(pointer) or _stat(pointer) != (entry.size, entry.mtime_ns, entry.inode):
             raise _vanished(model)
-        self._place(model, pointer)
+        self._link_into_models(model, pointer)
         self._record(model, replace(entry, dest=model.dest), "linked")
 
     def _verify(self, model: ModelFile) -> None:
@@ -270,7 +270,7 @@ class Run:
     def _keep(self, model: ModelFile, commit: str, sha256: str, state: Literal["downloaded", "verified"]) -> None:
         """Links a verified file and writes it down, at once: a kill later costs no second hash."""
         pointer = self._store.pointer(model.repo, commit, model.file)
-        self._place(model, pointer)
+        self._link_into_models(model, pointer)
         stat = pointer.stat()
         entry = ManifestEntry(
             repo=model.repo,
@@ -286,8 +286,8 @@ class Run:
         )
         self._record(model, entry, state)
 
-    def _place(self, model: ModelFile, pointer: Path) -> None:
-        """The file in the models folder."""
+    def _link_into_models(self, model: ModelFile, pointer: Path) -> None:
+        """What is in its place and not ours is moved aside."""
         before = self._manifest.models.get(model.name)
         moved_to = self._store.link(pointer, model.dest, before.inode if before else None)
         if moved_to is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,16 +25,17 @@ def save(path: Path, manifest: Manifest) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old text or the new one, also after a loss of power."""
+    """A reader sees the old text or the new one, also after a loss of power. One writer at a time: the fetch's lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            # The temporary file was made 0600; the manifest holds no secret and other programs read it.
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+        # It holds no secret and other programs read it.
+        new.chmod(0o644)
+        new.replace(path)
+    except BaseException:
+        new.unlink()
+        raise

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import httpx
@@ -13,6 +15,7 @@ from hostside.protocol import Expectation, Probe, ProbeAnswer
 CONNECT_TIMEOUT_S = 5.0
 BODY_BYTES_MAX = 64 * 2**20  # a generated image comes as base64 inside JSON
 EXCERPT_CHARS = 200
+GRACE_S = 0.5  # in which httpx's own timeouts, which say more, come first
 
 
 def ask(base_url: str, probe: Probe) -> ProbeAnswer:
@@ -20,7 +23,7 @@ def ask(base_url: str, probe: Probe) -> ProbeAnswer:
     started = time.monotonic()
     status, ok, error = None, False, None
     try:
-        status, body = _exchange(base_url, probe, deadline=started + probe.timeout_s)
+        status, body = _within(probe.timeout_s, lambda: _exchange(base_url, probe, started + probe.timeout_s))
     except httpx.HTTPError as failure:
         error, detail = _explain(failure, probe.timeout_s)
     else:
@@ -74,6 +77,27 @@ def missing(expected: Any, actual: Any, where: str = "answer") -> str:
     if expected != actual or isinstance(expected, bool) is not isinstance(actual, bool):
         return f"`{where}` is {_excerpt(json.dumps(actual))}, not {json.dumps(expected)}"
     return ""
+
+
+def _within(timeout_s: float, exchange: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+    """The exchange, or ReadTimeout when it takes longer. httpx times each read: a service that drips its headers would
+    pass every one of them, and nothing of ours runs in between. The thread that is left behind ends with us."""
+    found: list[tuple[int, bytes] | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(exchange())
+        except BaseException as error:  # raised again below
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s + GRACE_S)
+    if not found:
+        raise httpx.ReadTimeout("the answer did not begin in time")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 def _exchange(base_url: str, probe: Probe, deadline: float) -> tuple[int, bytes]:
