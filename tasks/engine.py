@@ -33,12 +33,12 @@ def packages(run: HostRun) -> None:
 def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> None:
     """An apt repository: its checked key, its source, and apt's index with it."""
     repository = run.catalog.apt_repositories[which]  # type: ignore[index]
-    places = run.reading.places
-    url = repository.url.format(**places)
+    marks = run.reading.url_marks
+    url = repository.url.format(**marks)
     apt.signing_key(
         name=f"{stage} | signing key of {which}",
         stage=stage,
-        url=repository.key_url.format(**places),
+        url=repository.key_url.format(**marks),
         fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
         path=key,
     )
@@ -48,7 +48,7 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
             name=f"{stage} | apt source {which}",
             filename=source,
             uris=[url],
-            suites=[repository.suites.format(**places)],
+            suites=[repository.suites.format(**marks)],
             components=repository.components.split(),
             architectures=[run.reading.deb_arch],
             signed_by=key,

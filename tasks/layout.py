@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 from pyinfra.operations import server
 
 from gpuhost.files import operations as files
 from gpuhost.files.folders import Folder, folders
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
+from gpuhost.host.paths import Layout
 from gpuhost.images import operations as docker
 from gpuhost.installs.rules import script as install_script
 from gpuhost.plan.change import Change, Resource
@@ -55,6 +58,7 @@ def _folders(run: HostRun) -> None:
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
     ours |= {layout.install(name): "755" for name in run.installs}
     ours |= {layout.service_data(name).rpartition("/")[0]: "755" for name in run.services}
+    ours |= dict.fromkeys([*_program_folders(layout), layout.scripts], "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
@@ -69,6 +73,13 @@ def _folders(run: HostRun) -> None:
     folders(name="layout | folders", stage="layout", wanted=wanted)
 
 
+def _program_folders(layout: Layout) -> list[str]:
+    """Every folder of our programs, outer ones first: who may write to one of them may change what root runs."""
+    shipped = [PurePosixPath(layout.programs, name) for name in folder(PROJECT / "files" / "host")]
+    below = {parent for path in shipped for parent in path.parents if parent.is_relative_to(layout.programs)}
+    return sorted(map(str, below))
+
+
 def _programs(run: HostRun) -> None:
     layout = run.layout
     shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
@@ -76,4 +87,4 @@ def _programs(run: HostRun) -> None:
     wanted = [plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
     lock = project_file("files/host/requirements.lock")
-    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock)
+    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock, programs=layout.programs)

@@ -16,7 +16,7 @@ from gpuhost.run.session import current, note, only, tell
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import place
 
-LOOKS = {"verify", "audit"}
+READ_ONLY_STAGES = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -29,8 +29,8 @@ def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems told, the host failed)."""
     current().report.add("host", host.name)
     asked = only() or frozenset()
-    # What only looks is neither refused for the host's state nor kept out by the lock.
-    looks = asked if asked <= LOOKS else frozenset()
+    # A run that only reads is neither refused for the host's state nor kept out by the lock.
+    read_only = asked if asked <= READ_ONLY_STAGES else frozenset()
     tune(host)
     try:
         read = site()  # by config.py
@@ -42,10 +42,10 @@ def preflight() -> HostRun | None:
             secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
             found = secrets.tracked()
-            if not looks:
+            if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
-            needed = run.secret_names if not looks or "verify" in looks else []
-            found += [*secrets.missing(needed), *secrets.out_of_step(needed)]
+            needed = run.secret_names if not read_only or "verify" in read_only else []
+            found += [*secrets.missing(needed), *secrets.mismatched(needed)]
             secrets.retired()  # a source that cannot be read is told here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
@@ -60,7 +60,7 @@ def preflight() -> HostRun | None:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
-    if not looks:
+    if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
 

@@ -29,6 +29,7 @@ from pydantic_core import PydanticCustomError
 from gpuhost.catalog.checks import check
 from gpuhost.catalog.messages import explain, refuse
 from gpuhost.errors import UserError
+from hostside import placeholders
 
 
 def _absolute(path: str) -> str:
@@ -297,7 +298,7 @@ class Service(Entry):
 
     def secret_file_names(self) -> set[str]:
         """The secrets that its secret files hold."""
-        return {name for text in self.secret_files.values() for name in re.findall(r"\{([A-Z0-9_]+)\}", text)}
+        return {name for text in self.secret_files.values() for name in placeholders.names(text)}
 
 
 class Catalog(Entry):

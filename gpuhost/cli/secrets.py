@@ -1,6 +1,6 @@
 """`gpuhost secrets`: where every secret lives, and how it is renewed, shown, carried to another machine.
 
-Exit codes: 0 done, all in step; 1 error, or an audit that found a place out of step.
+Exit codes: 0 done, all in sync; 1 error, or an audit that found a location out of sync.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gpuhost.plan import report
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.secrets import archive, envfile
-from gpuhost.secrets.places import SHOWN
+from gpuhost.secrets.locations import SHOWN
 from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
 from gpuhost.verify.questions import answers_name, retired_name
 
@@ -51,8 +51,8 @@ def add_to(commands: Commands) -> None:
     )
     actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
     about = {
-        "audit": "every place of every secret: in step, stale or missing (exit 0: all in step)",
-        "sync": "make every place right and restart the services that hold a stale value: the deploy, limited to that",
+        "audit": "every location of every secret: in sync, stale or missing (exit 0: all in sync)",
+        "sync": "make every location right, restart services that hold a stale value: the deploy, limited to that",
         "rotate": "a new value for a generated secret: sync, then prove that the old one is refused",
         "show": "print a value, on a terminal",
         "export": "write every secret of the inventory's hosts into one file, encrypted by a passphrase (age)",
@@ -84,39 +84,39 @@ def add_to(commands: Commands) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     outcome = pyinfra.look(target(options), "audit")
-    places = list(report.select(outcome.events, "place"))
-    wrong = [place for place in places if place["state"] != "in step"]
+    locations = list(report.select(outcome.events, "secret_location"))
+    wrong = [location for location in locations if location["state"] != "in sync"]
     problems = problems_of(outcome)
     code = ERROR if problems or wrong else OK
     if options.json:
-        fields = ("host", "secret", "place", "where", "state", "fingerprint")
-        result = "error" if problems else "out of step" if wrong else "ok"
-        shown = [{key: place[key] for key in fields} for place in places]
-        print(json.dumps({"result": result, "places": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        fields = ("host", "secret", "kind", "where", "state", "fingerprint")
+        result = "error" if problems else "out of sync" if wrong else "ok"
+        shown = [{key: location[key] for key in fields} for location in locations]
+        print(json.dumps({"result": result, "locations": shown, "errors": [*map(asdict, problems)]}, indent=2))
         return code
-    for line in _table(places):
+    for line in _table(locations):
         print(line)
     print_notes(outcome)
     print_problems(*problems)
     if wrong:
-        what = f"{len(wrong)} of {counted(len(places), 'place')} not in step"
-        strays = sorted({place["where"] for place in wrong if place["place"] == "stray container"})
+        what = f"{len(wrong)} of {counted(len(locations), 'location')} not in sync"
+        strays = sorted({location["where"] for location in wrong if location["kind"] == "stray container"})
         hint = "`gpuhost secrets sync` makes them right"
         if strays:
             hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
         print_problems(Problem(what, hint))
     elif code == OK:
-        print(f"{counted(len(places), 'place')} in step.")
+        print(f"{counted(len(locations), 'location')} in sync.")
     return code
 
 
-def _table(places: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _table(locations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     heading = ""
-    for place in sorted(places, key=lambda place: (place["host"], place["secret"])):
-        if heading != (heading := f"[{place['host']}] {place['secret']}"):
+    for location in sorted(locations, key=lambda location: (location["host"], location["secret"])):
+        if heading != (heading := f"[{location['host']}] {location['secret']}"):
             yield heading
-        held = (place["fingerprint"] or "-")[:SHOWN]
-        yield f"  {place['state']:8} {place['place']:12} {held:{SHOWN}} {place['where']}"
+        held = (location["fingerprint"] or "-")[:SHOWN]
+        yield f"  {location['state']:8} {location['kind']:12} {held:{SHOWN}} {location['where']}"
 
 
 def _sync(options: argparse.Namespace) -> int:
@@ -150,18 +150,18 @@ def _rotate(options: argparse.Namespace) -> int:
     retired = {store.host: store.retired() for store, _ in stores}
     applied = apply(hosts, True, options.json, SYNC, _only_secrets)
     assert applied is not None
-    settled = _proved(stores, applied)
+    proved = _proved(stores, applied)
     proofs = [
-        proof for store, catalog in settled for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
+        proof for store, catalog in proved for proof in _proofs(applied.outcome, store, catalog, retired[store.host])
     ]
-    for store, _ in settled:
-        store.settle(retired[store.host])
+    for store, _ in proved:
+        store.forget(retired[store.host])
     code = print_applied(applied, options.json, {"proved": proofs})
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]
             print(f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}")
-    for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in settled}):
+    for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in proved}):
         what = "the rotation is not finished: some service may still take the old value"
         print_problems(Problem(what, "run it again: it goes on with the same new value", host))
     return code
@@ -171,7 +171,7 @@ def _announcement(store: SecretStore, catalog: Catalog, names: Sequence[str]) ->
     """What a rotation of `names` will do on a host."""
     users = _users(catalog, names)
     also = f" (and {', '.join(names[1:])})" if names[1:] else ""
-    new = "goes on with the new value of an earlier rotation" if store.begun(names) else "a new value"
+    new = "goes on with the new value of an earlier rotation" if store.is_rotating(names) else "a new value"
     what = f"restarts {', '.join(users)}" if users else "no service uses it"
     return f"[{store.host}] {names[0]}{also}: {new}; {what}"
 

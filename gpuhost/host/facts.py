@@ -158,7 +158,7 @@ class HostReading:
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(self.arch, self.arch)
 
     @property
-    def places(self) -> dict[str, str]:
+    def url_marks(self) -> dict[str, str]:
         """What stands for the marks in the URLs of `apt_repositories`."""
         return {"os": self.os_id, "suite": self.suite, "arch": self.deb_arch}
 

@@ -37,8 +37,8 @@ class Layout:
 
     @property
     def programs(self) -> str:
-        """Our host programs."""
-        return f"{self.tools}/bin"
+        """Our host programs: the package `hostside`, and scripts. Only root may write there or above."""
+        return f"{self.tools}/programs"
 
     @property
     def scripts(self) -> str:
@@ -51,14 +51,24 @@ class Layout:
         return f"{self.tools}/venv"
 
     @property
-    def probe(self) -> str:
-        """The command that looks at services; it writes nothing, not even compiled modules."""
-        return f"{self.venv}/bin/python -B {self.programs}/probe.py"
+    def verify_command(self) -> str:
+        """Looks at services; `--wait-only` only waits until they are healthy. Request on stdin."""
+        return self._program("hostside.verify")
 
     @property
-    def secret_places(self) -> str:
-        """The command that says by keyed fingerprint which value each place holds."""
-        return f"{self.venv}/bin/python -B {self.programs}/secret_places.py"
+    def secret_audit_command(self) -> str:
+        """Says by keyed fingerprint which value each file and container holds. Request on stdin."""
+        return self._program("hostside.secret_audit")
+
+    @property
+    def models_command(self) -> str:
+        """Fetches, verifies and links model files. Request on stdin."""
+        return self._program("hostside.models")
+
+    def _program(self, module: str) -> str:
+        # -I: nothing is imported from the working folder, a home or PYTHONPATH (the venv itself names `programs`);
+        # -B: not even compiled modules are written.
+        return f"{self.venv}/bin/python -I -B -m {module}"
 
     @property
     def backups(self) -> str:

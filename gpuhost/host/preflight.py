@@ -125,7 +125,7 @@ def _apt_sources(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
     """One repository declared twice with two keys: apt then reads no source at all, of anybody."""
     wanted = {"docker": catalog.engine_source == "docker", "nvidia": bool(reading.gpus)}
     for name, repository in catalog.apt_repositories.items():
-        url = repository.url.format(**reading.places).rstrip("/") if wanted[name] else None
+        url = repository.url.format(**reading.url_marks).rstrip("/") if wanted[name] else None
         for file, declared in dict.fromkeys(reading.apt_sources):
             if declared.replace("$(ARCH)", reading.deb_arch).rstrip("/") == url:
                 yield (

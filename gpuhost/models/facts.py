@@ -1,36 +1,63 @@
-"""The models that a host has: the manifest of what was fetched and verified, and the files' stat."""
+"""The models that a host has: the manifest of what was fetched and verified, and what lies at the files' paths."""
 
 from __future__ import annotations
 
 import base64
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
+from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 
+from hostside import hub_cache
+from hostside.protocol import Manifest
+from hostside.wire import WireError, from_host
+
+# `stat` follows links into the cache (a snapshot is a link to its blob) and none in the models folder, where a model is
+# a plain file. The account may write all three folders: nothing there is opened but the manifest, which is no link.
 _SCRIPT = r"""
-[ -f "$manifest" ] && printf 'manifest\t%s\n' "$(base64 -w0 < "$manifest")"
-for p in "$@"; do [ -e "$p" ] && stat -L -c 'stat|%n|%s|%.9Y|%i' "$p" | tr '|' '\t'; done; printf 'end\n'
+[ -f "$manifest" ] && printf 'manifest\t%s\n' "$(
+  dd if="$manifest" iflag=nofollow,nonblock,fullblock bs=1M count=16 2>/dev/null | base64 -w0)"
+for p in @LINKS@; do stat --printf='model\t%F\t%s\t%.9Y\t%i\t%n\n' -- "$p" 2>/dev/null; done
+for p in @SNAPSHOTS@; do stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%n\n' -- "$p" 2>/dev/null; done
+printf 'end\n'
 """
+
+
+@dataclass(frozen=True)
+class FileStat:
+    """A plain file: `size` in bytes, `mtime_ns` in Unix nanoseconds."""
+
+    size: int
+    mtime_ns: int
+    inode: int
 
 
 @dataclass
 class ModelsReading:
-    """`entries`: model -> what the manifest says; `stats`: path -> (size in bytes, mtime in ns, inode)."""
+    """`manifest`: what was verified; `links`: path in the models folder -> its stat, None when it is no plain file;
+    `cached`: path in the hub's cache, by a snapshot's link -> the stat of the file there."""
 
-    entries: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stats: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
+    links: dict[str, FileStat | None] = field(default_factory=dict)
+    cached: dict[str, FileStat] = field(default_factory=dict)
 
 
 class ModelsState(FactBase[ModelsReading]):
-    """The reading for some model files."""
+    """The reading for some model files: `links`: their paths in the models folder; `files`: (repo, file) of each,
+    looked for in every commit that the cache (`.../huggingface/hub`) has."""
 
-    def command(self, manifest: str, paths: Iterable[str]) -> str:
+    def command(self, manifest: str, cache_dir: str, links: Iterable[str], files: Iterable[tuple[str, str]]) -> str:
         """One script for all."""
-        return f"manifest={shlex.quote(manifest)}; set -- {' '.join(map(shlex.quote, paths))}\n{_SCRIPT}"
+        # The shell's pattern matches the commit alone: a name with `*` stands in quotes.
+        patterns = [
+            f"{shlex.quote(hub_cache.snapshots(cache_dir, repo))}/*/{shlex.quote(file)}" for repo, file in files
+        ]
+        script = _SCRIPT.replace("@LINKS@", " ".join(map(shlex.quote, links))).replace(
+            "@SNAPSHOTS@", " ".join(patterns)
+        )
+        return f"manifest={shlex.quote(manifest)}\n{script}"
 
     @staticmethod
     def default() -> ModelsReading:
@@ -38,16 +65,32 @@ class ModelsState(FactBase[ModelsReading]):
         return ModelsReading()
 
     def process(self, output: list[str]) -> ModelsReading:
-        """A manifest that cannot be read counts as none: the files are then verified again."""
+        """A manifest that cannot be read counts as none: its files are then verified again."""
         reading = ModelsReading()
         for line in output:
             kind, *values = line.split("\t")
             if kind == "manifest":
-                try:
-                    reading.entries = json.loads(base64.b64decode(values[0]))["models"]
-                except (ValueError, KeyError, TypeError):
-                    reading.entries = {}
-            elif kind == "stat":
-                path, size, mtime, inode = values
-                reading.stats[path] = (int(size), int(mtime.replace(".", "")), int(inode))
+                reading.manifest = _manifest(values[0])
+            elif kind in ("model", "cache"):
+                path, stat = _file(values)
+                if kind == "model":
+                    reading.links[path] = stat
+                elif stat:
+                    reading.cached[path] = stat
         return reading
+
+
+def _file(values: list[str]) -> tuple[str, FileStat | None]:
+    try:
+        file_type, size, mtime, inode, path = values
+        is_plain = file_type in ("regular file", "regular empty file")
+        return path, FileStat(int(size), int(mtime.replace(".", "")), int(inode)) if is_plain else None
+    except ValueError:
+        raise FactProcessError("what `stat` says of a model file cannot be read") from None
+
+
+def _manifest(encoded: str) -> Manifest:
+    try:
+        return from_host(Manifest, base64.b64decode(encoded))
+    except (ValueError, WireError):
+        return Manifest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 
@@ -16,28 +15,47 @@ from gpuhost.models.facts import ModelsState
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 from gpuhost.secrets.store import SecretStore
+from hostside.protocol import ModelFailure, ModelsRequest, model_event
+from hostside.wire import WireError, to_json
 
-# The token comes on stdin's first line and lives in a folder that only root and the account can read, in memory.
+STALL_S = 120.0
+
+# The token is stdin's first line; it lives in a folder that only root and the account can read, in memory.
 _FETCH = r"""
-set -eu; umask 077; IFS= read -r token; IFS= read -r document
+set -eu; umask 077; IFS= read -r token; IFS= read -r request
 mkdir -p -m 755 /run/gpuhost; credentials="$(mktemp -d /run/gpuhost/fetch.XXXXXX)"
 trap 'rm -rf "$credentials"' EXIT INT TERM HUP
 [ -z "$token" ] || printf '%s' "$token" > "$credentials/hf_token"
-chown -R @ACCOUNT@ "$credentials"
-printf '%s' "$document" | HOME="$credentials" CREDENTIALS_DIRECTORY="$credentials" HF_ENDPOINT=@ENDPOINT@ \
-  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt HF_HUB_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 \
-  setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @PYTHON@ @PROGRAM@
+chown -R @ACCOUNT@ "$credentials"; cd /
+printf '%s' "$request" | HOME="$credentials" CREDENTIALS_DIRECTORY="$credentials" HF_ENDPOINT=@ENDPOINT@ \
+  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt HF_HUB_DISABLE_TELEMETRY=1 \
+  setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@
 """
 
 
+def _script(layout: Layout, account: Account, endpoint: str) -> str:
+    marks = {
+        "@ACCOUNT@": f"{account.uid}:{account.gid}",
+        "@UID@": str(account.uid),
+        "@GID@": str(account.gid),
+        "@ENDPOINT@": shlex.quote(endpoint),
+        "@COMMAND@": layout.models_command,
+    }
+    script = _FETCH
+    for mark, value in marks.items():
+        script = script.replace(mark, value)
+    return script
+
+
 def _explain(text: str) -> tuple[str, str] | None:
+    """The last error that the program reported."""
     for line in reversed(text.splitlines()):
         try:
-            event = json.loads(line)
-        except ValueError:
+            event = model_event(line)
+        except WireError:
             continue
-        if isinstance(event, dict) and event.get("event") == "error":
-            return str(event.get("message")), str(event.get("hint"))
+        if isinstance(event, ModelFailure):
+            return event.message, event.hint
     return None
 
 
@@ -45,32 +63,27 @@ def _explain(text: str) -> tuple[str, str] | None:
 def fetched(
     wanted: Mapping[str, Model], layout: Layout, manifest: str, account: Account, endpoint: str, secrets: SecretStore
 ) -> Commands:
-    """Every wanted model is there and verified. 0 requests when all is right."""
-    paths = [f"{layout.models}/{rules.destination(model)}" for model in wanted.values()]
-    changes = rules.reconcile(wanted, host.get_fact(ModelsState, manifest=manifest, paths=paths), layout.models)
-    marks = {
-        "@ACCOUNT@": f"{account.uid}:{account.gid}",
-        "@UID@": str(account.uid),
-        "@GID@": str(account.gid),
-        "@ENDPOINT@": shlex.quote(endpoint),
-        "@PYTHON@": f"{layout.venv}/bin/python",
-        "@PROGRAM@": f"{layout.programs}/fetch_models.py",
-    }
-    script = _FETCH
-    for mark, value in marks.items():
-        script = script.replace(mark, value)
+    """Every wanted model is there and verified. No program is started when all is right."""
+    cache_dir = f"{layout.hub_cache}/hub"
+    reading = host.get_fact(
+        ModelsState,
+        manifest=manifest,
+        cache_dir=cache_dir,
+        links=[f"{layout.models}/{rules.destination(model)}" for model in wanted.values()],
+        files=[(model.repo, model.file) for model in wanted.values()],
+    )
+    planned = rules.reconcile(wanted, reading, layout.models, cache_dir)
+    request = ModelsRequest(
+        models=[each.file for each in planned],
+        cache_dir=cache_dir,
+        models_dir=layout.models,
+        manifest=manifest,
+        stall_s=STALL_S,
+    )
 
     def act() -> Commands:
-        document = {
-            "models": [
-                {"name": name, "dest": rules.destination(model), **model.model_dump(exclude={"folder"})}
-                for name, model in wanted.items()
-            ],
-            "cache_dir": f"{layout.hub_cache}/hub",
-            "models_dir": layout.models,
-            "manifest": manifest,
-        }
         token = secrets.optional("HF_TOKEN") or ""
-        yield Step(script, _explain, stdin=f"{token}\n{json.dumps(document)}\n", live=True)
+        script = _script(layout, account, endpoint)
+        yield Step(script, _explain, stdin=f"{token}\n{to_json(request)}\n", live=True)
 
-    yield from carry_out(changes, act())
+    yield from carry_out([each.change() for each in planned], act())

@@ -1,11 +1,9 @@
-"""Secrets that can be generated, generated once, on the control side; and every place of every secret, looked at."""
+"""Secrets that can be generated, generated once, on the control side; and every location of every secret, audited."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from pyinfra.api.command import FunctionCommand
 from pyinfra.api.operation import operation
@@ -18,10 +16,12 @@ from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.remote import unobserved
 from gpuhost.run.session import Commands, carry_out, current, failing
-from gpuhost.secrets import places
-from gpuhost.secrets.places import Place
+from gpuhost.secrets import locations
+from gpuhost.secrets.locations import SecretLocation
 from gpuhost.secrets.store import NotYet, SecretStore
 from gpuhost.services.stacks import Stacks
+from hostside.protocol import SecretAuditAnswer, SecretAuditRequest
+from hostside.wire import WireError, from_host, printable, to_json
 
 
 @operation()
@@ -41,7 +41,7 @@ def generated(store: SecretStore, names: Sequence[str]) -> Commands:
 
 @operation()
 def audited(run: HostRun) -> Commands:
-    """Changes nothing; reports every place of every secret: in step, stale or missing."""
+    """Changes nothing; reports every location of every secret: in sync, stale or missing."""
     if not state.is_executing:
         return
     stacks, store = Stacks(run, host.get_fact(DockerGroup)), run.secrets
@@ -55,38 +55,41 @@ def audited(run: HostRun) -> Commands:
     wanted = {name: None if value is None else store.fingerprint(name, value) for name, value in values.items()}
     env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     files = {path: template for name in run.services for path, template in stacks.secret_files(name).items()}
-    asked = places.document(key, env_files, files, sorted(run.catalog.secrets))
-    seen = observe(run, asked)
-    if isinstance(seen, tuple):
-        yield failing(f"the places of the secrets could not be observed: {seen[0]}", seen[1])
+    answer = observe(run, locations.request(key, env_files, files, sorted(run.catalog.secrets)))
+    if isinstance(answer, tuple):
+        yield failing(f"the locations of the secrets could not be observed: {answer[0]}", answer[1])
         return
     holders = {path: [each.name for each in variables if each.secret] for path, variables in env_files.items()}
-    services = {name: _holds(stacks, name, entry.secrets) for name, entry in run.services.items()}
-    for place in [*_on_control(store, wanted), *places.audit(wanted, holders, services, seen)]:
-        current().report.add("place", host.name, **asdict(place))
+    services = {name: _holding(stacks, name, entry.secrets) for name, entry in run.services.items()}
+    for location in [*_on_control(store, wanted), *locations.audit(wanted, holders, services, answer)]:
+        current().report.add("secret_location", host.name, **asdict(location))
 
 
-def observe(run: HostRun, asked: dict[str, Any]) -> dict[str, Any] | tuple[str, str]:
-    """What the program on the host says, or why it says nothing: (sentence, hint)."""
-    completed = run_now(run.layout.secret_places, stdin=json.dumps(asked))
-    if completed.ok:
-        return dict(json.loads(completed.stdout))
-    return unobserved(completed)
+def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | tuple[str, str]:
+    """What hostside.secret_audit answers, or why it does not: (sentence, hint)."""
+    completed = run_now(run.layout.secret_audit_command, stdin=to_json(request))
+    if not completed.ok:
+        what, hint = unobserved(completed)
+        return printable(what), printable(hint)
+    try:
+        return from_host(SecretAuditAnswer, completed.stdout)
+    except WireError as error:
+        return f"its answer cannot be read: {error}", "`gpuhost apply` ships the programs that fit this gpuhost"
 
 
-def _holds(stacks: Stacks, name: str, environment: Sequence[str]) -> places.Service:
+def _holding(stacks: Stacks, name: str, environment: Sequence[str]) -> locations.Holding:
     files = stacks.secret_files(name).items()
-    return places.Service(
+    return locations.Holding(
         environment, {path: [each.name for each in stacks.file_variables(template)] for path, template in files}
     )
 
 
-def _on_control(store: SecretStore, wanted: dict[str, str | None]) -> list[Place]:
+def _on_control(store: SecretStore, wanted: Mapping[str, str | None]) -> list[SecretLocation]:
     return [
-        Place(name, "control", store.source(name) or str(store.path), "missing", None)
+        SecretLocation(name, "control", store.source(name) or str(store.path), "missing", None)
         if fingerprint is None
-        else Place(
-            name, "control", store.source(name) or "", "in step" if store.derives(name) else "stale", fingerprint
+        else SecretLocation(
+            name, "control", store.source(name) or "", "in sync" if store.derives(name) else "stale", fingerprint
         )
         for name, fingerprint in wanted.items()
     ]

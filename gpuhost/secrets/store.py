@@ -1,4 +1,4 @@
-"""Secrets: one source for each, and every place that needs it renders from there.
+"""Secrets: one source for each, and every location that needs it renders from there.
 
 Sources, later ones win: `.env`, `<secrets_dir>/<host>.sops.env` (read through sops), `<secrets_dir>/<host>.env`, the
 process environment. What can be generated is generated at the first apply, into `<secrets_dir>/<host>.env` (0600,
@@ -8,8 +8,6 @@ until its refusal is proved.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import re
@@ -25,6 +23,7 @@ from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import Catalog, Secret
 from gpuhost.errors import Problem, UserError
 from gpuhost.secrets import envfile, sops
+from hostside.fingerprint import fingerprint as keyed_fingerprint
 
 ENVIRONMENT = "the environment"
 BCRYPT_BYTES = 72  # what bcrypt looks at
@@ -98,7 +97,7 @@ class SecretStore:
             if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
         ]
 
-    def out_of_step(self, names: Iterable[str]) -> list[Problem]:
+    def mismatched(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that does not derive from its source (one of the two was changed alone), and
         for each that cannot."""
         known = self._known()
@@ -127,12 +126,8 @@ class SecretStore:
         return source is None or name not in known or _is_hash_of(known[name][0], source[0])
 
     def fingerprint(self, name: str, value: str) -> str:
-        """HMAC-SHA256 (64 hex) over a name and a value; it tells a change and gives nothing away. Raises NotYet.
-
-        files/host/secret_places.py makes the same of what it finds on the host.
-        """
-        text = json.dumps([name, value]).encode()
-        return hmac.new(self.value(LABEL_KEY).encode(), text, hashlib.sha256).hexdigest()
+        """The keyed fingerprint (64 hex) of a name and a value, as the host's programs make it too. Raises NotYet."""
+        return keyed_fingerprint(self.value(LABEL_KEY), name, value)
 
     def file_key(self) -> str:
         """The key of the hashes over whole files of secrets (64 hex, derived); "" before the label key is generated."""
@@ -149,8 +144,8 @@ class SecretStore:
         A password is left alone when its hash is given: a new one would not match.
         """
         known = self._known()
-        settled = {self._declared[name].derive_from for name in known}
-        absent = [name for name in names if name not in known and name not in settled]
+        hashed = {self._declared[name].derive_from for name in known}
+        absent = [name for name in names if name not in known and name not in hashed]
         wanted = [name for name in self._with_sources(absent) if name not in known and self._declared[name].generate]
         return list(dict.fromkeys(wanted))
 
@@ -190,23 +185,23 @@ class SecretStore:
     def rotate(self, name: str) -> None:
         """Put a new value in the place of a generated one, and of what derives from it; the old ones are retired.
 
-        Called again before settle(), it goes on with the same new value. Raises UserError as renewable().
+        Called again before forget(), it goes on with the same new value. Raises UserError as renewable().
         """
         with envfile.locked(self.folder):
             names, retired = self.renewable(name), self.retired()
             old = {key: self.value(key) for key in names}
-            if self.begun(names):
+            if self.is_rotating(names):
                 return
             retired |= {key: list(dict.fromkeys([*retired.get(key, []), value])) for key, value in old.items()}
             envfile.replace(self._retired, json.dumps(retired) + "\n")
             envfile.replace(self.path, envfile.with_values(self._text(), self._as_written(self._new_values(names))))
 
-    def begun(self, names: Iterable[str]) -> bool:
-        """True when each of them has a new value already, whose old one is not settled."""
+    def is_rotating(self, names: Iterable[str]) -> bool:
+        """True when each of them has a new value already, and that the old one is refused is still to be proved."""
         retired = self.retired()
         return all(key in retired and self.value(key) not in retired[key] for key in names)
 
-    def settle(self, proved: Mapping[str, Iterable[str]]) -> None:
+    def forget(self, proved: Mapping[str, Iterable[str]]) -> None:
         """Forget these retired values (name -> values): every service refuses them. Others stay, which another run
         may have retired meanwhile."""
         with envfile.locked(self.folder):
@@ -237,7 +232,7 @@ class SecretStore:
         known = {name: value for name, (value, _) in self._known().items()}
         made: dict[str, str] = {}
         for name in names:
-            problems = self.out_of_step([name])
+            problems = self.mismatched([name])
             if problems and name not in known:
                 raise UserError(*problems)
             made[name] = _new_value(self._declared[name], {**known, **made})

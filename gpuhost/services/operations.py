@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,12 +19,14 @@ from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out, current
-from gpuhost.secrets import places
-from gpuhost.secrets.operations import observe as observe_places
+from gpuhost.secrets import locations
+from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.rules import WILL_BE_WRITTEN, Clock
 from gpuhost.services.stacks import Stacks
-from gpuhost.verify.document import document
+from gpuhost.verify.document import request
+from hostside.protocol import HeldFile, HeldVariable
+from hostside.wire import to_json
 
 # -- what a service is given once --------------------------------------------------------------------------------------
 
@@ -98,24 +99,24 @@ def _explained(
     held[env_file] = stacks.variables(stack)
     asked = [change.resource.name for change in changes if change.resource.name in held]
     there = [path for path in asked if path in observed]
-    seen = {}
+    seen: dict[str, Mapping[str, HeldVariable]] = {}
     if there and key:
         env = {env_file: held[env_file]} if env_file in there else {}
         files = {path: templates[path] for path in there if path in templates}
-        answer = observe_places(run, places.document(key, env, files, None))
+        answer = observe_secrets(run, locations.request(key, env, files, None))
         if not isinstance(answer, tuple):
-            seen = {path: answer["env_files"].get(path, {}) for path in env}
-            seen |= {path: _of_file(answer["secret_files"].get(path)) for path in files}
+            seen = {path: answer.env_files.get(path, {}) for path in env}
+            seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     found = {
-        path: places.differences(held[path], seen.get(path, {}), run.secrets.fingerprint if key else None)
+        path: locations.differences(held[path], seen.get(path, {}), run.secrets.fingerprint if key else None)
         for path in asked
         if path not in there or path in seen
     }
     return [replace(change, diff=found.get(change.resource.name, ())) for change in changes]
 
 
-def _of_file(answer: Mapping[str, Mapping[str, str]] | None) -> dict[str, dict[str, str]]:
-    return {name: {"fingerprint": text} for name, text in ((answer or {}).get("fingerprints") or {}).items()}
+def _of_file(file: HeldFile | None) -> dict[str, HeldVariable]:
+    return {name: HeldVariable(digits) for name, digits in ((file and file.fingerprints) or {}).items()}
 
 
 # -- the containers ----------------------------------------------------------------------------------------------------
@@ -168,8 +169,8 @@ def _command(run: HostRun, step: rules.Step) -> Step:
         case "up":
             return Step(_up(run, step), _explain)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
-            request = json.dumps(document(run, [step.service], with_secrets=False))
-            return Step(f"{run.layout.probe} --wait-only >/dev/null 2>&1 || true", stdin=request)
+            asked = to_json(request(run, [step.service], with_secrets=False))
+            return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
 def _up(run: HostRun, step: rules.Step) -> str:

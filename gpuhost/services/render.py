@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,9 @@ from gpuhost.catalog.checks import variable_names
 from gpuhost.catalog.types import Service
 from gpuhost.project import PROJECT
 from gpuhost.services.containers import SERVICE_LABEL, STACK_LABEL, address
+from hostside import envfile
 
 COMPOSE_HEADER = "docker-compose.yml.j2"
-
-
-def env_quote(value: str) -> str:
-    """A value as `docker compose --env-file` reads it back byte for byte (any text but NUL)."""
-    escapes = {"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r"}
-    return '"' + "".join(escapes.get(letter, letter) for letter in value) + '"'
 
 
 def _environment(folder: Path) -> jinja2.Environment:
@@ -36,7 +30,7 @@ def _environment(folder: Path) -> jinja2.Environment:
     )
     # JSON is YAML: any scalar or list survives; compose's own `$` is doubled.
     environment.filters["yaml"] = lambda value: json.dumps(value).replace("$", "$$")
-    environment.filters["envquote"] = env_quote
+    environment.filters["envquote"] = envfile.quote
     return environment
 
 
@@ -99,16 +93,6 @@ def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dic
     values = (str(entry.port), entry.memory, f"{min(entry.cpus, host_cpus):g}")
     found = dict(zip(variable_names(name), values, strict=True))
     return {**found, "DOCKER_GID": docker_gid} if entry.docker_socket else found
-
-
-def secret_names(template: str) -> list[str]:
-    """The secrets that a secret file's template names as `{NAME}`, each once."""
-    return list(dict.fromkeys(re.findall(r"\{([A-Z0-9_]+)\}", template)))
-
-
-def secret_text(template: str, values: Mapping[str, str]) -> str:
-    """A secret file's content: each `{NAME}` replaced by its value."""
-    return re.sub(r"\{([A-Z0-9_]+)\}", lambda found: values.get(found[1], found[0]), template)
 
 
 def text(template: str, **context: Any) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 from gpuhost.files.rules import FileSpec
 from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
-from gpuhost.secrets.places import Variable
+from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import render
 from gpuhost.services.containers import SPEC_LABEL
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
+from hostside import placeholders
 
 
 class Stacks:
@@ -124,7 +125,7 @@ class Stacks:
 
     def file_variables(self, template: str) -> list[Variable]:
         """What a secret file with this template holds."""
-        return self._secrets(render.secret_names(template))
+        return self._secrets(placeholders.names(template))
 
     def files(self, stack: str) -> list[FileSpec]:
         """Every file of a stack's folder."""
@@ -151,7 +152,7 @@ class Stacks:
 
     def _secret_file(self, name: str, template: str) -> str:
         names = self._run.services[name].container_secrets()
-        return render.secret_text(template, {key: self._run.secrets.value(key) for key in names})
+        return placeholders.filled(template, {key: self._run.secrets.value(key) for key in names})
 
     def _secrets(self, names: Sequence[str]) -> list[Variable]:
         return [Variable(name, self._run.secrets.optional(name)) for name in names]

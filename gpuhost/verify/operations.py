@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
@@ -15,8 +15,10 @@ from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, tell
 from gpuhost.secrets.store import NotYet
 from gpuhost.verify.addresses import tunnel
-from gpuhost.verify.document import document
+from gpuhost.verify.document import request
 from gpuhost.verify.verdict import Failure, judge
+from hostside.protocol import ServiceSeen
+from hostside.wire import WireError, from_host, printable, to_json
 
 
 @operation()
@@ -26,40 +28,50 @@ def answering(run: HostRun) -> Commands:
         return
     retired = run.secrets.retired()
     try:
-        completed = run_now(run.layout.probe, stdin=json.dumps(document(run, run.services)))
+        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, run.services)))
     except NotYet as secret:
         yield failing(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
         return
-    observations = _observations(completed)
-    if not completed.ok or not observations:
-        what, hint = unobserved(completed)
-        yield failing(f"the services could not be observed: {what}", hint)
+    try:
+        found = _observed(completed, run.services)
+    except WireError as error:
+        yield failing(f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew")
         return
-    for seen in observations:
-        current().report.add("observed", host.name, **seen)
-    verdict = judge(observations)
-    current().report.add("verdict", host.name, ok=verdict.ok, services=[seen["service"] for seen in observations])
+    if isinstance(found, tuple):
+        yield failing(f"the services could not be observed: {found[0]}", found[1])
+        return
+    for seen in found:
+        current().report.add("observed", host.name, **asdict(seen))
+    verdict = judge(found)
+    current().report.add("verdict", host.name, ok=verdict.ok, services=[seen.service for seen in found])
     if verdict.failures:
         *others, last = map(_problem, verdict.failures)
         for other in others:  # pyinfra ends with the first command that fails
             tell(other)
         yield failing(last.what, last.hint, last.detail)
-    else:
-        asked = only()
-        if retired and (asked is None or "stacks" in asked):  # no container was left with another value, either
-            run.secrets.settle(retired)
-        for seen in observations:
-            host.log(f"verified: {seen['service']} answers on port {seen['port']}")
+        return
+    asked = only()
+    if retired and (asked is None or "stacks" in asked):  # no container was left with another value, either
+        run.secrets.forget(retired)
+    for seen in found:
+        host.log(f"verified: {seen.service} answers on port {seen.port}")
 
 
-def _observations(completed: Completed) -> list[dict[str, Any]]:
-    lines = [line for line in completed.stdout.splitlines() if line.startswith("{")]
-    return [json.loads(line) for line in lines]
+def _observed(completed: Completed, names: Iterable[str]) -> list[ServiceSeen] | tuple[str, str]:
+    """What the program saw of each service, or why it says nothing: (sentence, hint). Raises WireError."""
+    if not completed.ok:
+        what, hint = unobserved(completed)
+        return printable(what), printable(hint)
+    found = [from_host(ServiceSeen, line) for line in completed.stdout.splitlines() if line.startswith("{")]
+    silent = sorted({*names} - {seen.service for seen in found})
+    if silent:
+        return f"the program says nothing of {', '.join(silent)}", "run it again"
+    return found
 
 
 def _problem(failure: Failure) -> Problem:
-    told = failure.exit_code is None or "code" in failure.cause
-    ended = "" if told else f" (exit code {failure.exit_code})"
+    named = failure.exit_code is None or "code" in failure.cause
+    ended = "" if named else f" (exit code {failure.exit_code})"
     return Problem(f"{failure.service}: {failure.cause}{ended}", failure.hint, host.name, tuple(failure.log_tail))
 
 

@@ -16,19 +16,19 @@ WRONG_TOKEN = "gpuhost-asks-with-a-wrong-token"  # noqa: S105
 
 @dataclass(frozen=True)
 class Question:
-    """One request and what its answer must be. `sends`: no token, the right one, one that nobody holds, or `retired`:
-    one that was rotated away (`token`, then, is its value)."""
+    """One request and what its answer must be. `sends`: no token, the service's, or one that was rotated away (whose
+    value is `retired`)."""
 
     name: str
     path: str
-    sends: Literal["nothing", "token", "wrong token", "retired token"] = "nothing"
+    sends: Literal["nothing", "token", "retired token"] = "nothing"
     method: str = "GET"
     headers: tuple[tuple[str, str], ...] = ()
     body: dict[str, Any] | None = None
     status: int = 200
     json: dict[str, Any] | None = None
     contains: str | None = None
-    token: str | None = None
+    retired: str | None = None
 
 
 def questions(entry: Service, retired: Sequence[str] = ()) -> list[Question]:
@@ -42,7 +42,8 @@ def _of_auth(auth: Auth, retired: Sequence[str]) -> Iterator[Question]:
     for path in auth.locked_paths:
         refused = Question(f"{path} is refused without a token", path, status=REFUSED)
         yield refused
-        yield replace(refused, name=f"{path} is refused with a wrong token", sends="wrong token")
+        wrong = (("Authorization", f"Bearer {WRONG_TOKEN}"),)
+        yield replace(refused, name=f"{path} is refused with a wrong token", headers=wrong)
         if auth.token_parameter:
             for value, kind in (("", "an empty"), (WRONG_TOKEN, "a wrong")):
                 name = f"{path} is refused with {kind} `?{auth.token_parameter}=`"
@@ -50,7 +51,7 @@ def _of_auth(auth: Auth, retired: Sequence[str]) -> Iterator[Question]:
         yield Question(answers_name(path), path, sends="token")
     for number, value in enumerate(retired):
         yield Question(
-            retired_name(auth.token, number), auth.locked_paths[0], "retired token", status=REFUSED, token=value
+            retired_name(auth.token, number), auth.locked_paths[0], "retired token", status=REFUSED, retired=value
         )
 
 

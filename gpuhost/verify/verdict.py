@@ -1,13 +1,12 @@
-"""Judges what the host program `probe.py` saw: are the services up, and if not, why not and what to do.
-
-Pure. The input is one JSON object a service, as the program prints it; the output is one `Verdict`.
-"""
+"""Judges what hostside.verify saw: are the services up, and if not, why not and what to do. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from hostside.protocol import ContainerSeen, ServiceSeen
 
 LOG_LINES = 20
 
@@ -39,64 +38,66 @@ class _Finding(NamedTuple):
     hint: str
 
 
-def judge(observations: Iterable[Mapping[str, Any]]) -> Verdict:
-    """One verdict over the probe program's lines.
+def judge(observations: Iterable[ServiceSeen]) -> Verdict:
+    """One verdict over all services.
 
-    Each service has at most one failure, the cause nearest to the root: a container that died says nothing about
-    its port. Raises KeyError when a line is not of the probe program's form.
+    Each has at most one failure, the cause nearest to the root: a container that died says nothing about its port.
     """
     failures = [failure for seen in observations if (failure := _failure(seen))]
     return Verdict(ok=not failures, failures=failures)
 
 
-def _failure(seen: Mapping[str, Any]) -> Failure | None:
-    container = seen["container"]
+def _failure(seen: ServiceSeen) -> Failure | None:
+    container = seen.container
+    finding = _finding(seen, container)
+    if finding is None:
+        return None
+    return Failure(
+        service=seen.service,
+        cause=finding.cause,
+        hint=finding.hint,
+        exit_code=container.exit_code if container and _has_ended(container) else None,
+        log_tail=seen.log_tail[-LOG_LINES:],
+    )
+
+
+def _finding(seen: ServiceSeen, container: ContainerSeen | None) -> _Finding | None:
+    if container is None:
+        return _Finding("no container", "`gpuhost apply` makes it; `gpuhost plan` shows what else is missing")
     # The order is the rank: the first that finds something names the cause.
-    for look in (_absent, _restarting, _ended, _not_healthy, _authentication, _unreachable, _answers):
+    for look in (_restarting, _ended, _not_healthy, _authentication, _unreachable, _answers):
         finding = look(seen, container)
         if finding:
-            return Failure(
-                service=seen["service"],
-                cause=finding.cause,
-                hint=finding.hint,
-                exit_code=container["exit_code"] if container["exists"] and _has_ended(container) else None,
-                log_tail=list(seen["log_tail"])[-LOG_LINES:],
-            )
+            return finding
     return None
 
 
-def _absent(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    if container["exists"]:
+def _restarting(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    if not _has_restarted(container) and container.state != "restarting":
         return None
-    return _Finding("no container", "`gpuhost apply` makes it; `gpuhost plan` shows what else is missing")
-
-
-def _restarting(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    if not _has_restarted(container) and container["state"] != "restarting":
-        return None
-    restarts = container["restart_count_after"] - container["restart_count"]
+    restarts = container.restart_count_after - container.restart_count
     if restarts > 0:
         times = "1 restart" if restarts == 1 else f"{restarts} restarts"
-        loop = f"restarts in a loop ({times} in {container['observed_s']:.0f} s)"
-    elif container["state"] == "restarting":
-        loop = f"restarts in a loop ({container['restart_count_after']} restarts so far)"
+        loop = f"restarts in a loop ({times} in {container.observed_s:.0f} s)"
+    elif container.state == "restarting":
+        loop = f"restarts in a loop ({container.restart_count_after} restarts so far)"
     else:
         return _Finding(
-            f"was started anew while it was watched ({container['observed_s']:.0f} s)",
+            f"was started anew while it was watched ({container.observed_s:.0f} s)",
             "somebody or another program restarted it: run `gpuhost verify` again when that is over",
         )
     end = _end(container)
     return _Finding(f"{loop}: {end.cause}", end.hint)
 
 
-def _ended(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    if container["state"] == "running":
+def _ended(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    if container.state == "running":
         return None
-    if container["state"] == "created":
-        cause = container["error"] or "it was made and never started"
+    if container.state == "created":
+        cause = container.error or "it was made and never started"
         return _Finding(f"did not start: {cause}", "remove what Docker names, then `gpuhost apply`")
-    if container["state"] == "paused":
-        return _Finding("is paused", f"`docker unpause {seen['service']}`")
+    if container.state == "paused":
+        return _Finding("is paused", f"`docker unpause {seen.service}`")
     return _end(container)
 
 
@@ -112,10 +113,10 @@ _EXIT_CODES = {
 }
 
 
-def _end(container: Mapping[str, Any]) -> _Finding:
+def _end(container: ContainerSeen) -> _Finding:
     """Why the container's last run ended."""
-    code = container["exit_code"]
-    if container["oom_killed"]:
+    code = container.exit_code
+    if container.oom_killed:
         return _Finding(
             f"exited with code {code}: killed by the kernel for memory (OOM)",
             "raise its `memory` in group_data above its largest weight file plus headroom, or give it a smaller model",
@@ -127,20 +128,20 @@ def _end(container: Mapping[str, Any]) -> _Finding:
             " (`journalctl -k | grep -i oom`)",
         )
     meaning, hint = _EXIT_CODES.get(code, ("the program failed", "the log's last lines hold the reason"))
-    detail = f" ({container['error']})" if container["error"] else ""
+    detail = f" ({container.error})" if container.error else ""
     return _Finding(f"exited with code {code}: {meaning}{detail}", hint)
 
 
-def _not_healthy(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    if container["health"] == "unhealthy":
-        said = container["health_log"] or "its health check says nothing"
+def _not_healthy(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    if container.health == "unhealthy":
+        said = container.health_log or "its health check says nothing"
         return _Finding(f"unhealthy: {said}", "the health check inside the container fails: see the log")
-    if seen["outcome"] == "timeout":
+    if seen.outcome == "timeout":
         return _Finding(
-            f"not healthy within {seen['start_budget_s']:g} s",
+            f"not healthy within {seen.start_budget_s:g} s",
             "see what it does in the log; when it only needs longer, raise `start_budget_s` in group_data",
         )
-    if container["health"] == "starting":
+    if container.health == "starting":
         return _Finding(
             "its health check began anew while it was watched",
             "run `gpuhost verify` again; when this repeats, something restarts it",
@@ -148,59 +149,59 @@ def _not_healthy(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Find
     return None
 
 
-def _unreachable(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    inside = "healthy inside" if container["health"] else "running"
-    for probe in seen["probes"]:
+def _unreachable(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    inside = "healthy inside" if container.health else "running"
+    for probe in seen.probes:
         # Docker's own proxy takes the connection and drops it when nothing listens behind it.
-        if probe["error"] in ("connect", "broken"):
+        if probe.error in ("connect", "broken"):
             return _Finding(
-                f"{inside}, but port {seen['port']} answers nothing ({probe['detail']})",
+                f"{inside}, but port {seen.port} answers nothing ({probe.detail})",
                 "compare `container_port` in group_data with the port and address on which the service listens"
                 " (0.0.0.0, not 127.0.0.1)",
             )
-        if probe["error"] == "timeout":
+        if probe.error == "timeout":
             return _Finding(
-                f"{inside}, but `{probe['name']}` got no answer on port {seen['port']} ({probe['detail']})",
+                f"{inside}, but `{probe.name}` got no answer on port {seen.port} ({probe.detail})",
                 "it is stuck or still loading: see the log and `nvidia-smi`",
             )
     return None
 
 
-def _authentication(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    for probe in seen["probes"]:
-        if not probe["authenticated"] and probe["expected_status"] in (401, 403) and probe["status"] == 200:
+def _authentication(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    for probe in seen.probes:
+        if not probe.authenticated and probe.expected_status in (401, 403) and probe.status == 200:
             return _Finding(
-                f"`{probe['name']}` answers 200 without a token: authentication is open",
-                "stop it until this is cured: its login node or API key did not load, and the log says why",
+                f"`{probe.name}` answers 200: authentication is open",
+                "stop it until this is cured: what should refuse strangers did not load, and the log says why",
             )
-    for probe in seen["probes"]:
-        if probe["authenticated"] and not probe["ok"] and probe["expected_status"] in (401, 403) and probe["status"]:
+    for probe in seen.probes:
+        if probe.authenticated and not probe.ok and probe.expected_status in (401, 403) and probe.status:
             return _Finding(
-                f"`{probe['name']}` answers {probe['status']} to a value that was rotated away, not 401",
+                f"`{probe.name}` answers {probe.status} to a value that was rotated away, not 401",
                 "it may still take the old value: look at where else it has one, such as a key file or a second login",
             )
-        if probe["authenticated"] and not probe["ok"] and probe["status"] in (401, 403):
+        if probe.authenticated and not probe.ok and probe.status in (401, 403):
             return _Finding(
-                f"`{probe['name']}` answers {probe['status']} with the token: the container has another token",
+                f"`{probe.name}` answers {probe.status} with the token: the container has another token",
                 "it was started before the token changed: `gpuhost apply` recreates it with the current one",
             )
     return None
 
 
-def _answers(seen: Mapping[str, Any], container: Mapping[str, Any]) -> _Finding | None:
-    for probe in seen["probes"]:
-        if not probe["ok"]:
+def _answers(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    for probe in seen.probes:
+        if not probe.ok:
             return _Finding(
-                f"`{probe['name']}` fails: {probe['detail']}",
+                f"`{probe.name}` fails: {probe.detail}",
                 "healthy, but it does not do its work: see the log",
             )
     return None
 
 
-def _has_restarted(container: Mapping[str, Any]) -> bool:
-    restarted = container["restart_count_after"] != container["restart_count"]
-    return bool(restarted or container["started_at_after"] != container["started_at"])
+def _has_restarted(container: ContainerSeen) -> bool:
+    restarted = container.restart_count_after != container.restart_count
+    return bool(restarted or container.started_at_after != container.started_at)
 
 
-def _has_ended(container: Mapping[str, Any]) -> bool:
-    return container["state"] != "running" or _has_restarted(container)
+def _has_ended(container: ContainerSeen) -> bool:
+    return container.state != "running" or _has_restarted(container)

@@ -18,7 +18,7 @@ from typing import Any
 
 from dotenv.parser import parse_stream
 
-from gpuhost.services.render import env_quote
+from hostside.envfile import quote as env_quote
 
 from .freshhost import FreshHost
 from .run import wait_for
@@ -137,7 +137,7 @@ for entry in os.listdir("/proc"):
                 line = file.read().replace("\0", " ")
         except OSError:
             continue
-        if "docker compose" in line or "docker-compose" in line or "probe.py" in line or "gpuhost-new" in line:
+        if "docker compose" in line or "docker-compose" in line or "hostside.verify" in line or "gpuhost-new" in line:
             at_work.append(entry)
 json.dump({"files": files, "containers": containers, "at_work": at_work}, sys.stdout)
 """

@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import IO, Any
 from urllib.parse import quote, quote_plus
 
-from gpuhost.services.render import env_quote
+from hostside.envfile import quote as env_quote
 
 from .freshhost import FreshHost
 from .run import RunError, wait_for

@@ -87,11 +87,13 @@ class Proof:
         expect(names == wanted, "the right services run", sorted(names))
 
     def secrets_in_step(self) -> None:
-        """Every place of every secret holds the right value."""
+        """Every location of every secret holds the right value."""
         with self._phase("audit of the secrets"):
             told = self.control.secrets("audit")
-        places = told.document["places"] if told.document else []
-        expect(told.code == 0 and len(places) > 8, "every secret is in step in every place", (told.errors, places))
+        locations = told.document["locations"] if told.document else []
+        expect(
+            told.code == 0 and len(locations) > 8, "every secret is in sync in every location", (told.errors, locations)
+        )
 
     def nothing_to_do(self) -> None:
         """A second plan is empty and exits 0."""

@@ -16,7 +16,7 @@ from gpuhost.catalog.types import load
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import FileSpec
 from gpuhost.secrets.store import SecretStore
-from gpuhost.services.render import env_quote
+from hostside.envfile import quote as env_quote
 
 from .control import PROJECT, Told
 from .leaks import (
@@ -50,20 +50,20 @@ INTENDED = (
 NEVER = ("HF_TOKEN", "COMFYUI_PASSWORD", "VLLM_API_KEY_MICRO", "VLLM_API_KEY_MINI", "LABEL_HMAC_KEY")
 
 
-def places(told: Told) -> dict[tuple[str, str, str], str]:
-    """(secret, kind of place, where) -> state, of an audit."""
+def locations(told: Told) -> dict[tuple[str, str, str], str]:
+    """(secret, kind of location, where) -> state, of an audit."""
     assert told.document, told.stderr
-    listed = told.document["places"]
-    return {(place["secret"], place["place"], place["where"]): place["state"] for place in listed}
+    listed = told.document["locations"]
+    return {(each["secret"], each["kind"], each["where"]): each["state"] for each in listed}
 
 
 def wrong(told: Told) -> set[tuple[str, str, str]]:
-    """What an audit found out of step: (secret, kind of place, state)."""
-    return {(secret, kind, state) for (secret, kind, _), state in places(told).items() if state != "in step"}
+    """What an audit found out of sync: (secret, kind of location, state)."""
+    return {(secret, kind, state) for (secret, kind, _), state in locations(told).items() if state != "in sync"}
 
 
 def converged(vault: Vault) -> None:
-    """Every place in step, and nothing to do."""
+    """Every location in sync, and nothing to do."""
     audit = vault.control.secrets("audit")
     assert audit.code == 0, wrong(audit)
     plan = vault.control.plan()
@@ -172,7 +172,7 @@ def test_nobody_else_can_read_a_file_while_it_is_written(vault: Vault, reachable
         store.generate(["ORCHESTRATOR_TOKEN"])
         for _ in range(100):
             store.rotate("ORCHESTRATOR_TOKEN")
-            store.settle(store.retired())
+            store.forget(store.retired())
     assert here.reads == {} and here.listings.keys() == {str(reachable)} and here.attempts >= 100
 
 

@@ -356,7 +356,7 @@ def _refused_and_taken(scene: Scene, kind: str, before: State, now: State) -> No
 
 
 def converged(scene: Scene) -> None:
-    """All is in step, and there is nothing to do."""
+    """All is in sync, and there is nothing to do."""
     with ThreadPoolExecutor() as pool:
         audit, plan = pool.submit(scene.vault.control.secrets, "audit"), pool.submit(scene.vault.control.plan)
     assert audit.result().code == 0, (audit.result().document, audit.result().stderr[-3000:])

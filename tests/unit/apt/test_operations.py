@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import re
 import subprocess
@@ -28,6 +27,8 @@ from gpuhost.services import operations as services
 from gpuhost.systemd import operations as units
 from gpuhost.systemd.facts import IsStale
 from gpuhost.verify import operations as verify
+from hostside.protocol import ServiceSeen
+from hostside.wire import to_json
 from tests.unit import sample
 
 
@@ -211,9 +212,22 @@ TOKENS = {"API_TOKEN": "t", "LOGIN_HASH": "h"}
 
 
 def test_every_service_that_fails_is_told(told: Callable[..., list[tuple[str, str]]]) -> None:
-    absent = {"container": {"exists": False}, "outcome": "absent", "log_tail": [], "port": 1}
-    output = "".join(json.dumps({"service": name, **absent}) + "\n" for name in ("api", "painter"))
+    output = "".join(absent(name) for name in ("api", "painter"))
     assert [what for what, _ in told(output, True, **TOKENS)] == ["api: no container", "painter: no container"]
+
+
+def absent(service: str) -> str:
+    return to_json(ServiceSeen(service, "s", 1, 1.0, "absent", 0.0, None, [], [])) + "\n"
+
+
+def test_a_service_of_which_nothing_is_said_is_not_verified(told: Callable[..., list[tuple[str, str]]]) -> None:
+    [(what, hint)] = told(absent("api"), True, **TOKENS)
+    assert what == "the services could not be observed: the program says nothing of painter" and hint
+
+
+def test_a_line_of_another_version_is_one_sentence(told: Callable[..., list[tuple[str, str]]]) -> None:
+    [(what, hint)] = told('{"service": "api"}\n', True, **TOKENS)
+    assert what == "the services could not be observed: the message has no field `stack`" and "gpuhost apply" in hint
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
                 "action": "create",
                 "reason": "why",
                 "diff": [],
+                "impact": {"stops": [], "restarts": [], "download_bytes": 0},
             }
         ],
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],

@@ -103,36 +103,36 @@ def two_hosts() -> None:
 # --- audit ------------------------------------------------------------------------------------------------------------
 
 
-def place(state: str = "in step", secret: str = "API_TOKEN", host: str = "gpu1", **over: Any) -> Event:
-    made = {"event": "place", "host": host, "secret": secret, "place": "env file", "where": "/x/.env.docker"}
+def location(state: str = "in sync", secret: str = "API_TOKEN", host: str = "gpu1", **over: Any) -> Event:
+    made = {"event": "secret_location", "host": host, "secret": secret, "kind": "env file", "where": "/x/.env.docker"}
     return {**made, "state": state, "fingerprint": None if state == "missing" else "0123456789abcdef" * 4, **over}
 
 
-def test_all_in_step(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    seen = [place(where="secrets/gpu1.env", place="control"), place(), place(secret="AAA")]
+def test_all_in_sync(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = [location(where="secrets/gpu1.env", kind="control"), location(), location(secret="AAA")]
     fake.look = Outcome(0, [HOST, *seen], "")
     assert cli.main(["secrets", "audit"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         "[gpu1] AAA",
-        "  in step  env file     0123456789ab /x/.env.docker",
+        "  in sync  env file     0123456789ab /x/.env.docker",
         "[gpu1] API_TOKEN",
-        "  in step  control      0123456789ab secrets/gpu1.env",
-        "  in step  env file     0123456789ab /x/.env.docker",
-        "3 places in step.",
+        "  in sync  control      0123456789ab secrets/gpu1.env",
+        "  in sync  env file     0123456789ab /x/.env.docker",
+        "3 locations in sync.",
     ]
     assert said.err == "" and fake.asked == [("look", ("audit",))]
 
 
 @pytest.mark.parametrize("state", ["stale", "missing"])
-def test_a_place_out_of_step_is_exit_1(fake: Fake, capsys: pytest.CaptureFixture[str], state: str) -> None:
-    fake.look = Outcome(0, [HOST, place(), place(state, place="container", where="api")], "")
+def test_a_location_out_of_sync_is_exit_1(fake: Fake, capsys: pytest.CaptureFixture[str], state: str) -> None:
+    fake.look = Outcome(0, [HOST, location(), location(state, kind="container", where="api")], "")
     assert cli.main(["secrets", "audit"]) == 1
     said = capsys.readouterr()
     held = "0123456789ab" if state == "stale" else "-           "
     assert said.out.splitlines()[-1] == f"  {state:8} container    {held} api"
     assert said.err.splitlines() == [
-        "error: 1 of 2 places not in step",
+        "error: 1 of 2 locations not in sync",
         "hint: `gpuhost secrets sync` makes them right",
     ]
 
@@ -140,10 +140,10 @@ def test_a_place_out_of_step_is_exit_1(fake: Fake, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("outcome", "result", "code"),
     [
-        (Outcome(0, [HOST, place()], ""), "ok", 0),
-        (Outcome(0, [HOST, place("stale")], ""), "out of step", 1),
+        (Outcome(0, [HOST, location()], ""), "ok", 0),
+        (Outcome(0, [HOST, location("stale")], ""), "out of sync", 1),
         (Outcome(1, [HOST, PROBLEM], ""), "error", 1),
-        (Outcome(1, [HOST, place("stale"), PROBLEM], ""), "error", 1),
+        (Outcome(1, [HOST, location("stale"), PROBLEM], ""), "error", 1),
         (Outcome(0, [], ""), "error", 1),  # it reached no host
     ],
 )
@@ -154,9 +154,9 @@ def test_an_audit_for_programs(
     assert cli.main(["secrets", "audit", "--json"]) == code
     document = json.loads(capsys.readouterr().out)
     assert document["result"] == result and bool(document["errors"]) == (result == "error")
-    fields = {"host", "secret", "place", "where", "state", "fingerprint"}
-    assert all(set(each) == fields for each in document["places"])
-    assert len(document["places"]) == sum(event["event"] == "place" for event in outcome.events)
+    fields = {"host", "secret", "kind", "where", "state", "fingerprint"}
+    assert all(set(each) == fields for each in document["locations"])
+    assert len(document["locations"]) == sum(event["event"] == "secret_location" for event in outcome.events)
 
 
 def test_an_audit_that_could_not_look_says_why(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +223,7 @@ PROVED = [*SYNCED, observed(), verdict()]
 
 
 def ready(fake: Fake, applied: Answer | None = None) -> str:
-    """A host whose secrets are generated and in step until a new value is there; the value it has."""
+    """A host whose secrets are generated and in sync until a new value is there; the value it has."""
     secrets()
     old = store().value("API_TOKEN")
 
@@ -263,7 +263,7 @@ def test_the_proof_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) 
     """Told, though the run that proved it has forgotten the old value already."""
 
     def apply() -> Outcome:
-        store().settle(store().retired())
+        store().forget(store().retired())
         return Outcome(0, PROVED, "")
 
     ready(fake, apply)
@@ -378,7 +378,7 @@ def test_drift_that_comes_after_the_first_plan(fake: Fake, capsys: pytest.Captur
 
 
 def test_a_rotation_that_another_run_began_meanwhile_is_not_forgotten(fake: Fake) -> None:
-    """It is settled by its own proof, not by that of the one that was there first."""
+    """It is forgotten by its own proof, not by that of the one that was there first."""
     before = {}
 
     def apply() -> Outcome:
@@ -392,12 +392,12 @@ def test_a_rotation_that_another_run_began_meanwhile_is_not_forgotten(fake: Fake
 
 
 def test_one_that_goes_on_does_not_promise_another_value(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    """Begun some day, finished by an apply, never settled: who rotates again because a value leaked must be told."""
+    """Started some day, finished by an apply, never proved: who rotates again because a value leaked must be told."""
     ready(fake)
     store().rotate("API_TOKEN")
-    begun = store().value("API_TOKEN")
+    first = store().value("API_TOKEN")
     assert cli.main(ROTATE) == 0
-    assert store().value("API_TOKEN") != begun or ": a new value" not in capsys.readouterr().err
+    assert store().value("API_TOKEN") != first or ": a new value" not in capsys.readouterr().err
 
 
 def test_a_service_without_the_secret_is_no_proof(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -434,7 +434,7 @@ def test_what_cannot_be_rotated_asks_no_host(
     assert capsys.readouterr().err.splitlines() == told and fake.asked == [] and not Path("secrets").exists()
 
 
-def test_each_host_is_settled_by_its_own_proof(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_host_forgets_by_its_own_proof(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     two_hosts()
     secrets("gpu2")
     hosts = [HOST, {**HOST, "host": "gpu2"}]

@@ -16,7 +16,6 @@ from gpuhost.apt.facts import AptReading, AptState
 from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
-from gpuhost.models.facts import ModelsState
 from tests.unit.services.test_containers import inspected
 
 
@@ -115,7 +114,7 @@ def test_containers(host: HostReading) -> None:
 def test_what_others_left(host: HostReading) -> None:
     assert host.docker_silent and host.docker_version == "29.0.1" and host.engines == {"docker-ce"}
     assert host.apt_sources == [("/etc/apt/sources.list.d/docker.list", "https://apt.example/debian")]
-    assert host.places == {"os": "debian", "suite": "trixie", "arch": "amd64"}
+    assert host.url_marks == {"os": "debian", "suite": "trixie", "arch": "amd64"}
 
 
 def test_gpus(host: HostReading) -> None:
@@ -187,27 +186,6 @@ def test_texts_of_any_content(tmp_path: Path) -> None:
 def test_no_path_at_all() -> None:
     assert FilesState().process(sh(FilesState().command([]))) == {}
     assert Texts().process(sh(Texts().command([]))) == {}
-
-
-# --- Models -------------------------------------------------------------------------------------------------------
-
-
-def test_models_as_the_file_system_has_them(tmp_path: Path) -> None:
-    blob, link = tmp_path / "blob", tmp_path / "one file.safetensors"
-    blob.write_bytes(b"weights")
-    os.utime(blob, ns=(0, 1_700_000_000_123_456_789))
-    link.symlink_to(blob)
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps({"models": {"one": {"size": 7}}}))
-    script = ModelsState().command(str(manifest), [str(link), str(tmp_path / "absent")])
-    reading = ModelsState().process(sh(script))
-    assert reading.entries == {"one": {"size": 7}}
-    assert reading.stats == {str(link): (7, 1_700_000_000_123_456_789, blob.stat().st_ino)}  # of what it points to
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}'])
-def test_a_manifest_that_cannot_be_read_is_none(text: str) -> None:
-    assert ModelsState().process([f"manifest\t{encoded(text)}", "end"]).entries == {}
 
 
 # --- apt ----------------------------------------------------------------------------------------------------------

@@ -73,6 +73,19 @@ def test_health_says_why_docker_does_not_answer(api: httpx.Client, fake: FakeDoc
     assert "does not answer on" in api.get("/health").json()["cause"]
 
 
+@pytest.mark.parametrize("names", [("a", "z-old"), ("a", "0-old")])
+def test_where_two_containers_claim_a_name_the_running_one_counts(
+    api: httpx.Client, fake: FakeDocker, names: tuple[str, str]
+) -> None:
+    """The stopped one, say, was renamed by hand: listed before or after the one that runs, it is not what is shown."""
+    running, stopped = names
+    fake.containers = {
+        name: [container(name, state={"Status": state}, labels={"gpuhost.service": "a"})]
+        for name, state in sorted({running: "running", stopped: "exited"}.items())
+    }
+    assert api.get("/services/a", headers=AUTH).json()["state"] == "running"
+
+
 @pytest.mark.parametrize("path", ["/services", "/services/x", "/metrics"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer é"])
 def test_everything_else_is_locked(api: httpx.Client, fake: FakeDocker, path: str, header: str | None) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuhost.services.render import env_quote
+from hostside.envfile import quote as env_quote
 from tests.rehearsal.leaks import (
     SHORTEST_SECRET,
     Canaries,

@@ -201,7 +201,7 @@ def test_no_password_is_made_up_beside_a_hash_that_is_given() -> None:
     write(OWN, f"LOGIN_HASH='{hashed('the operator knows')}'\n")
     assert "LOGIN_PASSWORD" not in store().to_generate(every)
     store().generate(every)
-    assert store().optional("LOGIN_PASSWORD") is None and store().out_of_step(every) == []
+    assert store().optional("LOGIN_PASSWORD") is None and store().mismatched(every) == []
 
 
 def test_a_password_that_bcrypt_cannot_take_is_one_sentence() -> None:
@@ -243,16 +243,16 @@ def test_fingerprints_tell_a_change_and_give_nothing_away() -> None:
 def test_a_hash_of_another_password_is_refused() -> None:
     """The operator who changes the password alone would log in with neither, and nothing else would tell."""
     store().generate(["LOGIN_HASH"])
-    assert store().out_of_step(["LOGIN_HASH", "GIVEN", "API_TOKEN"]) == []
+    assert store().mismatched(["LOGIN_HASH", "GIVEN", "API_TOKEN"]) == []
     for password in ("another", "x" * 100):
-        [problem] = store(LOGIN_PASSWORD=password).out_of_step(["LOGIN_HASH"])
+        [problem] = store(LOGIN_PASSWORD=password).mismatched(["LOGIN_HASH"])
         assert problem.what == "`LOGIN_HASH` is not the hash of `LOGIN_PASSWORD`"
         assert problem.hint == f"remove `LOGIN_HASH` from {OWN}: it is then made anew" and problem.host == "gpu1"
-    assert store(LOGIN_HASH="no hash").out_of_step(["LOGIN_HASH"])
+    assert store(LOGIN_HASH="no hash").mismatched(["LOGIN_HASH"])
 
 
 def test_a_hash_alone_needs_no_password() -> None:
-    assert store(LOGIN_HASH="$2b$12$given").out_of_step(["LOGIN_HASH"]) == []
+    assert store(LOGIN_HASH="$2b$12$given").mismatched(["LOGIN_HASH"]) == []
 
 
 def test_a_file_that_git_tracks_is_refused() -> None:
@@ -271,7 +271,7 @@ def test_a_file_that_git_tracks_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "refused"),
     [
         (".env", True),
         ("secrets/gpu1.env", True),
@@ -284,13 +284,13 @@ def test_a_file_that_git_tracks_is_refused() -> None:
         ("other.env", False),
     ],
 )
-def test_which_files_must_not_be_tracked(path: str, told: bool) -> None:
+def test_which_files_must_not_be_tracked(path: str, refused: bool) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("GIVEN=x\n")
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "add", "--force", path], check=True)
     assert [problem.what for problem in store().tracked()] == (
-        [f"{path} holds secrets and is tracked by git"] if told else []
+        [f"{path} holds secrets and is tracked by git"] if refused else []
     )
 
 
@@ -347,18 +347,18 @@ def test_a_hash_alone_is_another_one_of_the_same_password(generated: dict[str, s
 
 
 @pytest.mark.parametrize("name", ["API_TOKEN", "LOGIN_PASSWORD", "LOGIN_HASH", "LABEL_HMAC_KEY"])
-def test_again_before_it_is_settled_changes_nothing(generated: dict[str, str], name: str) -> None:
+def test_again_before_it_is_proved_changes_nothing(generated: dict[str, str], name: str) -> None:
     store().rotate(name)
     before = OWN.read_text(), RETIRED.read_text()
     store().rotate(name)
     assert (OWN.read_text(), RETIRED.read_text()) == before
 
 
-def test_settled_is_forgotten_and_the_next_one_begins_anew(generated: dict[str, str]) -> None:
-    store().settle(store().retired())  # nothing to settle
+def test_what_is_proved_is_forgotten_and_the_next_one_begins_anew(generated: dict[str, str]) -> None:
+    store().forget(store().retired())  # nothing to forget
     store().rotate("API_TOKEN")
     second = store().value("API_TOKEN")
-    store().settle(store().retired())
+    store().forget(store().retired())
     assert store().retired() == {} and not RETIRED.exists() and store().value("API_TOKEN") == second
     store().rotate("API_TOKEN")
     assert store().retired() == {"API_TOKEN": [second]} and consistent()
@@ -605,7 +605,7 @@ def test_killed_while_it_generates() -> None:
 
 
 def test_killed_while_it_rotates(generated: dict[str, str]) -> None:
-    """Over and over, each one settled as after its proof: nothing that a container may have is ever unknown."""
+    """Over and over, each one forgotten as after its proof: nothing that a container may have is ever unknown."""
     order = ["API_TOKEN", "LOGIN_PASSWORD", "LOGIN_HASH", "LABEL_HMAC_KEY"]
     last = generated
 
@@ -615,16 +615,16 @@ def test_killed_while_it_rotates(generated: dict[str, str]) -> None:
                 one = store()
                 one.rotate(name)
                 say(json.dumps(current(), separators=(",", ":")))
-                say("settle")
-                one.settle(one.retired())
-                say("settled")
+                say("forget")
+                one.forget(one.retired())
+                say("forgotten")
 
     killed, rotations, known = Killed(seed=4), 0, {name: {value} for name, value in generated.items()}
     for _ in range(30):
         for line in killed.run(rotate):
-            if line == "settle":  # from here on the old ones may be forgotten: every service refuses them
+            if line == "forget":  # from here on the old ones may be forgotten: every service refuses them
                 known = {name: {value} for name, value in last.items()}
-            elif line == "settled":
+            elif line == "forgotten":
                 rotations += 1
             else:
                 last = json.loads(line)
@@ -638,5 +638,5 @@ def test_killed_while_it_rotates(generated: dict[str, str]) -> None:
     for name in order:
         store().rotate(name)
     assert consistent()
-    store().settle(store().retired())
+    store().forget(store().retired())
     assert consistent() and sorted(path.name for path in OWN.parent.iterdir()) == [".lock", OWN.name]

@@ -13,9 +13,11 @@ from gpuhost.catalog.checks import variable_names
 from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
-from gpuhost.services.render import env_file, env_quote, secret_text, variables
+from gpuhost.services.render import env_file, variables
 from gpuhost.services.spec import of_compose
 from gpuhost.services.stacks import Stacks
+from hostside import placeholders
+from hostside.envfile import quote as env_quote
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
@@ -74,8 +76,8 @@ def test_more_cores_than_the_host_has_are_all() -> None:
     assert variables("painter", half, "", 2)["PAINTER_CPU_LIMIT"] == "0.5"
 
 
-def test_secret_text() -> None:
-    assert secret_text("{A}\n{B}\n{C}", {"A": "{B}", "B": "2"}) == "{B}\n2\n{C}"
+def test_a_secret_files_text() -> None:
+    assert placeholders.filled("{A}\n{B}\n{C}", {"A": "{B}", "B": "2"}) == "{B}\n2\n{C}"
 
 
 def test_what_every_service_has() -> None:

@@ -1,21 +1,19 @@
-"""What the probe program is asked: the entry's probes, and the same with every value that was rotated away."""
+"""What hostside.verify is asked: what keeps strangers out, what the entry proves, values that were rotated away."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuhost.secrets import envfile
-from gpuhost.verify.document import document, retired_name
+from gpuhost.verify.document import request
+from gpuhost.verify.questions import WRONG_TOKEN, retired_name
+from hostside.protocol import Expectation, Header, Probe, VerifyRequest
+from hostside.wire import from_json, to_json
 from tests.unit import sample
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import probe as program
 
 SECRETS = {
     "LABEL_HMAC_KEY": "key",
@@ -35,110 +33,118 @@ def retire(**values: list[str]) -> None:
     envfile.replace(Path("secrets/host.retired.json"), json.dumps(values))
 
 
-def probes(service: str = "api", changes: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def probes(service: str = "api", changes: dict[str, Any] | None = None) -> list[Probe]:
     run = sample.run(changes, SECRETS)
-    asked = document(run, [service])
-    program.parse(json.dumps(asked))  # the program takes it
-    [found] = asked["services"]
-    assert found["name"] == service
-    return found["probes"]
+    asked = request(run, [service])
+    assert from_json(VerifyRequest, to_json(asked)) == asked  # the program takes it
+    [found] = asked.services
+    assert found.name == service
+    return found.probes
 
 
-def sent(probe: dict[str, Any]) -> str | None:
-    return probe["secret_header"] and probe["secret_header"]["value"]
+def sent(probe: Probe) -> str | None:
+    return probe.secret_header and probe.secret_header.value
 
 
-def refused(found: list[dict[str, Any]]) -> list[tuple[str, str | None]]:
+def refused(found: list[Probe]) -> list[tuple[str, str | None]]:
     """Name and value of the probes that must get 401 with a token."""
-    return [(each["name"], sent(each)) for each in found if each["expect"]["status"] == 401 and each["secret_header"]]
+    return [(each.name, sent(each)) for each in found if each.expect.status == 401 and each.secret_header]
 
 
-def test_only_the_entrys_own_without_retired_values() -> None:
-    [found] = probes()
-    assert found == {
-        "name": "answers",
-        "method": "GET",
-        "path": "/",
-        "headers": {},
-        "secret_header": {"name": "Authorization", "value": "Bearer current"},
-        "body": None,
-        "expect": {"status": 200, "json": None, "contains": None},
-    }
+def asked(found: list[Probe]) -> list[tuple[str, str | None, int]]:
+    """(path, what is sent as authorization, the status that is right)."""
+    return [(each.path, sent(each) or each.headers.get("Authorization"), each.expect.status) for each in found]
 
 
-def test_each_old_value_is_one_that_must_be_refused() -> None:
-    retire(API_TOKEN=["old", "older"])
-    found = probes()
-    assert [sent(each) for each in found] == ["Bearer current", "Bearer old", "Bearer older"]
-    assert refused(found) == [
-        (retired_name("API_TOKEN"), "Bearer old"),
-        (retired_name("API_TOKEN", 1), "Bearer older"),
+WRONG = f"Bearer {WRONG_TOKEN}"
+
+
+def test_strangers_are_asked_for_first_then_what_the_entry_proves() -> None:
+    assert asked(probes()) == [
+        ("/health", None, 200),
+        ("/services", None, 401),
+        ("/services", WRONG, 401),
+        ("/services", "Bearer current", 200),
+        ("/health", None, 200),
     ]
-    assert len({each["name"] for each in found}) == 3
+    assert probes()[-1] == Probe(
+        name="works",
+        method="GET",
+        path="/health",
+        headers={},
+        secret_header=None,
+        body=None,
+        expect=Expectation(200, {"status": "ok"}, None),
+        timeout_s=30.0,
+    )
 
 
-def test_it_is_asked_as_the_current_one_is() -> None:
+def test_a_token_in_the_query_is_asked_for_empty_and_wrong() -> None:
+    """An empty one opens ComfyUI-Login while it has no password."""
+    assert asked(probes("painter")) == [
+        ("/login", None, 200),
+        ("/system_stats", None, 401),
+        ("/system_stats", WRONG, 401),
+        ("/system_stats?token=", None, 401),
+        (f"/system_stats?token={WRONG_TOKEN}", None, 401),
+        ("/system_stats", "Bearer $2b$12$current", 200),
+        ("/system_stats", "Bearer $2b$12$current", 200),  # the entry's own, which needs the token
+    ]
+
+
+def test_every_question_has_a_name_of_its_own() -> None:
+    for service in ("api", "painter"):
+        names = [each.name for each in probes(service)]
+        assert len(set(names)) == len(names)
+
+
+def test_without_auth_nobody_is_sent_away_and_nothing_is_sent() -> None:
+    found = probes("painter", {"services.painter.auth": None})
+    assert asked(found) == [("/system_stats", None, 200)]
+
+
+def test_no_secret_is_in_the_text_of_a_request() -> None:
+    assert "Bearer current" not in repr(probes())
+
+
+def test_an_entrys_own_question_is_asked_as_it_stands() -> None:
     own = {
         "name": "generates",
         "path": "/v1/chat",
         "method": "POST",
-        "token": "API_TOKEN",
         "headers": {"Accept": "text/plain"},
         "body": {"prompt": "hi"},
         "expect_status": 201,
         "json_has": {"ok": True},
         "contains": "hello",
     }
-    retire(API_TOKEN=["old"])
-    first, second = probes(changes={"services.api.probes": [own]})
-    kept = ("method", "path", "headers", "body")
-    assert [first[key] for key in kept] == [second[key] for key in kept] == [own[key] for key in kept]
-    assert first["expect"] == {"status": 201, "json": {"ok": True}, "contains": "hello"}
-    assert second["expect"] == {"status": 401, "json": None, "contains": None}  # who refuses says nothing of these
+    found = probes(changes={"services.api.probes": [own]})[-1]
+    assert {key: getattr(found, key) for key in ("name", "path", "method", "headers", "body")} == {
+        key: own[key] for key in ("name", "path", "method", "headers", "body")
+    }
+    assert found.expect == Expectation(201, {"ok": True}, "hello")
+    assert found.secret_header == Header("Authorization", "Bearer current")
+
+
+def test_each_old_value_is_one_that_must_be_refused() -> None:
+    retire(API_TOKEN=["old", "older"])
+    assert refused(probes()) == [
+        (retired_name("API_TOKEN"), "Bearer old"),
+        (retired_name("API_TOKEN", 1), "Bearer older"),
+    ]
+    assert {each.path for each in probes() if each.name.startswith("refuses")} == {"/services"}
 
 
 def test_the_current_value_is_never_one_that_must_be_refused() -> None:
-    """A rotation that was cut has retired it, and it is what the service takes."""
+    """An interrupted rotation has retired it, and it is what the service takes."""
     retire(API_TOKEN=["current", "older"])
-    found = probes()
-    assert [sent(each) for each in found] == ["Bearer current", "Bearer older"]
+    assert refused(probes()) == [(retired_name("API_TOKEN"), "Bearer older")]
     retire(API_TOKEN=["current"])
     assert refused(probes()) == []
 
 
-def test_one_probe_a_value_however_many_ask_with_the_token() -> None:
-    own = [
-        {"name": "open", "path": "/health"},
-        {"name": "without", "path": "/first", "expect_status": 401},
-        {"name": "first", "path": "/first", "token": "API_TOKEN"},
-        {"name": "second", "path": "/second", "token": "API_TOKEN"},
-    ]
-    retire(API_TOKEN=["old"])
-    found = probes(changes={"services.api.probes": own})
-    assert [each["name"] for each in found] == ["open", "without", "first", "second", retired_name("API_TOKEN")]
-    assert found[-1]["path"] == "/first"
-
-
-def test_what_no_probe_asks_with_is_not_asked() -> None:
+def test_what_a_service_does_not_take_is_not_asked() -> None:
     retire(LOGIN_PASSWORD=["old password"], LABEL_HMAC_KEY=["old key"], LOGIN_HASH=["$2b$12$old"])
     assert refused(probes()) == []
-    found = probes("painter")
-    assert refused(found) == [(retired_name("LOGIN_HASH"), "Bearer $2b$12$old")]
-    assert "old password" not in json.dumps(found) and "old key" not in json.dumps(found)
-
-
-def test_two_secrets_of_one_service() -> None:
-    own = [{"name": name, "path": f"/{name}", "token": name} for name in ("API_TOKEN", "LOGIN_HASH")]
-    retire(API_TOKEN=["old"], LOGIN_HASH=["$2b$12$old"])
-    found = probes(changes={"services.api.probes": own})
-    assert refused(found) == [
-        (retired_name("API_TOKEN"), "Bearer old"),
-        (retired_name("LOGIN_HASH"), "Bearer $2b$12$old"),
-    ]
-
-
-def test_only_waiting_needs_no_secret() -> None:
-    retire(API_TOKEN=["old"])
-    asked = document(sample.run(secrets={}), ["api", "painter"], with_secrets=False)
-    assert [each["probes"] for each in asked["services"]] == [[], []]
-    assert "old" not in json.dumps(asked)
+    assert refused(probes("painter")) == [(retired_name("LOGIN_HASH"), "Bearer $2b$12$old")]
+    assert refused(probes("painter", {"services.painter.auth": None})) == []

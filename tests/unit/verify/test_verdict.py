@@ -1,48 +1,53 @@
-"""From what the probe program saw to one cause a service."""
+"""From what hostside.verify saw to one cause a service."""
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from gpuhost.verify.verdict import judge
+from hostside.protocol import ContainerSeen, ProbeAnswer, ServiceSeen
+
+CONTAINER = ContainerSeen(
+    id="abc",
+    state="running",
+    health="healthy",
+    health_log="",
+    restart_count=0,
+    restart_count_after=0,
+    oom_killed=False,
+    exit_code=0,
+    error="",
+    started_at="2026-01-01T00:00:00Z",
+    started_at_after="2026-01-01T00:00:00Z",
+    observed_s=5.0,
+)
+SERVICE = ServiceSeen(
+    service="sd35",
+    stack="sd35",
+    port=8190,
+    start_budget_s=180.0,
+    outcome="ready",
+    waited_s=1.0,
+    container=CONTAINER,
+    probes=[],
+    log_tail=[f"line {i}" for i in range(25)],
+)
 
 
-def seen(probes: list[dict[str, Any]] | None = None, **over: Any) -> dict[str, Any]:
-    """A line of the probe program; keys of the container and of the line itself can be replaced."""
-    container = {
-        "exists": True,
-        "id": "abc",
-        "state": "running",
-        "health": "healthy",
-        "health_log": "",
-        "restart_count": 0,
-        "restart_count_after": 0,
-        "oom_killed": False,
-        "exit_code": 0,
-        "error": "",
-        "started_at": "2026-01-01T00:00:00Z",
-        "started_at_after": "2026-01-01T00:00:00Z",
-        "observed_s": 5.0,
-    }
-    line = {
-        "service": "sd35",
-        "stack": "sd35",
-        "port": 8190,
-        "start_budget_s": 180.0,
-        "outcome": "ready",
-        "waited_s": 1.0,
-        "container": container | {key: value for key, value in over.items() if key in container},
-        "probes": probes or [],
-        "log_tail": [f"line {i}" for i in range(25)],
-    }
-    return line | {key: value for key, value in over.items() if key in line}
+def seen(probes: list[ProbeAnswer] | None = None, **over: Any) -> ServiceSeen:
+    """What was seen of a service; fields of the container and of the service itself can be replaced."""
+    names = {field.name for field in fields(ContainerSeen)}
+    container = replace(CONTAINER, **{key: value for key, value in over.items() if key in names})
+    rest = {key: value for key, value in over.items() if key not in names}
+    return replace(SERVICE, **{"container": container, "probes": probes or [], **rest})
 
 
-def probe(name: str = "answers", status: int | None = 200, ok: bool = True, **over: Any) -> dict[str, Any]:
-    answer = {"name": name, "status": status, "ok": ok, "detail": "", "seconds": 0.1, "error": None}
-    return answer | {"authenticated": False, "expected_status": 200} | over
+def probe(name: str = "answers", status: int | None = 200, ok: bool = True, **over: Any) -> ProbeAnswer:
+    known = {"detail": "", "seconds": 0.1, "error": None, "authenticated": False, "expected_status": 200}
+    return ProbeAnswer(name=name, status=status, ok=ok, **(known | over))
 
 
 OPEN = probe("refused without a token", ok=False, expected_status=401)
@@ -51,7 +56,7 @@ STALE = probe(status=401, ok=False, authenticated=True)
 NO_PORT = probe(status=None, ok=False, error="connect", detail="no connection")
 
 FAULTS = {
-    "absent": (seen(container={"exists": False}, outcome="absent"), "no container", None),
+    "absent": (seen(container=None, outcome="absent"), "no container", None),
     "oom": (
         seen(state="exited", exit_code=137, oom_killed=True, outcome="dead"),
         "exited with code 137: killed by the kernel for memory (OOM)",
@@ -98,7 +103,7 @@ FAULTS = {
     ),
     "too slow": (seen(health="starting", outcome="timeout"), "not healthy within 180 s", None),
     "unreachable": (
-        seen([NO_PORT, OPEN | {"status": 401}]),
+        seen([NO_PORT, replace(OPEN, status=401)]),
         "healthy inside, but port 8190 answers nothing (no connection)",
         None,
     ),
@@ -114,12 +119,12 @@ FAULTS = {
     ),
     "open": (
         seen([OPEN]),
-        "`refused without a token` answers 200 without a token: authentication is open",
+        "`refused without a token` answers 200: authentication is open",
         None,
     ),
     "open matters more than slow": (
-        seen([NO_PORT | {"error": "timeout"}, OPEN]),
-        "`refused without a token` answers 200 without a token: authentication is open",
+        seen([replace(NO_PORT, error="timeout"), OPEN]),
+        "`refused without a token` answers 200: authentication is open",
         None,
     ),
     "stale token": (

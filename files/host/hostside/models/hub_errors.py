@@ -7,6 +7,8 @@ import errno
 import httpx2
 from huggingface_hub import constants, errors
 
+from hostside.wire import printable
+
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 
 
@@ -17,7 +19,7 @@ class FetchError(Exception):
     """
 
     def __init__(self, kind: str, message: str, hint: str, transient: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.kind = kind
         self.hint = hint
         self.transient = transient

@@ -28,16 +28,6 @@ class Redactor:
             text = text.replace(form, MASK)
         return _KNOWN_SHAPES.sub(MASK, text)
 
-    def deep(self, value: object) -> object:
-        """The same for every string inside lists and dicts; keys are ours and stay."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {key: self.deep(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.deep(item) for item in value]
-        return value
-
 
 def header_secrets(value: str) -> list[str]:
     """What is secret in a header's value: `Bearer TOKEN` -> the whole and the token alone."""
@@ -54,7 +44,7 @@ def _forms(secret: str) -> set[str]:
 def _base64_forms(raw: bytes, shift: int) -> set[str]:
     """The secret's own base64 digits when `shift` (mod 3) other bytes stand before it, as in `user:secret`.
 
-    Digits that mix in bits of a neighbour are left out: they are not the same from case to case.
+    Digits that mix in bits of a neighbour, before or behind, are left out: they are not the same from case to case.
     """
     first = -(-shift * 8 // 6)
     last = (shift + len(raw)) * 8 // 6

@@ -3,68 +3,32 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import httpx
+
+from hostside.protocol import Expectation, Probe, ProbeAnswer
 
 CONNECT_TIMEOUT_S = 5.0
 BODY_BYTES_MAX = 64 * 2**20  # a generated image comes as base64 inside JSON
 EXCERPT_CHARS = 200
+GRACE_S = 0.5  # in which httpx's own timeouts, which say more, come first
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """`json`: a subset of the answer; `contains`: a piece of its text. None = not looked at."""
-
-    status: int = 200
-    json: Any = None
-    contains: str | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One request. `secret_header`: (name, value), kept apart from `headers` because its value is secret."""
-
-    name: str
-    method: str
-    path: str
-    headers: dict[str, str]
-    secret_header: tuple[str, str] | None
-    body: Any
-    expect: Expectation
-    timeout_s: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back. `status` is None when nothing did; then `error` is connect, timeout or broken.
-
-    `authenticated`: the request carried the secret header; `expected_status`: what it should have got.
-    """
-
-    name: str
-    status: int | None
-    ok: bool
-    detail: str
-    seconds: float
-    authenticated: bool
-    expected_status: int
-    error: str | None = None
-
-
-def ask(base_url: str, probe: Probe) -> Answer:
+def ask(base_url: str, probe: Probe) -> ProbeAnswer:
     """Sends the request; never raises for what the network or the service does."""
     started = time.monotonic()
+    status, ok, error = None, False, None
     try:
-        status, body = _exchange(base_url, probe, deadline=started + probe.timeout_s)
-        ok, detail = judge(probe.expect, status, body)
-        error = None
+        status, body = _within(probe.timeout_s, lambda: _exchange(base_url, probe, started + probe.timeout_s))
     except httpx.HTTPError as failure:
-        status, ok = None, False
         error, detail = _explain(failure, probe.timeout_s)
-    return Answer(
+    else:
+        ok, detail = judge(probe.expect, status, body)
+    return ProbeAnswer(
         name=probe.name,
         status=status,
         ok=ok,
@@ -86,7 +50,7 @@ def judge(expect: Expectation, status: int, body: bytes) -> tuple[bool, str]:
     if expect.json is not None:
         try:
             difference = missing(expect.json, json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             return False, f"{status}, but the answer is not JSON: {_excerpt(text)}"
         if difference:
             return False, f"{status}, but {difference}"
@@ -109,15 +73,37 @@ def missing(expected: Any, actual: Any, where: str = "answer") -> str:
             return f"`{where}` has fewer than {len(expected)} items"
         pairs = enumerate(zip(expected, actual))  # noqa: B905 - more items than expected are fine
         return next((text for i, (e, a) in pairs if (text := missing(e, a, f"{where}[{i}]"))), "")
-    if expected != actual:
+    # True == 1 in Python, not in JSON.
+    if expected != actual or isinstance(expected, bool) is not isinstance(actual, bool):
         return f"`{where}` is {_excerpt(json.dumps(actual))}, not {json.dumps(expected)}"
     return ""
+
+
+def _within(timeout_s: float, exchange: Callable[[], tuple[int, bytes]]) -> tuple[int, bytes]:
+    """The exchange, or ReadTimeout when it takes longer. httpx times each read: a service that drips its headers would
+    pass every one of them, and nothing of ours runs in between. The thread that is left behind ends with us."""
+    found: list[tuple[int, bytes] | BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(exchange())
+        except BaseException as error:  # raised again below
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s + GRACE_S)
+    if not found:
+        raise httpx.ReadTimeout("the answer did not begin in time")
+    if isinstance(found[0], BaseException):
+        raise found[0]
+    return found[0]
 
 
 def _exchange(base_url: str, probe: Probe, deadline: float) -> tuple[int, bytes]:
     headers = dict(probe.headers)
     if probe.secret_header:
-        headers[probe.secret_header[0]] = probe.secret_header[1]
+        headers[probe.secret_header.name] = probe.secret_header.value
     timeout = httpx.Timeout(probe.timeout_s, connect=min(CONNECT_TIMEOUT_S, probe.timeout_s))
     body = bytearray()
     # trust_env=False: a proxy of the host's environment must not stand between us and the port.
@@ -135,7 +121,7 @@ def _exchange(base_url: str, probe: Probe, deadline: float) -> tuple[int, bytes]
         return response.status_code, bytes(body)
 
 
-def _explain(failure: httpx.HTTPError, timeout_s: float) -> tuple[str, str]:
+def _explain(failure: httpx.HTTPError, timeout_s: float) -> tuple[Literal["connect", "timeout", "broken"], str]:
     if isinstance(failure, (httpx.ConnectError, httpx.ConnectTimeout)):
         return "connect", f"no connection: {failure}"
     if isinstance(failure, httpx.TimeoutException):

@@ -22,9 +22,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from hub_errors import FetchError
-from huggingface_hub.file_download import repo_folder_name
-from manifest import write_atomically
+
+from hostside import hub_cache
+from hostside.models.hub_errors import FetchError
+from hostside.models.manifest import write_atomically
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -68,7 +69,7 @@ class Store:
 
     def pointer(self, repo: str, commit: str, file: str) -> Path:
         """Where the hub cache shows a file of a commit."""
-        return self._repo(repo) / "snapshots" / commit / file
+        return Path(hub_cache.snapshot(str(self.cache_dir), repo, commit, file))
 
     def etag(self, pointer: Path) -> str:
         """The ETag that the file was fetched with: the hub cache names its blobs so."""
@@ -94,8 +95,7 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         moved_to = None
         if target.exists() and not target.is_symlink() and target.stat().st_ino != own_inode:
-            now = datetime.now(timezone.utc)  # noqa: UP017 - Python 3.10
-            moved_to = target.with_name(f"{target.name}.replaced-{now:%Y%m%dT%H%M%SZ}")
+            moved_to = _beside(target)
             target.rename(moved_to)
         temporary = target.with_name(f".{target.name}.gpuhost-link")
         temporary.unlink(missing_ok=True)
@@ -103,10 +103,24 @@ class Store:
         temporary.replace(target)
         return moved_to
 
+    def set_aside(self, pointer: Path, dest: str) -> tuple[Path, Path]:
+        """Takes a file whose bytes changed out of the cache and the models folder, and keeps it: whoever wrote them may
+        want them. Returns where it was and where it is."""
+        linked = self.is_linked(pointer, dest)
+        was = self.models_dir / dest if linked else pointer.resolve()
+        moved_to = _beside(was)
+        was.rename(moved_to)
+        self._forget(pointer)
+        return was, moved_to
+
     def discard(self, pointer: Path, dest: str) -> None:
-        """Removes a file with wrong bytes: from the models folder, and from the cache with all that leads to it."""
+        """Removes a file that was just downloaded with wrong bytes, from the models folder too."""
         if self.is_linked(pointer, dest):
             (self.models_dir / dest).unlink()
+        self._forget(pointer)
+
+    def _forget(self, pointer: Path) -> None:
+        """Removes a file from the cache with all that leads to it, so that the hub's client downloads it again."""
         chain = [pointer, pointer.resolve()]
         if pointer.is_symlink():
             chain.insert(1, pointer.parent / pointer.readlink())  # the blob, which may be a link itself
@@ -157,10 +171,6 @@ class Store:
         yield
         self._journal.unlink()
 
-    def has_leftovers(self) -> bool:
-        """Was a run killed while it downloaded?"""
-        return self._journal.exists()
-
     def clean_up(self) -> None:
         """Removes what a killed run left half downloaded, unless another program downloads that very file now."""
         try:
@@ -177,4 +187,12 @@ class Store:
         self._journal.unlink()
 
     def _repo(self, repo: str) -> Path:
-        return self.cache_dir / repo_folder_name(repo_id=repo, repo_type="model")
+        return self.cache_dir / hub_cache.folder_name(repo)
+
+
+def _beside(path: Path) -> Path:
+    """A free name beside a file, for what was in its place."""
+    now = datetime.now(timezone.utc)
+    stem = f"{path.name}.replaced-{now:%Y%m%dT%H%M%SZ}"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    return next(free for name in names if not os.path.lexists(free := path.with_name(name)))

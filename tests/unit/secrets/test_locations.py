@@ -1,27 +1,21 @@
-"""Every place of every secret, as observed: what a change is told as, and what is in step, stale or missing."""
+"""Every location of every secret, as observed: the diff of a change, and what is in sync, stale or missing."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuhost.plan.change import Difference
-from gpuhost.secrets import places
-from gpuhost.secrets.places import Place, Service, Variable, audit, differences
-from gpuhost.secrets.store import SecretStore
-from tests.unit import sample
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import secret_places
+from gpuhost.secrets import locations
+from gpuhost.secrets.locations import Holding, SecretLocation, Variable, audit, differences
+from hostside import secret_audit
+from hostside.protocol import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer
+from hostside.wire import to_json
 
 MARK = "never-to-be-seen"
 
@@ -30,15 +24,15 @@ def fingerprint(name: str, value: str) -> str:
     return hashlib.sha256(f"{name}={value}".encode()).hexdigest()
 
 
-def held(name: str, value: str, plain: bool = False) -> dict[str, str]:
-    return {"fingerprint": fingerprint(name, value)} | ({"value": value} if plain else {})
+def held(name: str, value: str, plain: bool = False) -> HeldVariable:
+    return HeldVariable(fingerprint(name, value), value if plain else None)
 
 
 def shown(name: str, value: str) -> str:
     return f"({fingerprint(name, value)[:12]})"
 
 
-# --- What a change is told as -----------------------------------------------------------------------------------------
+# --- The diff of a change -----------------------------------------------------------------------------------------
 
 
 def lines(found: tuple[Difference, ...]) -> tuple[str, ...]:
@@ -108,44 +102,28 @@ def test_no_difference_no_line() -> None:
 )
 def test_whatever_is_no_plain_variable_now_is_never_shown(wanted: list[Variable], before: dict[str, str]) -> None:
     """What the program is asked decides: it sends no other value."""
-    asked = places.document("key", {"/env": wanted}, {}, None)
-    plain = set(asked["env_files"][0]["plain"])
+    asked = locations.request("key", {"/env": wanted}, {}, None)
+    plain = set(asked.env_files[0].plain)
     seen = {name: held(name, value, name in plain) for name, value in before.items()}
-    told = [line for line in lines(differences(wanted, seen, fingerprint)) if MARK in line]
-    assert {line.split()[1].rstrip(":") for line in told} <= plain == {each.name for each in wanted if not each.secret}
+    showing = [line for line in lines(differences(wanted, seen, fingerprint)) if MARK in line]
+    assert (
+        {line.split()[1].rstrip(":") for line in showing} <= plain == {each.name for each in wanted if not each.secret}
+    )
 
 
 # --- What the host's program is asked ---------------------------------------------------------------------------------
 
 
-def test_the_document_is_one_that_the_program_takes() -> None:
+def test_the_request_is_one_that_the_program_takes() -> None:
     variables = [Variable("PORT", "1", secret=False), Variable("TOKEN", MARK), Variable("LATER", None)]
-    asked = places.document("key", {"/stack/.env": variables}, {"/stack/PASSWORD": "{HASH}\n"}, ["TOKEN", "HASH"])
-    assert MARK not in repr(asked)
-    wish = secret_places.parse(json.dumps(asked).encode())
-    assert wish.env_files == {"/stack/.env": ["PORT"]} and wish.secret_files == {"/stack/PASSWORD": "{HASH}\n"}
-    assert wish.key == b"key" and wish.containers == ["TOKEN", "HASH"]
-    assert secret_places.parse(json.dumps(places.document("key", {}, {}, None)).encode()).containers is None
+    asked = locations.request(f"key {MARK}", {"/stack/.env": variables}, {"/stack/PASSWORD": "{HASH}\n"}, ["TOKEN"])
+    assert MARK not in repr(asked) and to_json(asked).count(MARK) == 1  # the key
+    assert secret_audit.parse(to_json(asked).encode()) == asked
+    assert asked.env_files[0].plain == ["PORT"] and asked.secret_files[0].template == "{HASH}\n"
+    assert asked.containers == ["TOKEN"] and locations.request("key", {}, {}, None).containers is None
 
 
-ANY_TEXT = st.text(st.characters(exclude_characters="\0"))  # lone surrogates, too: what is no UTF-8 on the host
-
-
-@pytest.mark.usefixtures("empty_project")
-@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), ANY_TEXT, ANY_TEXT)
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_both_sides_make_the_same_fingerprint(key: str, name: str, value: str) -> None:
-    store = SecretStore(sample.catalog(), "host", {"LABEL_HMAC_KEY": key})
-    wish = secret_places.Wish(key.encode(), {}, {}, None)
-    assert wish.fingerprints({name: value}) == {name: store.fingerprint(name, value)}
-
-
-@pytest.fixture
-def empty_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-# --- In step, stale, missing ------------------------------------------------------------------------------------------
+# --- In sync, stale, missing ------------------------------------------------------------------------------------------
 
 ENV, FILE = "/stacks/x/.env.docker", "/stacks/x/secrets/x/PASSWORD"
 RIGHT = {"TOKEN": fingerprint("TOKEN", "new"), "HASH": fingerprint("HASH", "new"), "USER": fingerprint("USER", "me")}
@@ -156,33 +134,33 @@ NOW = STARTED + 10**9
 Rows = list[tuple[str, str, str, str, str | None]]
 
 
-def container(env: Mapping[str, str] | None = None, **over: Any) -> dict[str, Any]:
+def container(env: Mapping[str, str] | None = None, **over: Any) -> HoldingContainer:
     made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {}), "stamp": ""}
-    return made | over
+    return HoldingContainer(**(made | over))
 
 
-def file(fingerprints: Mapping[str, str] | None, modified_ns: int = STARTED - 1) -> dict[str, Any]:
-    return {"fingerprints": fingerprints, "modified_ns": modified_ns}
+def file(fingerprints: Mapping[str, str] | None, modified_ns: int = STARTED - 1) -> HeldFile:
+    return HeldFile(None if fingerprints is None else dict(fingerprints), modified_ns)
 
 
 def rows(
     held_by: Mapping[str, list[str]] | None = None,
-    services: Mapping[str, Service] | None = None,
+    services: Mapping[str, Holding] | None = None,
     wanted: Mapping[str, str | None] = RIGHT,
     **seen: Any,
 ) -> Rows:
-    answer = {"env_files": {}, "secret_files": {}, "containers": [], "now_ns": NOW} | seen
+    answer = SecretAuditAnswer(**({"env_files": {}, "secret_files": {}, "containers": [], "now_ns": NOW} | seen))
     found = audit(wanted, held_by or {}, services or {}, answer)
-    assert all(isinstance(place, Place) for place in found)
-    return [(place.secret, place.place, place.where, place.state, place.fingerprint) for place in found]
+    assert all(isinstance(each, SecretLocation) for each in found)
+    return [(each.secret, each.kind, each.where, each.state, each.fingerprint) for each in found]
 
 
 @pytest.mark.parametrize(
     ("seen", "state", "print_of"),
     [
-        ({ENV: {"TOKEN": {"fingerprint": RIGHT["TOKEN"]}}}, "in step", RIGHT["TOKEN"]),
-        ({ENV: {"TOKEN": {"fingerprint": OLD["TOKEN"]}}}, "stale", OLD["TOKEN"]),
-        ({ENV: {"OTHER": {"fingerprint": RIGHT["TOKEN"]}}}, "missing", None),
+        ({ENV: {"TOKEN": HeldVariable(RIGHT["TOKEN"])}}, "in sync", RIGHT["TOKEN"]),
+        ({ENV: {"TOKEN": HeldVariable(OLD["TOKEN"])}}, "stale", OLD["TOKEN"]),
+        ({ENV: {"OTHER": HeldVariable(RIGHT["TOKEN"])}}, "missing", None),
         ({ENV: {}}, "missing", None),
         ({}, "missing", None),
     ],
@@ -192,27 +170,27 @@ def test_an_env_file(seen: dict[str, Any], state: str, print_of: str | None) -> 
     assert rows({ENV: ["TOKEN"]}, env_files=seen) == [("TOKEN", "env file", ENV, state, print_of)]
 
 
-PASSWORD = Service([], {FILE: ["HASH", "USER"]})
+PASSWORD = Holding([], {FILE: ["HASH", "USER"]})
 
 
 def of_files(found: Rows) -> list[tuple[str, str, str | None]]:
     return [
-        (secret, state, seen) for secret, place, where, state, seen in found if (place, where) == ("secret file", FILE)
+        (secret, state, seen) for secret, kind, where, state, seen in found if (kind, where) == ("secret file", FILE)
     ]
 
 
 @pytest.mark.parametrize(
     ("seen", "hash_is", "user_is"),
     [
-        ({FILE: file({"HASH": RIGHT["HASH"], "USER": RIGHT["USER"]})}, "in step", "in step"),
-        ({FILE: file({"HASH": OLD["HASH"], "USER": RIGHT["USER"]})}, "stale", "in step"),
+        ({FILE: file({"HASH": RIGHT["HASH"], "USER": RIGHT["USER"]})}, "in sync", "in sync"),
+        ({FILE: file({"HASH": OLD["HASH"], "USER": RIGHT["USER"]})}, "stale", "in sync"),
         ({FILE: file(None)}, "stale", "stale"),
         ({}, "missing", "missing"),
     ],
     ids=["right", "an old hash", "of another form", "no file"],
 )
 def test_a_secret_file(seen: dict[str, Any], hash_is: str, user_is: str) -> None:
-    held = (seen.get(FILE, {}).get("fingerprints") if seen else None) or {}
+    held = (seen[FILE].fingerprints if seen else None) or {}
     assert of_files(rows(services={"x": PASSWORD}, secret_files=seen)) == [
         ("HASH", hash_is, held.get("HASH")),
         ("USER", user_is, held.get("USER")),
@@ -220,16 +198,16 @@ def test_a_secret_file(seen: dict[str, Any], hash_is: str, user_is: str) -> None
 
 
 def of_containers(found: Rows) -> list[tuple[str, str, str, str | None]]:
-    return [(secret, where, state, seen) for secret, place, where, state, seen in found if "container" in place]
+    return [(secret, where, state, seen) for secret, kind, where, state, seen in found if "container" in kind]
 
 
-API = Service(["TOKEN"], {})
+API = Holding(["TOKEN"], {})
 
 
 @pytest.mark.parametrize(
     ("containers", "state", "print_of"),
     [
-        ([container({"TOKEN": RIGHT["TOKEN"]})], "in step", RIGHT["TOKEN"]),
+        ([container({"TOKEN": RIGHT["TOKEN"]})], "in sync", RIGHT["TOKEN"]),
         ([container({"TOKEN": OLD["TOKEN"]})], "stale", OLD["TOKEN"]),
         ([container({})], "missing", None),
         ([], "missing", None),
@@ -244,10 +222,10 @@ def test_the_environment_of_a_container(containers: list[Any], state: str, print
 @pytest.mark.parametrize(
     ("secret_file", "started_ns", "state", "print_of"),
     [
-        (file(RIGHT), STARTED, "in step", RIGHT["HASH"]),
-        (file(RIGHT, STARTED), STARTED, "in step", RIGHT["HASH"]),
+        (file(RIGHT), STARTED, "in sync", RIGHT["HASH"]),
+        (file(RIGHT, STARTED), STARTED, "in sync", RIGHT["HASH"]),
         (file(RIGHT, STARTED + 1), STARTED, "stale", None),  # it read what was there before, whatever that was
-        (file(RIGHT, NOW + 1), STARTED, "in step", RIGHT["HASH"]),  # a clock was set back: that says nothing
+        (file(RIGHT, NOW + 1), STARTED, "in sync", RIGHT["HASH"]),  # a clock was set back: that says nothing
         (file(OLD), STARTED, "stale", OLD["HASH"]),
         (file(None), STARTED, "stale", None),
         (file(RIGHT), 0, "stale", None),  # it never started
@@ -265,53 +243,54 @@ def test_the_environment_of_a_container(containers: list[Any], state: str, print
     ],
 )
 def test_what_a_container_read_when_it_started(
-    secret_file: dict[str, Any] | None, started_ns: int, state: str, print_of: str | None
+    secret_file: HeldFile | None, started_ns: int, state: str, print_of: str | None
 ) -> None:
     seen = {
         "secret_files": {FILE: secret_file} if secret_file else {},
         "containers": [container(started_ns=started_ns)],
     }
-    found = of_containers(rows(services={"x": Service([], {FILE: ["HASH"]})}, **seen))
+    found = of_containers(rows(services={"x": Holding([], {FILE: ["HASH"]})}, **seen))
     assert found == [("HASH", "x", state, print_of)]
 
 
 def test_a_service_without_a_container_holds_none_of_its_secrets() -> None:
-    both = Service(["TOKEN"], {FILE: ["HASH", "USER"]})
+    both = Holding(["TOKEN"], {FILE: ["HASH", "USER"]})
     found = of_containers(rows(services={"x": both}, secret_files={FILE: file(RIGHT)}))
     assert found == [(name, "x", "missing", None) for name in ("TOKEN", "HASH", "USER")]
 
 
 def test_every_container_of_a_service_is_looked_at() -> None:
-    """One that was renamed by hand, say, and runs on beside the new one."""
-    seen = [container({"TOKEN": RIGHT["TOKEN"]}), container({"TOKEN": OLD["TOKEN"]}, name="x-old")]
+    """One that was renamed by hand, say, and stopped: it still has the old value, and starts with it."""
+    stopped = container({"TOKEN": OLD["TOKEN"]}, name="x-old", state="exited")
+    seen = [container({"TOKEN": RIGHT["TOKEN"]}), stopped]
     assert [state for _, _, state, _ in of_containers(rows(services={"x": API}, containers=seen))] == [
-        "in step",
+        "in sync",
         "stale",
     ]
 
 
 def test_a_container_of_a_service_that_this_host_no_longer_has() -> None:
     seen = [container({"TOKEN": OLD["TOKEN"], "USER": RIGHT["USER"]}, name="gone", service="gone")]
-    assert {place for _, place, _, _, _ in rows(containers=seen)} == {"stray container"}
+    assert {kind for _, kind, _, _, _ in rows(containers=seen)} == {"stray container"}
     assert of_containers(rows(containers=seen)) == [
         ("TOKEN", "gone", "stale", OLD["TOKEN"]),
-        ("USER", "gone", "in step", RIGHT["USER"]),
+        ("USER", "gone", "in sync", RIGHT["USER"]),
     ]
 
 
 def test_a_value_that_the_control_side_does_not_know_is_stale() -> None:
-    seen = {ENV: {"TOKEN": {"fingerprint": OLD["TOKEN"]}}}
+    seen = {ENV: {"TOKEN": HeldVariable(OLD["TOKEN"])}}
     assert [row[3] for row in rows({ENV: ["TOKEN"]}, wanted={"TOKEN": None}, env_files=seen)] == ["stale"]
     assert [row[3] for row in rows({ENV: ["TOKEN"]}, wanted={"TOKEN": None})] == ["missing"]
 
 
-def test_a_secret_in_two_places_of_one_service() -> None:
-    both = {"x": Service(["HASH"], {FILE: ["HASH"]})}
+def test_a_secret_in_two_locations_of_one_service() -> None:
+    both = {"x": Holding(["HASH"], {FILE: ["HASH"]})}
     seen = {"secret_files": {FILE: file(RIGHT)}, "containers": [container({"HASH": OLD["HASH"]})]}
-    assert [state for _, _, state, _ in of_containers(rows(services=both, **seen))] == ["stale", "in step"]
+    assert [state for _, _, state, _ in of_containers(rows(services=both, **seen))] == ["stale", "in sync"]
 
 
 def test_two_stacks_are_told_apart() -> None:
     env_files = {"/a": ["TOKEN"], "/b": ["TOKEN"]}
-    seen = {path: {"TOKEN": {"fingerprint": value["TOKEN"]}} for path, value in (("/a", RIGHT), ("/b", OLD))}
-    assert [(row[2], row[3]) for row in rows(env_files, env_files=seen)] == [("/a", "in step"), ("/b", "stale")]
+    seen = {path: {"TOKEN": HeldVariable(value["TOKEN"])} for path, value in (("/a", RIGHT), ("/b", OLD))}
+    assert [(row[2], row[3]) for row in rows(env_files, env_files=seen)] == [("/a", "in sync"), ("/b", "stale")]

@@ -1,12 +1,12 @@
-"""The probe program: a fake Docker Engine on a unix socket, a real HTTP server on a port, no real waiting."""
+"""What looks at services: a fake Docker Engine on a unix socket, a real HTTP server on a port, no real waiting."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,13 +16,12 @@ from urllib.parse import quote
 import pytest
 
 from gpuhost.verify.verdict import judge
+from hostside.protocol import Expectation, Header, Probe, ServiceSeen, ServiceToVerify, VerifyRequest
+from hostside.redaction import Redactor
+from hostside.verify import answers
+from hostside.verify import observe as program
+from hostside.wire import from_host
 from tests.unit.fake_docker import FakeDocker, container
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import answers
-import probe
-from redaction import Redactor
 
 TOKEN = "the+very/secret=token$2b"  # noqa: S105
 STARTED_S = 1767225600.0  # what fake_docker's containers say
@@ -37,8 +36,8 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def clock(self) -> probe.Clock:
-        return probe.Clock(lambda: self.now_s, lambda: STARTED_S + 1 + self.now_s, self.sleep)
+    def clock(self) -> program.Clock:
+        return program.Clock(lambda: self.now_s, lambda: STARTED_S + 1 + self.now_s, self.sleep)
 
 
 @pytest.fixture
@@ -51,12 +50,20 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDocker
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A service: /echo and /locked answer, /drop cuts the connection, /hang never ends."""
+    """A service: /echo, /locked and /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip late."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             token = self.headers.get("Authorization", "")
             if self.path == "/drop":
+                return
+            if self.path in ("/drip", "/huge", "/drip-headers"):
+                self.send_response(200)
+                if self.path == "/drip-headers":
+                    self.flush_headers()
+                else:
+                    self.end_headers()
+                self.stream()
                 return
             status = 401 if self.path == "/locked" and token != f"Bearer {TOKEN}" else 200
             length = int(self.headers.get("Content-Length", 0))
@@ -71,6 +78,15 @@ def port() -> Iterator[int]:
 
         do_POST = do_GET
 
+        def stream(self) -> None:
+            """No read of /drip and /drip-headers waits for long, and they end after 3 s; /huge comes at once."""
+            try:
+                for _ in range(3 if self.path == "/huge" else 60):
+                    self.wfile.write(b"x" * 2**20 if self.path == "/huge" else b"x")
+                    time.sleep(0 if self.path == "/huge" else 0.05)
+            except OSError:  # nobody reads any more
+                pass
+
         def log_message(self, *_: object) -> None:
             pass
 
@@ -84,28 +100,27 @@ def port() -> Iterator[int]:
     server.server_close()
 
 
-def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> dict[str, Any]:
-    header = {"name": "Authorization", "value": f"Bearer {TOKEN}"} if secret else None
-    known = {"name": path, "method": "GET", "path": path, "headers": {}, "secret_header": header, "body": None}
-    return known | {"expect": {"status": 200}} | over
+def expecting(status: int = 200, json: Any = None, contains: str | None = None) -> Expectation:
+    return Expectation(status, json, contains)
+
+
+def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> Probe:
+    known = {"name": path, "method": "GET", "path": path, "headers": {}, "body": None, "timeout_s": 30.0}
+    header = Header("Authorization", f"Bearer {TOKEN}") if secret else None
+    return Probe(**(known | {"secret_header": header, "expect": expecting()} | over))
 
 
 def observe(
-    fake: FakeDocker,
-    port: int = 9,
-    probes: tuple[dict[str, Any], ...] = (),
-    wait_only: bool = False,
-    budget_s: int = 30,
-) -> tuple[list[dict[str, Any]], int, float]:
+    fake: FakeDocker, port: int = 9, probes: tuple[Probe, ...] = (), wait_only: bool = False
+) -> tuple[list[ServiceSeen], int, float]:
     """Runs the program over all fake containers: (lines, exit status, seconds it would have taken)."""
     services = [
-        {"name": name, "container": name, "stack": "s", "port": port, "host": "127.0.0.1", "start_budget_s": 30}
-        | {"probes": list(probes)}
-        for name in (fake.containers or {"absent": []})
+        ServiceToVerify(name, name, "s", port, "127.0.0.1", 30.0, list(probes))
+        for name in (fake.containers or ["absent"])
     ]
     out, clock = io.StringIO(), FakeClock()
-    status = probe.run(json.dumps({"window_s": 5, "services": services}), out, wait_only, clock.clock())
-    return [json.loads(line) for line in out.getvalue().splitlines()], status, clock.now_s
+    status = program.run(VerifyRequest(5.0, services), out, wait_only, clock.clock())
+    return [from_host(ServiceSeen, line) for line in out.getvalue().splitlines()], status, clock.now_s
 
 
 def starting(restarts: int = 0, **state: Any) -> dict[str, Any]:
@@ -114,11 +129,11 @@ def starting(restarts: int = 0, **state: Any) -> dict[str, Any]:
 
 def test_waits_until_healthy_then_asks_and_holds(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [starting(), starting(), container("a")], "b": [container("b")]}
-    lines, status, took_s = observe(fake, port, (a_probe(), a_probe("/locked", expect={"status": 401})))
-    assert status == 0 and [line["outcome"] for line in lines] == ["ready", "ready"]
-    assert [answer["status"] for answer in lines[0]["probes"]] == [200, 401]
+    lines, status, took_s = observe(fake, port, (a_probe(), a_probe("/locked", expect=expecting(401))))
+    assert status == 0 and [line.outcome for line in lines] == ["ready", "ready"]
+    assert [answer.status for answer in lines[0].probes] == [200, 401]
     assert took_s == pytest.approx(0.5 + 5)  # one window for both
-    assert judge(lines).ok and lines[0]["log_tail"] == []
+    assert judge(lines).ok and lines[0].log_tail == []
 
 
 def test_no_container(fake: FakeDocker) -> None:
@@ -140,7 +155,7 @@ def test_a_restart_loop_ends_the_wait_with_the_exit_code_of_the_event_log(fake: 
     fake.containers = {"a": [starting(restarts=n) for n in range(5)]}
     fake.events = [{"Action": "die", "Actor": {"Attributes": {"exitCode": "3"}}}]
     lines, _, took_s = observe(fake)
-    assert lines[0]["outcome"] == "dead" and took_s == 0.75
+    assert lines[0].outcome == "dead" and took_s == 0.75
     assert judge(lines).failures[0].cause.startswith("restarts in a loop (3 restarts in 1 s): exited with code 3")
 
 
@@ -157,7 +172,7 @@ def test_the_budget_ends_the_wait(fake: FakeDocker, health: str) -> None:
     log = [{"Output": "refused\n"}]
     fake.containers = {"a": [container("a", state={"Health": {"Status": health, "Log": log}})]}
     lines, _, took_s = observe(fake)
-    assert lines[0]["outcome"] == "timeout" and took_s == pytest.approx(29, abs=0.3)  # it had used one second
+    assert lines[0].outcome == "timeout" and took_s == pytest.approx(29, abs=0.3)  # it had used one second
     cause = "unhealthy: refused" if health == "unhealthy" else "not healthy within 30 s"
     assert judge(lines).failures[0].cause == cause
 
@@ -165,29 +180,64 @@ def test_the_budget_ends_the_wait(fake: FakeDocker, health: str) -> None:
 def test_a_container_that_has_been_up_for_long_gets_no_second_budget(fake: FakeDocker) -> None:
     fake.containers = {"a": [starting(StartedAt="2020-01-01T00:00:00Z")]}
     lines, _, took_s = observe(fake)
-    assert lines[0]["outcome"] == "timeout" and took_s == 0
+    assert lines[0].outcome == "timeout" and took_s == 0
 
 
 @pytest.mark.parametrize(("state", "status"), [({}, 0), ({"Status": "exited"}, 1)])
 def test_wait_only(fake: FakeDocker, state: dict[str, Any], status: int) -> None:
     fake.containers = {"a": [container("a", state=state)]}
     lines, code, took_s = observe(fake, probes=(a_probe(),), wait_only=True)
-    assert (code, took_s, lines[0]["probes"]) == (status, 0, [])
+    assert (code, took_s, lines[0].probes) == (status, 0, [])
 
 
 def test_unreachable_ports(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a")]}
     for at, path, error in ((9, "/", "connect"), (port, "/drop", "broken"), (port, "/hang", "timeout")):
         lines, _, _ = observe(fake, at, (a_probe(path, timeout_s=0.2),))
-        assert (lines[0]["probes"][0]["error"], lines[0]["probes"][0]["status"]) == (error, None)
+        assert (lines[0].probes[0].error, lines[0].probes[0].status) == (error, None)
         assert not judge(lines).ok
+
+
+def test_a_json_answer_that_differs_fails_the_service(fake: FakeDocker, port: int) -> None:
+    fake.containers = {"a": [container("a")]}
+    for wanted, ok in (([{"id": 1}], True), ([{"id": 2}], False)):
+        lines, _, _ = observe(fake, port, (a_probe(expect=expecting(json={"items": wanted})),))
+        assert (judge(lines).ok, lines[0].probes[0].ok) == (ok, ok)
+    assert "`answer.items[0].id` is 1, not 2" in judge(lines).failures[0].cause
+
+
+@pytest.mark.parametrize("path", ["/drip", "/drip-headers"])
+def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str) -> None:
+    fake.containers = {"a": [container("a")]}
+    [answer] = observe(fake, port, (a_probe(path, timeout_s=0.3),))[0][0].probes
+    assert (answer.error, answer.status) == ("timeout", None) and 0.2 < answer.seconds < 2
+
+
+def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.containers = {"a": [container("a")]}
+    assert answers.BODY_BYTES_MAX == 64 * 2**20
+    for limit, error in ((3 * 2**20, None), (3 * 2**20 - 1, "broken")):
+        monkeypatch.setattr(answers, "BODY_BYTES_MAX", limit)
+        [answer] = observe(fake, port, (a_probe("/huge"),))[0][0].probes
+        assert answer.error == error
+    assert "is larger than" in answer.detail
+
+
+def test_what_a_container_wrote_reaches_no_terminal_as_it_is(fake: FakeDocker) -> None:
+    dead = {"Status": "exited", "ExitCode": 1, "Error": "gone\x1b[2J"}
+    fake.containers = {"a": [container("a", state=dead)]}
+    fake.logs["a"] = "\x1b]0;title\x07\x9b2J \u202egnp.exe"
+    [failure] = judge(observe(fake)[0]).failures
+    assert failure.log_tail == ["\\x1b]0;title\\x07\\x9b2J \\u202egnp.exe"] and "gone\\x1b[2J" in failure.cause
 
 
 def test_bodies_and_headers_are_sent(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a")]}
-    sent = a_probe(secret=True, path="/locked", method="POST", body={"prompt": "hello"}, expect={"contains": "hello"})
+    sent = a_probe(
+        secret=True, path="/locked", method="POST", body={"prompt": "hello"}, expect=expecting(contains="hello")
+    )
     lines, _, _ = observe(fake, port, (sent,))
-    assert judge(lines).ok and lines[0]["probes"][0]["authenticated"]
+    assert judge(lines).ok and lines[0].probes[0].authenticated
 
 
 SECRET_FORMS = {
@@ -207,19 +257,30 @@ def test_no_secret_leaves_the_host(fake: FakeDocker, port: int, form: str) -> No
     fake.containers = {"a": [container("a")]}
     fake.logs["a"] = f"started with {SECRET_FORMS[form]} and more"
     # Refused as it should not be, so that both the answer (which quotes the token) and the log are shown.
-    lines, _, _ = observe(fake, port, (a_probe("/locked", secret=True, expect={"status": 401}),))
-    shown = json.dumps(lines, ensure_ascii=False)
+    lines, _, _ = observe(fake, port, (a_probe("/locked", secret=True, expect=expecting(401)),))
+    shown = repr(lines)
     # The digits of base64 that mix with neighbours tell nothing; all others must be gone.
     assert SECRET_FORMS[form][4:-4] not in shown and TOKEN not in shown
-    assert "[redacted]" in lines[0]["log_tail"][0] and lines[0]["log_tail"][0].endswith(" and more")
+    assert "[redacted]" in lines[0].log_tail[0] and lines[0].log_tail[0].endswith(" and more")
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("length", range(9, 15))
+@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("before", range(4))
+def test_base64_of_a_secret_among_others_is_masked(before: int, after: int, length: int, encode: Any) -> None:
+    secret = "q/+7~>?s3cr3t!"[:length]
+    encoded = encode(b"<" * before + secret.encode() + b">" * after).decode()
+    first, last = -(-before * 8 // 6), (before + length) * 8 // 6  # the digits whose six bits are all the secret's
+    assert Redactor([secret]).text(encoded) == f"{encoded[:first]}[redacted]{encoded[last:]}"
 
 
 def test_a_header_that_http_forbids_is_not_quoted(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a")]}
-    bad = a_probe(secret_header={"name": "Authorization", "value": "Bearer two\nlines-of-secret"})
+    bad = a_probe(secret_header=Header("Authorization", "Bearer two\nlines-of-secret"))
     lines, _, _ = observe(fake, port, (bad,))
-    assert "characters that HTTP forbids" in lines[0]["probes"][0]["detail"]
-    assert "lines-of-secret" not in json.dumps(lines)
+    assert "characters that HTTP forbids" in lines[0].probes[0].detail
+    assert "lines-of-secret" not in repr(lines)
 
 
 def test_short_innocent_text_survives_redaction() -> None:
@@ -244,18 +305,20 @@ def test_json_subset(expected: Any, difference: str) -> None:
 
 @pytest.mark.parametrize(
     ("expect", "body", "ok"),
-    [({"json": {"a": 1}}, b"no json", False), ({"contains": "x"}, b"yyy", False), ({"contains": "y"}, b"\xffy", True)],
+    [
+        (expecting(json={"a": 1}), b"no json", False),
+        (expecting(json={"a": 1}), b'{"a": 2}', False),
+        (expecting(json={"a": 1}), b"{}", False),
+        (expecting(json={"a": 1}), b'{"a": 1, "b": 2}', True),
+        (expecting(json={"a": True}), b'{"a": 1}', False),
+        (expecting(json={"a": 1}), b"[" * 100_000, False),
+        (expecting(contains="x"), b"yyy", False),
+        (expecting(contains="y"), b"\xffy", True),
+        (expecting(401), b"{}", False),
+    ],
 )
-def test_judging_bodies(expect: dict[str, Any], body: bytes, ok: bool) -> None:
-    assert answers.judge(answers.Expectation(**expect), 200, body)[0] is ok
-
-
-@pytest.mark.parametrize(
-    "document", ["", "{}", '{"services": [{"name": "x"}], "window_s": 5}', "[]", '{"services": 3}']
-)
-def test_a_wrong_document_is_named_without_its_values(document: str) -> None:
-    with pytest.raises(probe.DocumentError):
-        probe.parse(document)
+def test_judging_bodies(expect: Expectation, body: bytes, ok: bool) -> None:
+    assert answers.judge(expect, 200, body)[0] is ok
 
 
 def test_docker_that_does_not_answer(fake: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ class Watchdog:
 
     def _watch(self) -> None:
         moved, moved_at_s = Meter.moved, time.monotonic()
-        told_at_s = moved_at_s
+        reported_at_s = moved_at_s
         while not self._done.wait(min(1.0, self._stall_s / 4)):
             now_s = time.monotonic()
             if Meter.moved != moved:
@@ -69,6 +69,6 @@ class Watchdog:
             if now_s - moved_at_s >= self._stall_s:
                 self._on_stall()
                 return
-            if now_s - told_at_s >= PROGRESS_EVERY_S:
-                told_at_s = now_s
+            if now_s - reported_at_s >= PROGRESS_EVERY_S:
+                reported_at_s = now_s
                 self._on_progress(Meter.written - self._written_before)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import docker  # type: ignore[import-untyped]
 import docker.errors  # type: ignore[import-untyped]
-import requests
+
+from hostside.docker_engine import FAILURES, DockerUnavailable, connect
+from hostside.timestamps import unix_ns
 
 LOG_LINES = 20
 LOG_LINE_CHARS = 500
 LOOP_RESTARTS = 3  # one restart may be a race at start; three are a loop
-TIMEOUT_S = 10
+
+Outcome = Literal["ready", "dead", "absent", "timeout"]
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z")
-
-
-class DockerUnavailable(Exception):
-    """Docker does not answer. `str()` says what happened."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +41,12 @@ class Observation:
 
     def started_s(self) -> float | None:
         """The start as Unix time, None before the first."""
-        found_ns = started_ns(self.started_at)
+        found_ns = unix_ns(self.started_at)
         return found_ns / 10**9 if found_ns else None
 
 
-def started_ns(time_text: str) -> int:
-    """Docker's timestamp as Unix nanoseconds, to the last digit; 0 = never started.
-
-    (3.10's fromisoformat knows neither Z nor nanoseconds.)
-    """
-    found = _TIME.fullmatch(time_text)
-    if found is None or found[1].startswith("0001"):
-        return 0
-    whole_s = calendar.timegm(time.strptime(found[1], "%Y-%m-%dT%H:%M:%S"))
-    return whole_s * 10**9 + int((found[2] or "").ljust(9, "0")[:9])
-
-
-def end_of_waiting(first: Observation | None, last: Observation | None, out_of_time: bool) -> str | None:
-    """`ready`, `dead`, `absent` or `timeout`; None = keep waiting.
+def end_of_waiting(first: Observation | None, last: Observation | None, out_of_time: bool) -> Outcome | None:
+    """How the waiting for a container ends; None = keep waiting.
 
     A container that is unhealthy within its budget may still become healthy, so only time ends that.
     """
@@ -84,10 +67,7 @@ class Containers:
     """Reads containers through the docker SDK. Raises `DockerUnavailable`."""
 
     def __init__(self) -> None:
-        try:
-            self._api = docker.from_env(timeout=TIMEOUT_S).api
-        except docker.errors.DockerException as error:
-            raise DockerUnavailable(str(error)) from error
+        self._api = connect()
 
     def observe(self, name: str) -> Observation | None:
         """None when there is no such container."""
@@ -95,7 +75,7 @@ class Containers:
             return _observation(self._api.inspect_container(name))
         except docker.errors.NotFound:
             return None
-        except (docker.errors.DockerException, requests.RequestException) as error:
+        except FAILURES as error:
             raise DockerUnavailable(str(error)) from error
 
     def log_tail(self, container_id: str) -> list[str]:
@@ -104,7 +84,7 @@ class Containers:
             raw = self._api.logs(container_id, stdout=True, stderr=True, tail=LOG_LINES)
         except docker.errors.NotFound:
             return []
-        except (docker.errors.DockerException, requests.RequestException) as error:
+        except FAILURES as error:
             return [f"(the log cannot be read: {error})"]
         lines = _ANSI.sub("", raw.decode("utf-8", "replace")).splitlines()
         return [line[:LOG_LINE_CHARS] for line in lines[-LOG_LINES:]]
@@ -122,7 +102,7 @@ class Containers:
                 oom = oom or event["Action"] == "oom"
                 if event["Action"] == "die":
                     exit_code = int(event["Actor"]["Attributes"]["exitCode"])
-        except (docker.errors.DockerException, requests.RequestException) as error:
+        except FAILURES as error:
             raise DockerUnavailable(str(error)) from error
         return exit_code, oom
 
@@ -139,6 +119,6 @@ def _observation(inspected: dict[str, Any]) -> Observation:
         restart_count=inspected.get("RestartCount", 0),
         oom_killed=bool(state.get("OOMKilled")),
         exit_code=state.get("ExitCode", 0),
-        error=state.get("Error", ""),
+        error=state.get("Error", "")[:LOG_LINE_CHARS],
         started_at=state.get("StartedAt", ""),
     )

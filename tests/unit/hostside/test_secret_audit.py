@@ -1,4 +1,4 @@
-"""The program that says what each place holds: real files, a fake Docker Engine, and no value in what it prints."""
+"""The secret audit on a host: real files, a fake Docker Engine, and no value in what it prints."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuhost.services.render import env_file, env_quote, secret_text
+from gpuhost.services.render import env_file
+from hostside import envfile, placeholders, secret_audit
+from hostside.protocol import SecretAuditAnswer
+from hostside.wire import from_host
 from tests.unit.fake_docker import FakeDocker, container
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "host"))
-
-import secret_places
 
 MARK = "never-to-be-seen"  # in the key and in every value that is a secret
 KEY = f"key-{MARK}"
@@ -63,7 +62,7 @@ Fail = Callable[..., tuple[int, str]]
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[bytes], tuple[int, str, str]]:
     def run(document: bytes) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(document)))
-        status = secret_places.main()
+        status = secret_audit.main()
         out, err = capsys.readouterr()
         assert MARK not in out + err and "Traceback" not in err
         return status, out, err
@@ -73,11 +72,12 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture
 def ask(run: Callable[[bytes], tuple[int, str, str]]) -> Ask:
-    """What the program says about a document of these fields."""
+    """What the program says about a request of these fields."""
 
     def ask(**fields: Any) -> dict[str, Any]:
         status, out, err = run(document(**fields))
         assert (status, err, out.count("\n")) == (0, "", 1)
+        from_host(SecretAuditAnswer, out)  # the control side takes it
         return json.loads(out)
 
     return ask
@@ -118,13 +118,13 @@ def test_the_fingerprint_is_an_hmac_that_others_make_too(ask: Ask, tmp_path: Pat
 
 
 @given(ANY_TEXT)
-def test_unquote_is_the_inverse_of_env_quote(value: str) -> None:
-    assert secret_places.unquote(env_quote(value)) == value
+def test_unquote_is_the_inverse_of_quote(value: str) -> None:
+    assert envfile.unquote(envfile.quote(value)) == value
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,5}", fullmatch=True), ANY_TEXT))
 def test_a_rendered_env_file_is_read_back(values: dict[str, str]) -> None:
-    assert secret_places.variables(env_file("stack", values)) == values
+    assert envfile.variables(env_file("stack", values)) == values
 
 
 def test_only_plain_values_are_shown(ask: Ask, tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_only_plain_values_are_shown(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / ".env.docker").write_text(env_file("x", values))
     assert env_of(ask, tmp_path / ".env.docker", "X_PORT", "X_ABSENT") == {
         "X_PORT": {"fingerprint": of("X_PORT", "8193"), "value": "8193"},
-        "X_TOKEN": {"fingerprint": of("X_TOKEN", values["X_TOKEN"])},
-        "X_MEMORY": {"fingerprint": of("X_MEMORY", "8g")},
+        "X_TOKEN": {"fingerprint": of("X_TOKEN", values["X_TOKEN"]), "value": None},
+        "X_MEMORY": {"fingerprint": of("X_MEMORY", "8g"), "value": None},
     }
 
 
@@ -159,7 +159,7 @@ def test_only_plain_values_are_shown(ask: Ask, tmp_path: Path) -> None:
 def test_a_line_edited_by_hand_is_taken_as_it_stands(ask: Ask, tmp_path: Path, line: str, value: str) -> None:
     text = f'# X="{MARK}"\nX="before"\nno variable\nlower="x"\n{line}\n'
     (tmp_path / "env").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert env_of(ask, tmp_path / "env") == {"X": {"fingerprint": of("X", value)}}
+    assert env_of(ask, tmp_path / "env") == {"X": {"fingerprint": of("X", value), "value": None}}
 
 
 def test_the_last_line_of_a_name_wins(ask: Ask, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_secret_file_against_its_template(
 @given(ONE_LINE, ONE_LINE)
 def test_a_rendered_secret_file_is_taken_apart(password: str, user: str) -> None:
     values = {"PASSWORD_HASH": password, "USER": user}
-    assert secret_places.taken_apart(secret_text(TEMPLATE, values), TEMPLATE) == values
+    assert placeholders.values(placeholders.filled(TEMPLATE, values), TEMPLATE) == values
 
 
 def test_a_file_that_is_not_there_is_left_out(ask: Ask, tmp_path: Path) -> None:
@@ -220,13 +220,16 @@ def test_an_empty_file_is_there(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [{"env_files": {"plain": []}}, {"secret_files": {"template": "{A}"}}])
-@pytest.mark.parametrize("kind", ["folder", "fifo", "loop", "below a file"])
-def test_a_place_that_cannot_be_read_is_named(fail: Fail, tmp_path: Path, kind: str, field: dict[str, Any]) -> None:
-    path = tmp_path / "place"
+@pytest.mark.parametrize("kind", ["folder", "fifo", "loop", "below a file", "endless"])
+def test_a_file_that_cannot_be_read_is_named(fail: Fail, tmp_path: Path, kind: str, field: dict[str, Any]) -> None:
+    path = tmp_path / "file"
     if kind == "folder":
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
+    elif kind == "endless":
+        with path.open("wb") as file:
+            file.truncate(secret_audit.FILE_BYTES_MAX + 1)
     elif kind == "loop":
         path.symlink_to(path)
     else:
@@ -313,14 +316,14 @@ def test_an_unexpected_value_is_not_quoted(fail: Fail, engine: Engine) -> None:
     engine.containers = {"a": [container("a")]}
     engine.broken = (200, json.dumps({"Config": {"Env": [[f"TOKEN={MARK}"]], "Labels": {}}, "State": MARK}).encode())
     status, err = fail(containers=["TOKEN"])
-    assert status == 1 and "secret_places.py, line " in err
+    assert status == 1 and "secret_audit.py, line " in err
 
 
 def test_an_error_whose_text_is_a_value_is_not_quoted(fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise ValueError(MARK) from KeyError(MARK)
 
-    monkeypatch.setattr(secret_places, "containers", refuse)
+    monkeypatch.setattr(secret_audit, "containers", refuse)
     assert fail()[0] == 1
 
 
@@ -348,6 +351,9 @@ def test_an_error_whose_text_is_a_value_is_not_quoted(fail: Fail, monkeypatch: p
         document(containers=MARK),
         document(containers=[[MARK]]),
         json.dumps({"key": KEY, "env_files": [], "secret_files": []}).encode(),
+        document(**{MARK: 1}),
+        document(env_files=[{"path": f"/{MARK}", "plain": [], MARK: MARK}]),
+        b'{"key": "' + b"k" * 2**24 + b'"}',
     ],
 )
 def test_a_wrong_document_is_refused_without_its_values(fail: Fail, wrong: bytes) -> None:
@@ -370,6 +376,10 @@ def test_as_a_process(tmp_path: Path) -> None:
     asked = document(env_files=[{"path": str(tmp_path / "env"), "plain": []}])
     for stdin, status in ((asked, 0), (asked[:-1], 2)):
         done = subprocess.run(
-            [sys.executable, secret_places.__file__], input=stdin, capture_output=True, env={"LC_ALL": "C"}, check=False
+            [sys.executable, "-I", "-B", "-m", "hostside.secret_audit"],
+            input=stdin,
+            capture_output=True,
+            env={"LC_ALL": "C"},
+            check=False,
         )
         assert done.returncode == status and MARK.encode() not in done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Fetches, verifies and links model files."""

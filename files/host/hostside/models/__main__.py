@@ -1,0 +1,5 @@
+import sys
+
+from hostside.models.fetch import main
+
+sys.exit(main())

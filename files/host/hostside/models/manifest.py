@@ -1,0 +1,41 @@
+"""The manifest on disk: what was fetched and verified, so that the control side asks nobody (`protocol.Manifest`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from hostside.protocol import Manifest
+from hostside.wire import WireError, from_json
+
+
+def load(path: Path) -> Manifest:
+    """A manifest that is missing or unreadable is empty: its files are then verified again."""
+    try:
+        return from_json(Manifest, path.read_bytes())
+    except (FileNotFoundError, WireError):
+        return Manifest()
+
+
+def save(path: Path, manifest: Manifest) -> None:
+    """Writes the whole manifest, or, when killed, nothing of it."""
+    write_atomically(path, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """A reader sees the old text or the new one, also after a loss of power. One writer at a time: the fetch's lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # It holds no secret and other programs read it.
+        new.chmod(0o644)
+        new.replace(path)
+    except BaseException:
+        new.unlink()
+        raise

@@ -1,0 +1,348 @@
+"""Everything that passes between the control side and the programs on a host. Standard library only.
+
+A request goes to a program's stdin as one JSON document, answers come back as JSON lines on its stdout; `wire` reads
+and writes them. Times are Unix nanoseconds, 0 = never, where a name ends in `_ns`; seconds where it ends in `_s`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hostside.wire import WireError, from_host
+
+# -- hostside.verify ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The right answer. `json`: a subset of it; `contains`: a piece of its text; None = not looked at."""
+
+    status: int
+    json: Any
+    contains: str | None
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header whose value is secret."""
+
+    name: str
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request through the published port. `body`: sent as JSON, None = no body."""
+
+    name: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    secret_header: Header | None
+    body: Any
+    expect: Expectation
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class ServiceToVerify:
+    """One service: `host` and `port` are where it is published, `start_budget_s` counts from its container's start."""
+
+    name: str
+    container: str
+    stack: str
+    port: int
+    host: str
+    start_budget_s: float
+    probes: list[Probe]
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """`window_s`: for how long the services are watched while and after they are asked."""
+
+    window_s: float
+    services: list[ServiceToVerify]
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """What came back to one request.
+
+    `status` None: nothing did, and `error` says in which way; `ok`: it is as expected, and `detail` says what differs;
+    `authenticated`: the request carried the secret header.
+    """
+
+    name: str
+    status: int | None
+    ok: bool
+    detail: str
+    seconds: float
+    authenticated: bool
+    expected_status: int
+    error: Literal["connect", "timeout", "broken"] | None
+
+
+@dataclass(frozen=True)
+class ContainerSeen:
+    """A container at the first and at the last look (`..._after`), `observed_s` apart.
+
+    `state`, `health`, `started_at` in Docker's words; `health` None: it has no health check; `health_log`: the last
+    check's output; `error` is Docker's own (a port that was taken); `exit_code`: of its last end, 0 when there is none.
+    """
+
+    id: str
+    state: str
+    health: str | None
+    health_log: str
+    restart_count: int
+    restart_count_after: int
+    oom_killed: bool
+    exit_code: int
+    error: str
+    started_at: str
+    started_at_after: str
+    observed_s: float
+
+
+@dataclass(frozen=True)
+class ServiceSeen:
+    """One service, as it was seen. `outcome`: how the waiting for it ended, after `waited_s`; `container` None: there
+    is none; `log_tail`: its last lines when something is wrong, secrets removed."""
+
+    service: str
+    stack: str
+    port: int
+    start_budget_s: float
+    outcome: Literal["ready", "dead", "absent", "timeout"]
+    waited_s: float
+    container: ContainerSeen | None
+    probes: list[ProbeAnswer]
+    log_tail: list[str]
+
+
+# -- hostside.secret_audit ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EnvFileQuery:
+    """An env file to read; `plain`: the variables in it that are no secret, whose values are shown."""
+
+    path: str
+    plain: list[str]
+
+
+@dataclass(frozen=True)
+class SecretFileQuery:
+    """A secret file to read, and the template (`{NAME}\\n`) that it was made from."""
+
+    path: str
+    template: str
+
+
+@dataclass(frozen=True)
+class SecretAuditRequest:
+    """`key`: of the fingerprints; `containers`: the variables to look for in the environment of every container of
+    ours, None = Docker is not asked."""
+
+    key: str = field(repr=False)
+    env_files: list[EnvFileQuery]
+    secret_files: list[SecretFileQuery]
+    containers: list[str] | None
+
+
+@dataclass(frozen=True)
+class HeldVariable:
+    """A variable of an env file: the fingerprint (64 hex) of its value, and the value when it is no secret."""
+
+    fingerprint: str
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class HeldFile:
+    """A secret file: name -> fingerprint of what it holds, None when it does not fit its template."""
+
+    fingerprints: dict[str, str] | None
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class HoldingContainer:
+    """A container of ours, running or not. `env`: name -> fingerprint; `stamp`: the label of what it was made with."""
+
+    name: str
+    service: str
+    state: str
+    started_ns: int
+    env: dict[str, str]
+    stamp: str
+
+
+@dataclass(frozen=True)
+class SecretAuditAnswer:
+    """`env_files`: path -> name -> variable; `secret_files`: path -> file; what is not there is left out. `now_ns`: the
+    host's clock."""
+
+    env_files: dict[str, dict[str, HeldVariable]]
+    secret_files: dict[str, HeldFile]
+    containers: list[HoldingContainer]
+    now_ns: int
+
+
+# -- hostside.models ---------------------------------------------------------------------------------------------------
+
+ModelAction = Literal["fetch", "verify", "link"]
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One model file, and the one thing to do with it.
+
+    `fetch`: download `revision` (a commit or a branch); `verify`: hash the file that the cache shows for `commit`;
+    `link`: link that file, which is as the manifest says, into the models folder. `dest`: relative to that folder.
+    `sha256`: what the bytes must have, None = what the hub itself announced.
+    """
+
+    name: str
+    repo: str
+    revision: str
+    file: str
+    dest: str
+    sha256: str | None
+    action: ModelAction
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class ModelsRequest:
+    """`cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`: how long a download may stand still."""
+
+    models: list[ModelFile]
+    cache_dir: str
+    models_dir: str
+    manifest: str
+    stall_s: float
+
+
+@dataclass(frozen=True)
+class ModelReady:
+    """A model is there, verified and linked."""
+
+    name: str
+    state: Literal["downloaded", "verified", "linked"]
+    commit: str
+    sha256: str
+    bytes: int
+    event: Literal["model"] = "model"
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What is about to be downloaded, and the room that there is."""
+
+    models: int
+    download_bytes: int
+    free_bytes: int
+    event: Literal["plan"] = "plan"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A download goes on: `bytes` written by this run."""
+
+    name: str
+    bytes: int
+    total_bytes: int
+    event: Literal["progress"] = "progress"
+
+
+@dataclass(frozen=True)
+class MovedAside:
+    """A file that we do not vouch for was in the way, and where it is now."""
+
+    name: str
+    moved_from: str
+    moved_to: str
+    event: Literal["moved_aside"] = "moved_aside"
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A download stood still for `stall_s`; it starts over without Xet."""
+
+    name: str
+    stall_s: float
+    event: Literal["stalled"] = "stalled"
+
+
+@dataclass(frozen=True)
+class ModelFailure:
+    """`kind`: gated, token, licence, missing, network, disk, bytes, filesystem; `name` None: it concerns all."""
+
+    name: str | None
+    kind: str
+    message: str
+    hint: str
+    event: Literal["error"] = "error"
+
+
+@dataclass(frozen=True)
+class ModelsDone:
+    """Every model of the request is there."""
+
+    models: int
+    downloaded_bytes: int
+    event: Literal["done"] = "done"
+
+
+ModelEvent = ModelReady | DownloadPlan | Progress | MovedAside | Stalled | ModelFailure | ModelsDone
+_EVENTS: dict[str, type[ModelEvent]] = {
+    "model": ModelReady,
+    "plan": DownloadPlan,
+    "progress": Progress,
+    "moved_aside": MovedAside,
+    "stalled": Stalled,
+    "error": ModelFailure,
+    "done": ModelsDone,
+}
+
+
+def model_event(line: str) -> ModelEvent:
+    """The event of a line that hostside.models printed. Raises WireError."""
+    try:
+        kind = _EVENTS[json.loads(line)["event"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise WireError("the line is no event of a known kind") from None
+    return from_host(kind, line)
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One model file that was verified.
+
+    `path`: the file in the hub's cache, through its snapshot link; `dest`: the same file's name in the models folder;
+    `sha256`: what its bytes had when they were last read. `size` (bytes), `mtime_ns` and `inode` tell whether they
+    still do.
+    """
+
+    repo: str
+    revision: str
+    file: str
+    dest: str
+    commit: str
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was fetched and verified on a host: model -> entry. It lies there as one JSON file."""
+
+    models: dict[str, ManifestEntry] = field(default_factory=dict)
+    version: Literal[1] = 1

@@ -1,0 +1,176 @@
+"""The host programs' environment: made here by its own script, looked at by its own script, and damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pyinfra.api.exceptions import FactProcessError
+
+from gpuhost.host.python import Stamp, VenvReading, VenvState, make_script, reason
+from gpuhost.project import PROJECT
+
+LOCK = "not a requirement\n"
+DIGEST = hashlib.sha256(LOCK.encode()).hexdigest()
+PROGRAMS = str(PROJECT / "files/host")
+PACKAGES = ("docker", "httpx", "huggingface_hub")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment made by the script; pip is a stand-in that makes packages of one file."""
+    root = tmp_path_factory.mktemp("made")
+    pip = root / "pip"
+    pip.mkdir()
+    (pip / "__main__.py").write_text(
+        "import pathlib, sysconfig\n"
+        "site = pathlib.Path(sysconfig.get_path('purelib'))\n"
+        f"for name in {PACKAGES!r}:\n"
+        "    (site / f'{name}.py').write_text('x = 1')\n"
+        "    info = site / f'{name}-1.0.dist-info'; info.mkdir()\n"
+        "    script = pathlib.Path(sysconfig.get_path('scripts'), f'run, {name}'); script.write_text('#!')\n"
+        "    record = f'{name}.py,sha256=x,5\\n\"../../../bin/run, {name}\",sha256=x,2\\n'\n"
+        "    record += f'__pycache__/{name}.cpython-311.pyc,,\\n{name}-1.0.dist-info/RECORD,,\\n'\n"
+        "    (info / 'RECORD').write_text(record)\n"
+    )
+    # `python3 -m venv` without the real pip (seconds, and the network), and the stand-in on the path.
+    script = make_script(str(root / "the venv"), DIGEST, PROGRAMS).replace(" -m venv ", " -m venv --without-pip ")
+    script = script.replace("-m pip install", f"{pip} install")
+    subprocess.run(["sh", "-c", script], input=LOCK, text=True, check=True, env=environ())
+    return root / "the venv"
+
+
+@pytest.fixture
+def venv(made: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    shutil.copytree(made, tmp_path / "venv", symlinks=True)
+    return tmp_path / "venv"
+
+
+def environ() -> dict[str, str]:
+    return {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "LC_ALL": "C"}
+
+
+def look(venv: Path) -> VenvReading:
+    done = subprocess.run(
+        ["sh"], input=VenvState().command(str(venv)), env=environ(), capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    return VenvState().process(done.stdout.splitlines())
+
+
+def why(venv: Path, lock: str = DIGEST, programs: str = PROGRAMS) -> str | None:
+    return reason(lock, programs, look(venv))
+
+
+def site(venv: Path) -> Path:
+    [found] = venv.glob("lib/python3*/site-packages")
+    return found
+
+
+def test_what_was_made_is_right(made: Path, venv: Path) -> None:
+    python = "{}.{}".format(*sys.version_info)
+    packages = {f"{name}-1.0": 0 for name in PACKAGES}
+    stamp = Stamp(DIGEST, python, PROGRAMS, list(packages))
+    assert look(made) == VenvReading(python, True, stamp, True, PROGRAMS, packages, None)
+    assert why(venv) is None
+
+
+def test_its_python_runs_our_programs_and_nothing_of_the_working_folder(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "hostside").mkdir()
+    (tmp_path / "hostside/__init__.py").write_text("raise SystemExit('of the working folder')")
+    (tmp_path / "json.py").write_text("raise SystemExit('of the working folder')")
+    ask = [str(made / "bin/python"), "-I", "-B", "-c", "import hostside.wire as w; print(w.__file__)"]
+    done = subprocess.run(ask, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{PROGRAMS}/hostside/wire.py\n", "")
+
+
+def _cut(venv: Path) -> None:
+    (site(venv) / "httpx.py").write_text("x")
+
+
+def _compiled(venv: Path) -> None:
+    (site(venv) / "__pycache__").mkdir(exist_ok=True)
+    (site(venv) / "__pycache__/httpx.cpython-311.pyc").write_text("compiled")
+
+
+def _added(venv: Path) -> None:
+    (site(venv) / "evil-2.0.dist-info").mkdir()
+    (site(venv) / "evil-2.0.dist-info/RECORD").touch()
+    (site(venv) / "evil-2.0.dist-info/RECORD").write_text("evil-2.0.dist-info/RECORD,,\n")
+
+
+def _linked_interpreter(venv: Path) -> None:
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/usr/bin/python-of-an-older-release")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str | None]] = {
+    "gone": (shutil.rmtree, "it does not exist"),
+    "not finished": (lambda venv: (venv / ".gpuhost").unlink(), "it was not finished"),
+    "an earlier version's": (lambda venv: (venv / ".gpuhost").write_text("0" * 64), "it was not finished"),
+    "a module is gone": (lambda venv: (site(venv) / "httpx.py").unlink(), "package httpx is not whole"),
+    "a module was cut": (_cut, "package httpx is not whole"),
+    "a script is gone": (lambda venv: (venv / "bin/run, docker").unlink(), "package docker is not whole"),
+    "a package is gone": (lambda venv: shutil.rmtree(site(venv) / "httpx-1.0.dist-info"), "package httpx is gone"),
+    "a package was added": (_added, "package evil was added by somebody"),
+    "compiled modules": (_compiled, None),
+    "no interpreter": (_linked_interpreter, "its interpreter is gone"),
+    "no programs": (lambda venv: (site(venv) / "gpuhost.pth").unlink(), f"it does not find the programs in {PROGRAMS}"),
+    "others' programs": (
+        lambda venv: (site(venv) / "gpuhost.pth").write_text("/tmp\n"),
+        f"it does not find the programs in {PROGRAMS}",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_each_damage_is_named(venv: Path, damage: str) -> None:
+    act, wanted = DAMAGE[damage]
+    act(venv)
+    assert why(venv) == wanted
+
+
+@pytest.mark.parametrize("path", [".", "bin", "lib"])
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_folder_that_others_may_write_is_named(venv: Path, path: str, mode: int) -> None:
+    (venv / path).chmod(mode)
+    assert f"others may write to {venv / path} (owner " in str(why(venv)) and f"mode {mode:o})" in str(why(venv))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_a_file_of_somebody_else_is_named(venv: Path) -> None:
+    os.chown(site(venv) / "httpx.py", 12345, 0)
+    assert f"others may write to {site(venv) / 'httpx.py'} (owner 12345" in str(why(venv))
+
+
+def test_another_lock_file_or_another_folder_of_programs(venv: Path) -> None:
+    assert why(venv, lock="1" * 64) == "the lock file changed"
+    assert why(venv, programs="/opt/elsewhere") == "it does not find the programs in /opt/elsewhere"
+
+
+def test_a_new_python_of_the_host_is_named(made: Path) -> None:
+    there = look(made)
+    assert there.stamp is not None
+    older = replace(there.stamp, python="3.9")
+    assert reason(DIGEST, PROGRAMS, replace(there, stamp=older)) == (
+        f"it was made by Python 3.9, the host has {there.host_python}"
+    )
+    assert reason(DIGEST, PROGRAMS, replace(there, host_python="")).endswith("the host has none")  # type: ignore[union-attr]
+
+
+def test_a_host_without_python_has_no_environment(tmp_path: Path) -> None:
+    assert VenvState().process(["end"]) == VenvReading()
+    assert reason(DIGEST, PROGRAMS, VenvReading()) == "it does not exist"
+
+
+def test_a_line_that_cannot_be_read_fails_its_own_host() -> None:
+    with pytest.raises(FactProcessError):
+        VenvState().process(["package\thttpx-1.0\tmany"])
