@@ -12,7 +12,7 @@ from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
-from gpuhost.run.session import current, note, only, tell
+from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import place
 
@@ -26,7 +26,7 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 
 
 def preflight() -> HostRun | None:
-    """The run of this host, or None when it is refused (its problems told, the host failed)."""
+    """The run of this host, or None when it is refused (its problems reported, the host failed)."""
     current().report.add("host", host.name)
     asked = only() or frozenset()
     # A run that only reads is neither refused for the host's state nor kept out by the lock.
@@ -46,12 +46,12 @@ def preflight() -> HostRun | None:
                 found += problems(reading, catalog, run.services, host.name)
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed)]
-            secrets.retired()  # a source that cannot be read is told here, not by a traceback later
+            secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
     if found:
         for problem in found:
-            tell(problem)
+            report_problem(problem)
         state.fail_hosts({host})
         return None
     living = [{"name": each.name, "restart": each.restart} for each in reading.containers if each.lives]

@@ -134,7 +134,7 @@ class PullImage(Entry):
 
 
 def _image_kind(value: Any) -> str | None:
-    """Which of the two an image is, so that a fault in it is told once, as a fault of that kind."""
+    """Which of the two an image is, so that a fault in it is one problem, as a fault of that kind."""
     kinds = {"pull": "PullImage", "build": "BuildImage"}
     return next((kind for field, kind in kinds.items() if isinstance(value, dict) and field in value), None)
 

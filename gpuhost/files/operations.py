@@ -17,7 +17,7 @@ from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
 from gpuhost.run.remote import Step, last_line, run
-from gpuhost.run.session import Commands, carry_out, tell
+from gpuhost.run.session import Commands, carry_out, report_problem
 from gpuhost.secrets.store import NotYet
 
 _WRITE = r"""
@@ -69,7 +69,7 @@ def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
 def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
     """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
 
-    Raises PyinfraError, told already, when the host cannot be read: nothing there must not look like nothing is there.
+    Raises PyinfraError, already reported, when the host cannot be read: that must not look like an empty host.
     """
     plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
     found = dict(plain)
@@ -79,7 +79,7 @@ def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
         lines = completed.stdout.splitlines()
         if not completed.ok or "end" not in lines:
             what, hint = lost(host) or last_line(completed.output)
-            tell(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
+            report_problem(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
             raise PyinfraError(f"the files of secrets of {host.name} could not be read")
         found |= parse(lines)
     return found

@@ -1,4 +1,4 @@
-"""The SSH connection under a host: how it is tuned, and how its loss is told."""
+"""The SSH connection under a host: how it is tuned, and how its loss is explained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands on a host: how they run, and how their failure is told."""
+"""Commands on a host: how they run, and how their failure is explained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyinfra.context import host, state
 
 from gpuhost.errors import Problem
 from gpuhost.run.connection import lost
-from gpuhost.run.session import Explain, tell
+from gpuhost.run.session import Explain, report_problem
 
 
 class Step(StringCommand):
@@ -34,13 +34,13 @@ class Step(StringCommand):
         self._live = live
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:
-        """Run it; a failure is told once, with its hint."""
+        """Run it; a failure is reported once, with its hint."""
         connector_arguments.update(self.connector_arguments)
         ok, output = host.run_shell_command(
             self, print_output=self._live or state.print_output, print_input=state.print_input, **connector_arguments
         )
         if not ok:
-            tell(Problem(*(lost(host) or self._cause(output)), host=host.name))
+            report_problem(Problem(*(lost(host) or self._cause(output)), host=host.name))
         return ok, output
 
     def _cause(self, output: CommandOutput) -> tuple[str, str]:

@@ -43,14 +43,14 @@ class Session:
         self.allowed = allowed
         self.announced: dict[tuple[str, str], list[Change]] = {}  # (host, operation) -> its changes in Execute
         self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
-        self.told: set[str] = set()  # hosts whose failure has been explained
+        self.explained: set[str] = set()  # hosts whose failure has been explained
         self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
     def planned(self, host_name: str, change: Change) -> bool:
         """True when there is no allow-list, or the change stands in it."""
         return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
 
-    def promised(self, host_name: str, stage: str) -> set[tuple[str, str]]:
+    def planned_actions(self, host_name: str, stage: str) -> set[tuple[str, str]]:
         """(name, action) of what the allow-list holds for a stage; empty without one."""
         listed = (self.allowed or {}).get(host_name, [])
         return {(name, action) for where, _, name, action in listed if where == stage}
@@ -80,7 +80,7 @@ class _Outcome(BaseStateCallback):
 
     @staticmethod
     def host_disconnect(run: State, target: Host) -> None:
-        """pyinfra is silent about the end of an operation after which it stops: told when it hangs up."""
+        """pyinfra is silent about the end of an operation after which it stops: reported when it hangs up."""
         for op_hash in list(run.ops[target]):
             _ended(run, target, op_hash)
 
@@ -102,12 +102,12 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
     for change in changes:
         event = "performed" if meta.did_succeed() else "failed"
         session.report.add(event, target.name, **_fields(change), planned=session.planned(target.name, change))
-    if meta.did_error() and target.name not in session.told:
+    if meta.did_error() and target.name not in session.explained:
         cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
         what, hint = cause or ("the command failed", "the lines above are its own")
         if builtin_change is not None:  # pyinfra's name is that of all hosts on which the operation has this place
             name = f"{builtin_change.stage} | {builtin_change.resource.kind} {builtin_change.resource.name}"
-        tell(Problem(f"`{name}`: {what}", hint, target.name))
+        report_problem(Problem(f"`{name}`: {what}", hint, target.name))
 
 
 def _fields(change: Change) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def only() -> frozenset[str] | None:
     return None if asked is None else frozenset(str(asked).split(","))
 
 
-def tell(problem: Problem) -> None:
+def report_problem(problem: Problem) -> None:
     """Report a problem and show it to the person who watches."""
     session = current()
-    session.told.add(problem.host)
+    session.explained.add(problem.host)
     session.report.add("problem", problem.host, what=problem.what, hint=problem.hint, detail=problem.detail)
     for line in problem.lines():
         logger.error(format_text(line, "red" if line.startswith("error") else "yellow"))
@@ -139,7 +139,7 @@ def failing(what: str, hint: str, detail: Sequence[str] = ()) -> PyinfraCommand:
     """A command that fails this host, and no other, with a sentence, a hint and, below them, a log's end."""
 
     def fail(state: State, host: Host) -> bool:
-        tell(Problem(what, hint, host.name, tuple(detail)))
+        report_problem(Problem(what, hint, host.name, tuple(detail)))
         return False
 
     return FunctionCommand(fail, [], {})

@@ -133,7 +133,7 @@ def running(run: HostRun) -> Commands:
         reading.containers,
         run.placement.skipped,
         Clock(_written(run, stacks), reading.now_s),
-        current().promised(host.name, "stacks") if state.is_executing else set(),
+        current().planned_actions(host.name, "stacks") if state.is_executing else set(),
     )
     yield from carry_out(way.changes, (_command(run, step) for step in way.steps))
 

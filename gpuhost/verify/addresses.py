@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from gpuhost.services.containers import address
 
-def tunnel(user: str, hostname: str, port: int, key: str, ports: Iterable[int]) -> str:
-    """The ssh command that brings a remote host's loopback ports here."""
-    options = [f"-L {number}:127.0.0.1:{number}" for number in ports]
+
+def tunnel(user: str, hostname: str, port: int, key: str, services: Iterable[tuple[str, int]]) -> str:
+    """The ssh command that brings a remote host's loopback ports here. `services`: (address, port) of each."""
+    options = [f"-L {number}:{address(ip)}:{number}" for ip, number in services]
     options += [f"-p {port}"] if port != 22 else []
     options += [f"-i {key}"] if key else []
     return f"ssh -N {' '.join(options)} {f'{user}@' if user else ''}{hostname}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from ipaddress import ip_address
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Problem
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
-from gpuhost.run.session import Commands, current, failing, note, only, tell
+from gpuhost.run.session import Commands, current, failing, note, only, report_problem
 from gpuhost.secrets.store import NotYet
+from gpuhost.services.containers import address
 from gpuhost.verify.addresses import tunnel
 from gpuhost.verify.document import request
 from gpuhost.verify.verdict import Failure, judge
@@ -27,18 +30,9 @@ def answering(run: HostRun) -> Commands:
     if not state.is_executing or not run.services:
         return
     retired = run.secrets.retired()
-    try:
-        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, run.services)))
-    except NotYet as secret:
-        yield failing(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
-        return
-    try:
-        found = _observed(completed, run.services)
-    except WireError as error:
-        yield failing(f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew")
-        return
+    found = _ask(run, _running(run))
     if isinstance(found, tuple):
-        yield failing(f"the services could not be observed: {found[0]}", found[1])
+        yield failing(*found)
         return
     for seen in found:
         current().report.add("observed", host.name, **asdict(seen))
@@ -47,7 +41,7 @@ def answering(run: HostRun) -> Commands:
     if verdict.failures:
         *others, last = map(_problem, verdict.failures)
         for other in others:  # pyinfra ends with the first command that fails
-            tell(other)
+            report_problem(other)
         yield failing(last.what, last.hint, last.detail)
         return
     asked = only()
@@ -55,6 +49,30 @@ def answering(run: HostRun) -> Commands:
         run.secrets.forget(retired)
     for seen in found:
         host.log(f"verified: {seen.service} answers on port {seen.port}")
+
+
+def _running(run: HostRun) -> list[str]:
+    """The services that must answer: all but those on demand that nobody has started."""
+    on_demand = {name for name, entry in run.services.items() if entry.start == "on-demand"}
+    if not on_demand:
+        return list(run.services)
+    started = {each.service for each in host.get_fact(DockerState).containers if each.state == "running"}
+    waiting = sorted(on_demand - started)
+    if waiting:
+        note("on_demand", f"not started, they run on demand: {', '.join(waiting)}", services=waiting)
+    return [name for name in run.services if name not in waiting]
+
+
+def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | tuple[str, str]:
+    """What the services answer, or why that could not be observed: (sentence, hint)."""
+    try:
+        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, names)))
+        found = _observed(completed, names)
+    except NotYet as secret:
+        return f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`"
+    except WireError as error:
+        return f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew"
+    return (f"the services could not be observed: {found[0]}", found[1]) if isinstance(found, tuple) else found
 
 
 def _observed(completed: Completed, names: Iterable[str]) -> list[ServiceSeen] | tuple[str, str]:
@@ -82,8 +100,8 @@ def addresses(run: HostRun) -> Commands:
     if not state.is_executing:
         return
     for name, entry in run.services.items():
-        note("address", f"{name}: http://{entry.bind}:{entry.port}", service=name, port=entry.port)
-    loopback = [entry.port for entry in run.services.values() if entry.bind in ("127.0.0.1", "::1")]
+        note("address", f"{name}: http://{address(entry.bind)}:{entry.port}", service=name, port=entry.port)
+    loopback = [(entry.bind, entry.port) for entry in run.services.values() if ip_address(entry.bind).is_loopback]
     if loopback and not host.name.startswith("@local"):
         data = host.data
         line = tunnel(

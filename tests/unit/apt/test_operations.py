@@ -200,7 +200,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
         monkeypatch.setattr(verify, "state", SimpleNamespace(is_executing=True))
         monkeypatch.setattr(verify, "current", lambda: SimpleNamespace(report=report))
         monkeypatch.setattr(verify, "run_now", lambda *a, **k: Completed(ok, output, output))
-        monkeypatch.setattr(verify, "tell", lambda problem: found.append((problem.what, problem.hint)))
+        monkeypatch.setattr(verify, "report_problem", lambda problem: found.append((problem.what, problem.hint)))
         monkeypatch.setattr(verify, "failing", lambda what, hint, detail=(): found.append((what, hint)))
         list(verify.answering._inner(sample.run(secrets=secrets)))
         return found
