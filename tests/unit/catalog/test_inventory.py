@@ -251,9 +251,10 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
         "add this field",
     ),
     "the misspelt name of an entry": (
-        {"all": sample.data(), "lab": {"models": {"vaee": {"revision": "v2"}}}},
-        "group_data/lab.py: `models.vaee` lacks `repo`, `file`, `folder`",
-        "did you mean `vae`? A new entry needs these fields",
+        {"all": sample.data(), "lab": {"services": {"paintr": {"memory": "1g"}}}},
+        "group_data/lab.py: `services.paintr` lacks `stack`, `image`, `template`, `port`, `container_port`, `cpus`, "
+        "`health`, `probes`",
+        "did you mean `painter`? A new entry needs these fields",
     ),
     "a reference for an image that is built": (
         {"all": sample.data(), "lab": {"images": {"painter": {"pull": "acme/painter:1"}}}},
