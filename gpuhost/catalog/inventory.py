@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,10 @@ def _absent_keys(hosts: Sequence[Host], project: Path) -> list[Problem]:
 
 
 def _validated(layered: Layered) -> Catalog:
-    catalog = load(layered.values, layered.origin)
+    try:
+        catalog = load(layered.values, layered.origin)
+    except UserError as error:
+        raise UserError(*(_with_remover(problem, layered) for problem in error.problems)) from None
     absent = [
         Problem(f"{layered.origin(field)}: `{field}` names `{name}`, which is not in {where}/", hint)
         for field, name, where, hint in _absent_files(catalog)
@@ -237,6 +240,14 @@ def _validated(layered: Layered) -> Catalog:
     if absent:
         raise UserError(*absent)
     return catalog
+
+
+def _with_remover(problem: Problem, layered: Layered) -> Problem:
+    """A name that does not exist because a layer took its entry away: the hint says which."""
+    for name, origin in layered.taken_away().items():
+        if problem.what.endswith(f"`{name}`, which does not exist"):  # as checks.py says it
+            return replace(problem, hint=f"{origin} takes `{name}` away: change what names it there, too")
+    return problem
 
 
 def _absent_files(catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:

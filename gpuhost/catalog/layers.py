@@ -105,6 +105,11 @@ class Layered:
             found = found.fields[key]
         return found
 
+    def taken_away(self) -> dict[str, str]:
+        """name -> layer of every entry (`services.painter`) that a layer took away."""
+        sections = (section.fields or {} for section in (self._root.fields or {}).values())
+        return {name: each.origin for section in sections for name, each in section.items() if _taken_away(each)}
+
 
 def leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """(path of keys, value) of everything in a mapping that is no mapping itself, or an empty one."""

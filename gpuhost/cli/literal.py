@@ -11,22 +11,27 @@ STEP = "    "
 
 
 def literal(value: Any, width: int, before: str = "", note: str = "", indent: str = "") -> list[str]:
-    """The lines of a value. `before`: what stands ahead of it on its first line, the indent included; `note`: what
-    stands behind it there."""
+    """The lines of a value. `before`: what stands ahead of it on its first line, the indent included; `note`: a comment
+    behind that line, or on the next one when it is full."""
     line = before + _inline(value)
-    if len(line + note) <= width or value in ([], {}):
+    if len(line + note) <= width:
         return [line + note]
     inner = indent + STEP
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
+        brackets = "{}"
         items = [literal(each, width - 1, f"{inner}{_inline(key)}: ", indent=inner) for key, each in value.items()]
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value:
+        brackets = "[]"
         items = [literal(each, width - 1, inner, indent=inner) for each in value]
     else:
-        pieces = _pieces(value, width - len(inner) - 2) if isinstance(value, str) else [value]
-        return [f"{before}({note}", *(inner + _inline(piece) for piece in pieces), f"{indent})"]
-    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+        brackets, items = "()", []
     lines = [line for item in items for line in [*item[:-1], f"{item[-1]},"]]
-    return [f"{before}{opening}{note}", *lines, f"{indent}{closing}"]
+    if not items:
+        pieces = _pieces(value, width - len(inner) - 2) if isinstance(value, str) else [value]
+        lines = [inner + _inline(piece) for piece in pieces]
+    opening = before + brackets[0]
+    first = [opening + note] if len(opening + note) <= width else [opening, inner + note.strip()]
+    return [*first, *lines, indent + brackets[1]]
 
 
 def _inline(value: Any) -> str:

@@ -264,7 +264,7 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "an entry that was taken away and is still named": (
         {"all": sample.data(), "lab": {"services": {"painter": None}}},
         "group_data/all.py: `enabled_services` names the service `painter`, which does not exist",
-        "there is: api",
+        "group_data/lab.py takes `painter` away: change what names it there, too",
     ),
     "no such template": (
         {"all": sample.data({"services.painter.template": "comfyu.yml.j2"})},

@@ -113,6 +113,12 @@ def test_what_was_taken_away_does_not_shine_through() -> None:
     assert Layered(layers[:2]).values == {} and Layered(layers[:2]).given(["a"]) == Value("2", None)
 
 
+def test_entries_that_were_taken_away() -> None:
+    assert LAYERED.taken_away() == {"gone": "site.py"}
+    back = Layered([Layer("1", {"a": {"x": None, "y": None}, "b": None}), Layer("2", {"a": {"x": 1}})])
+    assert back.taken_away() == {"y": "1"}
+
+
 def test_a_list_is_replaced_as_a_whole_and_keeps_what_it_holds() -> None:
     layers = [Layer("1", {"a": [{"x": 1}]}), Layer("2", {"a": [{"y": None}]})]
     assert Layered(layers).values == {"a": [{"y": None}]}

@@ -32,4 +32,6 @@ def test_it_keeps_to_the_width(value: list[str]) -> None:
 
 def test_what_fits_stays_on_one_line() -> None:
     assert literal(["a", 1], 80, "x = ", "  # here") == ['x = ["a", 1]  # here']
+    long = ["a_long_name = (", "    # here", '    "text"', ")"]
+    assert literal("text", 20, "a_long_name = ", "  # here") == long
     assert literal(["a", 1], 19, "x = ", "  # here") == ["x = [  # here", '    "a",', "    1,", "]"]
