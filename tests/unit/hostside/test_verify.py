@@ -50,7 +50,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDocker
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A service: /echo, /locked and /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip... late."""
+    """A service: /echo, /locked, /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip... late."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
