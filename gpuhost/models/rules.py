@@ -50,8 +50,10 @@ def _planned(name: str, model: Model, reading: ModelsReading, models_dir: str, c
         return _to(name, model, "fetch", "its sha256 is not the expected one")
     path = hub_cache.snapshot(cache_dir, model.repo, entry.commit, model.file)
     cached = reading.cached.get(path)
-    if cached is None or entry.path != path:
+    if cached is None:
         return _to(name, model, "fetch", "it is gone from the cache")
+    if entry.path != path:
+        return _to(name, model, "fetch", f"it was verified in another cache, as {entry.path}")
     if cached != FileStat(entry.size, entry.mtime_ns, entry.inode):
         return _to(name, model, "verify", "the file changed since it was verified", entry.commit, entry.sha256)
     why = _unlinked(model, entry, cached, reading.links, models_dir)

@@ -60,7 +60,8 @@ def program_message(text: str) -> tuple[str, str] | None:
 def unobserved(completed: Completed) -> tuple[str, str]:
     """Why one of our programs that look said nothing: (sentence, hint)."""
     what, hint = program_message(completed.output) or last_line(completed.output)
-    return (what, "`gpuhost apply` installs the program that looks") if what.endswith("not found") else (what, hint)
+    absent = what.endswith("not found") or "No module named" in what
+    return what, "`gpuhost apply` installs the program that looks" if absent else hint
 
 
 def last_line(text: str) -> tuple[str, str]:

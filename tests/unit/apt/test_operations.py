@@ -235,6 +235,8 @@ def test_a_line_of_another_version_is_one_sentence(told: Callable[..., list[tupl
     [
         ("error: Docker does not answer: x\nhint: look\n", "Docker does not answer: x", "look"),
         ("sh: 1: /opt/x: not found", "sh: 1: /opt/x: not found", "`gpuhost apply` installs the program that looks"),
+        ("python: No module named h", "python: No module named h", "`gpuhost apply` installs the program that looks"),
+        ("error: \x1b[2Jgone\nhint: \x9b\n", "\\x1b[2Jgone", "\\x9b"),
     ],
 )
 def test_why_nothing_was_seen(told: Callable[..., list[tuple[str, str]]], output: str, what: str, hint: str) -> None:

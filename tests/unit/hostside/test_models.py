@@ -543,6 +543,17 @@ def test_a_stalled_download_starts_over_without_xet_then_gives_up(hub: HubServer
     assert "stood still" in err
 
 
+def test_what_was_done_before_a_stall_is_not_done_again(hub: HubServer, host: Host) -> None:
+    host.fetch()
+    host.linked.unlink()
+    hub.store.add("owner/other", {FILE: BYTES[::-1]}, gated=False, commit=None)
+    hub.misbehave("slow", slow_bytes_per_s=10)
+    planned = host.planned({"other": a_model(repo="owner/other", folder="other")})
+    assert [each.file.action for each in planned] == ["link", "fetch"]
+    out, _ = run_program(hub, host.request(planned, stall_s=0.2)).communicate(timeout=20)
+    assert [json.loads(line)["event"] for line in out.splitlines()] == ["model", "plan", "stalled", "plan", "error"]
+
+
 def test_the_token_comes_from_a_file_only(tmp_path: Path) -> None:
     (tmp_path / "hf_token").write_text(" hf_x \n")
     assert fetch.read_token({"HF_TOKEN": "hf_environment"}) is None

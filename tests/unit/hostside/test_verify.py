@@ -50,7 +50,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDocker
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A service: /echo, /locked and /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip late."""
+    """A service: /echo, /locked, /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip... late."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -275,10 +275,10 @@ def test_base64_of_a_secret_among_others_is_masked(before: int, after: int, leng
     assert Redactor([secret]).text(encoded) == f"{encoded[:first]}[redacted]{encoded[last:]}"
 
 
-def test_a_header_that_http_forbids_is_not_quoted(fake: FakeDocker, port: int) -> None:
+@pytest.mark.parametrize("value", ["Bearer two\nlines-of-secret", "Bearer é-lines-of-secret"])
+def test_a_header_that_http_forbids_is_not_quoted(fake: FakeDocker, port: int, value: str) -> None:
     fake.containers = {"a": [container("a")]}
-    bad = a_probe(secret_header=Header("Authorization", "Bearer two\nlines-of-secret"))
-    lines, _, _ = observe(fake, port, (bad,))
+    lines, _, _ = observe(fake, port, (a_probe(secret_header=Header("Authorization", value)),))
     assert "characters that HTTP forbids" in lines[0].probes[0].detail
     assert "lines-of-secret" not in repr(lines)
 

@@ -73,7 +73,10 @@ CASES: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
     "another pin": ({"sha256": "1" * 64}, (FETCH, "its sha256 is not the expected one")),
     "no snapshot": ({"cached": None}, (FETCH, GONE)),
     "neither": ({"cached": None, "link": ""}, (FETCH, GONE)),
-    "another cache": ({"entry": replace(ENTRY, path="/old/" + CACHE)}, (FETCH, GONE)),
+    "another cache": (
+        {"entry": replace(ENTRY, path=f"/old{CACHE}")},
+        (FETCH, f"it was verified in another cache, as /old{CACHE}"),
+    ),
     "another size": ({"cached": FileStat(11, 20, 30)}, (VERIFY, CHANGED)),
     "another time": ({"cached": FileStat(10, 21, 30), "link": FileStat(10, 21, 30)}, (VERIFY, CHANGED)),
     "another inode": ({"cached": FileStat(10, 20, 31)}, (VERIFY, CHANGED)),
