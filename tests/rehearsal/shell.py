@@ -9,8 +9,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from .gpus import Gpu
-from .world import STANDINS, World, clean
+from .world.gpus import Gpu
+from .world.world import STANDINS, World, clean
 
 
 def main() -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .control import PROJECT, Control
-from .freshhost import FreshHost, free_port
-from .gpus import Gpu
-from .proof import Proof
-from .run import wait_for
-from .scenery import group_data
-from .world import World
+from ..instruments.control import Control
+from ..instruments.proof import Proof
+from ..world.freshhost import FreshHost, free_port
+from ..world.gpus import Gpu
+from ..world.machine import PROJECT
+from ..world.run import wait_for
+from ..world.scenery import group_data
+from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 Boot = Callable[..., FreshHost]
@@ -63,7 +64,7 @@ def test_the_ssh_line_at_the_end_reaches_the_services_from_the_operators_machine
 
 def _answers(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"}
+        return bool(httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"})
     except httpx.HTTPError:
         return False
 

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from .control import Control, Told
-from .freshhost import UNSUPPORTED, FreshHost, free_port
-from .gpus import Gpu
-from .proof import Proof
-from .run import wait_for
-from .scenery import group_data
-from .snapshot import diff_snapshots
-from .world import World
+from ..instruments.control import Control, Told
+from ..instruments.proof import Proof
+from ..world.freshhost import UNSUPPORTED, FreshHost, free_port
+from ..world.gpus import Gpu
+from ..world.run import wait_for
+from ..world.scenery import group_data
+from ..world.snapshot import diff_snapshots
+from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 GPU = Gpu("NVIDIA GeForce RTX 3090", 24576)

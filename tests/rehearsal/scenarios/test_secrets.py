@@ -18,8 +18,8 @@ from gpuhost.files.rules import FileSpec
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.render import env_quote
 
-from .control import PROJECT, Told
-from .leaks import (
+from ..instruments.control import Told
+from ..instruments.leaks import (
     Canaries,
     in_container_logs,
     in_folder,
@@ -29,9 +29,10 @@ from .leaks import (
     in_layers,
     on_host,
 )
-from .scenery import group_data
-from .vault import LOUD, Vault
-from .watcher import watch, watch_local
+from ..instruments.vault import LOUD, Vault
+from ..instruments.watcher import watch, watch_local
+from ..world.machine import PROJECT
+from ..world.scenery import group_data
 
 pytestmark = pytest.mark.rehearsal
 STACKS = "/srv/genai/stacks"
@@ -161,6 +162,7 @@ def test_nobody_else_can_read_a_file_while_it_is_written(vault: Vault, reachable
             text = f"{canary.value('WRITTEN')} {number}\n"
             step = write_step([spec, others], {spec.path: text, others.path: text}, "/var/lib/gpuhost/backups")
             stdin = step.connector_arguments["_stdin"]
+            assert isinstance(stdin, str | bytes)
             vault.host.root(step.get_raw_value(), input=stdin, check=True)
     assert seen.findings(canary) == [] and folder not in seen.reads
     assert seen.listings[folder] >= 100, "the watcher looked too seldom"

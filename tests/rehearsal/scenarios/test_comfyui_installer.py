@@ -15,18 +15,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from .run import Completed, RunError, wait_for
-from .standins import comfyui as standins
-from .world import World
+from ..standins import comfyui as standins
+from ..world.machine import PROJECT
+from ..world.run import Completed, RunError, wait_for
+from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 
-FILES = Path(__file__).resolve().parents[2] / "files"
+FILES = PROJECT / "files"
 IMAGE = "gpuhost/comfyui:rehearsal"
 SCRIPT = "/opt/rehearsal/install_comfyui.sh"
 ROOT = "/srv/rehearsal"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .freshhost import FreshHost
-from .scenery import furnish
-from .vault import Vault
-from .world import World
+from ..instruments.vault import Vault
+from ..world.freshhost import FreshHost
+from ..world.machine import prepare
+from ..world.scenery import furnish
+from ..world.world import World
 
-HERE = Path(__file__).resolve().parent
 _worlds: list[World] = []
 
 
@@ -26,7 +24,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.exit(
             "error: rehearsals need root (they boot hosts in containers)\nhint: sudo make test, or make unit", 1
         )
-    subprocess.run([HERE / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
+    prepare()
     with World(tmp_path_factory.mktemp("world")) as made:
         _worlds.append(made)
         yield made

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from .freshhost import FreshHost
-from .gpus import Gpu
-from .run import Completed, run
-from .world import World, diff_snapshots
+from ..world.freshhost import FreshHost
+from ..world.gpus import Gpu
+from ..world.machine import PREPARE
+from ..world.run import Completed, run
+from ..world.world import World, diff_snapshots
 
 pytestmark = pytest.mark.rehearsal
 
@@ -303,7 +304,7 @@ def test_bookworm_engine(boot: Callable[..., FreshHost]) -> None:
 @pytest.mark.parametrize("suite", ["trixie", "bookworm"])
 def test_prepare_on_a_bare_machine(boot: Callable[..., FreshHost], suite: str) -> None:
     bare = boot(f"control-{suite}", suite=suite, gpus=[])
-    script = (Path(__file__).parent / "prepare.sh").read_text()
+    script = PREPARE.read_text()
     done = bare.ssh("cat > prepare.sh && sudo sh prepare.sh", input=script)
     assert done.rc == 0, done.stdout + done.stderr
     started = time.monotonic()

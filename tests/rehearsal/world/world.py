@@ -20,25 +20,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..standins.docker_apt import docker_repository
+from ..standins.front import NAMES
+from ..standins.hub import HubStore
+from ..standins.misbehaviour import MODES, Order, Orders
+from ..standins.nvidia_apt import nvidia_repository
+from ..standins.registry import RegistryStore, layer_of
 from .cache import cache_dir
 from .freshhost import FreshHost, HostSpec, SudoMode, free_port
 from .gpus import Gpu
 from .images import CA_BUNDLE, busybox_layer, host_image, rootfs
+from .machine import PROJECT
 from .mirrors import debian_mirror, pip_indexes
 from .network import LABEL, Network, make_network, start_dns
 from .pki import certificate_authority, server_certificate, signing_key
 from .run import Completed, RunError, run, wait_for
 from .snapshot import diff_snapshots
-from .standins.docker_apt import docker_repository
-from .standins.front import NAMES
-from .standins.hub import HubStore
-from .standins.misbehaviour import MODES, Order, Orders
-from .standins.nvidia_apt import nvidia_repository
-from .standins.registry import RegistryStore, layer_of
 
 __all__ = ["Gpu", "World", "clean", "diff_snapshots"]
 
-REPO = Path(__file__).resolve().parents[2]
 PYTHON_IMAGE = "python:3.12.11-slim-bookworm"
 BUSYBOX_IMAGE = "busybox:1.36.1"
 PYTHON_CONFIG = {
@@ -217,7 +217,7 @@ class World:
     def _spawn(self, command: list[str], log: str) -> None:
         with (self.run_dir / log).open("ab") as out:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=REPO, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=PROJECT, start_new_session=True
             )
         self._pids.append(process.pid)
 
@@ -267,7 +267,7 @@ class World:
         input: str | bytes | None = None,
         check: bool = False,
         env: dict[str, str] | None = None,
-        cwd: Path = REPO,
+        cwd: Path = PROJECT,
         timeout_s: float = 1800,
     ) -> Completed:
         """Run the product on this machine as its operator: names lead to the stand-ins, `env` is added."""

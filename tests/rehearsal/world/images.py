@@ -7,11 +7,11 @@ import tarfile
 import time
 from pathlib import Path
 
+from ..standins.apt_repo import fetch_debs
 from .cache import cached, digest, locked
 from .mirrors import debian_mirror
 from .pki import certificate_authority
 from .run import run
-from .standins.apt_repo import fetch_debs
 
 HOST_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
