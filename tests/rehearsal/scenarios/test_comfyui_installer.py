@@ -24,7 +24,7 @@ from ..world.machine import PROJECT
 from ..world.run import Completed, RunError, wait_for
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("installer")]
 
 FILES = PROJECT / "files"
 IMAGE = "gpuhost/comfyui:rehearsal"
@@ -108,8 +108,7 @@ def machine(world: World) -> Iterator[Machine]:
     put(host, "/opt/rehearsal", {"install_comfyui.sh": (FILES / "install_comfyui.sh").read_text()})
     host.root(f"docker build -q -t {IMAGE} /opt/rehearsal/context", check=True)
     yield host
-    host.destroy()
-    world.hosts.pop(host.name, None)
+    world.destroy(host)
 
 
 @dataclass

@@ -30,7 +30,7 @@ from ..world.freshhost import FreshHost
 from ..world.run import run
 from ..world.world import BUSYBOX_IMAGE, World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("leaks")]
 
 SEED = 8193
 NASTY = "'\"$& é\\%"
@@ -112,8 +112,7 @@ def leaky(world: World) -> Iterator[FreshHost]:
     host = world.boot("leaky", gpus=[])
     host.root(ENGINE, check=True)
     yield host
-    host.destroy()
-    world.hosts.pop("leaky", None)
+    world.destroy(host)
 
 
 @pytest.fixture(scope="module")

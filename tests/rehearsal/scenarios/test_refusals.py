@@ -16,11 +16,11 @@ from ..instruments.proof import Proof
 from ..world.freshhost import UNSUPPORTED, FreshHost, free_port
 from ..world.gpus import Gpu
 from ..world.run import wait_for
-from ..world.scenery import group_data
+from ..world.scenery import furnish, group_data
 from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("refused")]
 GPU = Gpu("NVIDIA GeForce RTX 3090", 24576)
 PROMPT = "sudo password: "
 TOKEN = "hf_rehearsal0only0token"  # noqa: S105  (the stand-in's)
@@ -65,8 +65,7 @@ def bare(furnished: World) -> Iterator[FreshHost]:
     host = furnished.boot("refused", gpus=[GPU])
     host.ssh("sudo -n true")  # sudo leaves a file of its own in the home at its first use
     yield host
-    host.destroy()
-    furnished.hosts.pop("refused", None)
+    furnished.destroy(host)
 
 
 @contextmanager
@@ -394,13 +393,21 @@ TROUBLES = {
 }
 
 
-def test_every_failure_is_told_and_the_next_run_goes_on(furnished: World, boot: Callable[..., FreshHost]) -> None:
+@pytest.fixture
+def troubled(furnished: World) -> Iterator[World]:
+    """The world, furnished anew afterwards: one trouble puts a gate before a model."""
+    yield furnished
+    furnish(furnished)
+
+
+@pytest.mark.xdist_group("troubled")
+def test_every_failure_is_told_and_the_next_run_goes_on(troubled: World, boot: Callable[..., FreshHost]) -> None:
     """One Debian 12 host, one trouble after the other; then the rest of the path, with a typed sudo password."""
     host = boot("troubled", suite="bookworm", gpus=[GPU])
     proof = Proof(host)
     proof.bare_plan()
     for name, trouble in TROUBLES.items():
-        with trouble.lasts(furnished, host):
+        with trouble.lasts(troubled, host):
             started = time.monotonic()
             told = proof.control.apply()
             print(f"{time.monotonic() - started:8.2f} s  {name}: {told.errors}")

@@ -12,10 +12,11 @@ import pytest
 from ..world.freshhost import FreshHost
 from ..world.gpus import Gpu
 from ..world.machine import PREPARE
+from ..world.mirrors import public_debian, public_pypi
 from ..world.run import Completed, run
 from ..world.world import World, diff_snapshots
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("stand-ins")]
 
 PYTHON = "python:3.12.11-slim-bookworm"
 BUSYBOX = "busybox:1.36.1"
@@ -69,8 +70,7 @@ def host(world: World) -> Iterator[FreshHost]:
     host = world.boot("smoke", gpus=gpus)
     host.ssh("sudo sh -s", input=INSTALL_ENGINE, check=True)
     yield host
-    host.destroy()
-    world.hosts.pop(host.name, None)
+    world.destroy(host)
 
 
 def sudo(host: FreshHost, command: str) -> Completed:
@@ -84,7 +84,7 @@ def test_bare_host_has_nothing_extra(boot: Callable[..., FreshHost]) -> None:
     bare = boot("bare", gpus=[])
     assert bare.ssh("systemctl is-system-running").stdout.strip() == "running"
     assert bare.ssh("command -v python3 curl gpg docker nvidia-smi").stdout == ""
-    assert "deb.debian.org" in bare.ssh("cat /etc/apt/sources.list").stdout
+    assert public_debian().main in bare.ssh("cat /etc/apt/sources.list").stdout
     assert bare.ssh("getent hosts example.com").rc == 2
     bare.set_gpus([Gpu("NVIDIA GeForce RTX 4090", 24564)])
     assert "RTX 4090" in bare.ssh("nvidia-smi -L").stdout
@@ -135,7 +135,7 @@ def test_limits_and_cdi_gpu_in_compose(host: FreshHost) -> None:
     assert seen == f"{host.gpu_uuids[1]}, NVIDIA H200\n"
     limit = sudo(host, f"{compose} exec -T gpu cat /sys/fs/cgroup/memory/memory.limit_in_bytes").stdout
     assert int(limit) == 512 << 20
-    assert sudo(host, f"{compose} exec -T gpu getent hosts pypi.org").stdout
+    assert sudo(host, f"{compose} exec -T gpu getent hosts {public_pypi().name}").stdout
     sudo(host, f"{compose} down -t 1")
 
 
@@ -260,7 +260,7 @@ def test_torch_index(host: FreshHost, world: World) -> None:
 
 
 def test_network_cut(host: FreshHost) -> None:
-    probe = "curl -sS -m 2 -o /dev/null https://pypi.org/simple/idna/"
+    probe = f"curl -sS -m 2 -o /dev/null {public_pypi().simple_url}idna/"
     assert host.ssh(probe).rc == 0
     with host.network_cut():
         assert host.ssh(probe).rc in (6, 28)
