@@ -5,7 +5,7 @@ PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ARGS   ?=
 # One process a core; what shares a host stays in one of them (tests/conftest.py).
-CORES  := --numprocesses=auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+CORES  := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help venv check unit test soak rehearse plan deploy verify lock clean
 

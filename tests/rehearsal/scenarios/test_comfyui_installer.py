@@ -24,7 +24,7 @@ from ..world.machine import PROJECT
 from ..world.run import Completed, RunError, wait_for
 from ..world.world import World
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("installer")]
+pytestmark = pytest.mark.rehearsal
 
 FILES = PROJECT / "files"
 IMAGE = "gpuhost/comfyui:rehearsal"

@@ -20,7 +20,7 @@ from ..world.scenery import group_data
 from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("deploy")]
+pytestmark = pytest.mark.rehearsal
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from ..world.freshhost import FreshHost
 from ..world.run import run
 from ..world.world import BUSYBOX_IMAGE, World
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("leaks")]
+pytestmark = pytest.mark.rehearsal
 
 SEED = 8193
 NASTY = "'\"$& é\\%"

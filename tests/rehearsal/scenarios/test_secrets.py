@@ -34,7 +34,7 @@ from ..instruments.watcher import watch, watch_local
 from ..world.machine import PROJECT
 from ..world.scenery import group_data
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("vault")]
+pytestmark = pytest.mark.rehearsal
 STACKS = "/srv/genai/stacks"
 PASSWORD_FILE = f"{STACKS}/comfyui-qwen/secrets/comfyui-qwen/PASSWORD"
 ENV_FILE = f"{STACKS}/orchestrator/.env.docker"

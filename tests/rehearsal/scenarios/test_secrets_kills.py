@@ -27,7 +27,7 @@ from ..instruments.vault import Vault
 from ..world.machine import PROJECT
 from ..world.run import run
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("vault")]
+pytestmark = pytest.mark.rehearsal
 SEED = 20260307
 KEPT_OUT = 5  # times that a command may end before its moment comes
 NOTE = "# a colleague's note: \"two' quotes\n\n"

@@ -16,7 +16,7 @@ from ..world.mirrors import public_debian, public_pypi
 from ..world.run import Completed, run
 from ..world.world import World, diff_snapshots
 
-pytestmark = [pytest.mark.rehearsal, pytest.mark.xdist_group("stand-ins")]
+pytestmark = pytest.mark.rehearsal
 
 PYTHON = "python:3.12.11-slim-bookworm"
 BUSYBOX = "busybox:1.36.1"
