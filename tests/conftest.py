@@ -20,10 +20,14 @@ SHARE_A_HOST = {"test_secrets_kills": "test_secrets"}  # the vault
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The order of the files, and the time limit of the rehearsals."""
     for item in items:
-        if item.get_closest_marker("rehearsal") and item.get_closest_marker("timeout") is None:
+        if _rehearsal(item) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(REHEARSAL_LIMIT_S))
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)) if _rehearsal(item) else len(ranks) + 1)
+
+
+def _rehearsal(item: pytest.Item) -> bool:
+    return item.get_closest_marker("rehearsal") is not None
 
 
 class _OneFileOneProcess(LoadScopeScheduling):

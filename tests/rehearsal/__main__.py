@@ -13,6 +13,7 @@ import time
 import traceback
 
 from .instruments.proof import Proof, write_report
+from .shell import removal
 from .world.gpus import Gpu
 from .world.machine import PROJECT, prepare
 from .world.scenery import furnish
@@ -49,7 +50,7 @@ def main() -> int:
         print(f"{'proved' if failure is None else 'NOT proved'} in {seconds} s; report: {REPORT.relative_to(PROJECT)}")
         if options.keep:
             print(f"log in: {host.ssh_command}\ninventory: {host.inventory}")
-            print("remove it with: python -m tests.rehearsal.shell --clean")
+            print(f"remove it with: {removal(world)}")
     if failure is None and not options.keep:
         shutil.rmtree(world.run_dir)  # after a failure the stand-ins' logs stay
     return 0 if failure is None else 1
