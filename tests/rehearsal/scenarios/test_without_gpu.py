@@ -22,7 +22,7 @@ Boot = Callable[..., FreshHost]
 def without_gpu(furnished: World) -> Iterator[Proof]:
     """A host without a GPU, with the distribution's own Docker packages, that went the whole path."""
     host = furnished.boot("nogpu", gpus=[])
-    host.write_inventory({**furnished.host_data(), "engine_source": "distro"})
+    host.write_inventory({**furnished.host_data(), **QUICK, "engine_source": "distro"})
     proof = Proof(host, gpu=False)
     proof.run()
     yield proof
