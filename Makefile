@@ -4,6 +4,8 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ARGS   ?=
+# One process a core; what shares a host stays in one of them (tests/conftest.py).
+CORES  := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 
 .PHONY: help venv check unit test soak rehearse plan deploy verify lock clean
 
@@ -27,10 +29,10 @@ check: $(READY) ## lint, format, types
 	$(VENV)/bin/mypy
 
 unit: $(READY) ## tests without a host; seconds
-	$(VENV)/bin/pytest tests/unit $(ARGS)
+	$(VENV)/bin/pytest $(CORES) tests/unit $(ARGS)
 
 test: $(READY) ## unit tests and the core rehearsals (root)
-	$(VENV)/bin/pytest -m "not soak" $(ARGS)
+	$(VENV)/bin/pytest $(CORES) -m "not soak" $(ARGS)
 
 # git answers in a checkout that another user owns (a CI's mount) only when told so.
 unit test soak: export GIT_CONFIG_COUNT := 1
@@ -38,7 +40,7 @@ unit test soak: export GIT_CONFIG_KEY_0 := safe.directory
 unit test soak: export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 soak: $(READY) ## the long lists of faults and moments, at full count (root)
-	$(VENV)/bin/pytest -m soak $(ARGS)
+	$(VENV)/bin/pytest $(CORES) -m soak $(ARGS)
 
 rehearse: $(READY) ## the whole path on a fresh host made on this machine (root); ARGS="--suite bookworm --keep"
 	$(VENV)/bin/gpuhost rehearse $(ARGS)

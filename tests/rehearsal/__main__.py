@@ -8,17 +8,16 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
 import traceback
-from pathlib import Path
 
-from .control import PROJECT
-from .gpus import Gpu
-from .proof import Proof, write_report
-from .scenery import furnish
-from .world import World
+from .instruments.proof import Proof, write_report
+from .shell import removal
+from .world.gpus import Gpu
+from .world.machine import PROJECT, prepare
+from .world.scenery import furnish
+from .world.world import World
 
 REPORT = PROJECT / "build" / "rehearsal" / "report.json"
 
@@ -34,7 +33,7 @@ def main() -> int:
         print("hint: sudo make rehearse", file=sys.stderr)
         return 1
     started = time.monotonic()
-    subprocess.run([Path(__file__).parent / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
+    prepare()
     print("the stand-ins and the host's image are made (about a minute, then cached) ...", flush=True)
     with World(PROJECT / "build" / "rehearsal" / f"world-{os.getpid()}", options.keep, (options.suite,)) as world:
         furnish(world)
@@ -51,7 +50,7 @@ def main() -> int:
         print(f"{'proved' if failure is None else 'NOT proved'} in {seconds} s; report: {REPORT.relative_to(PROJECT)}")
         if options.keep:
             print(f"log in: {host.ssh_command}\ninventory: {host.inventory}")
-            print("remove it with: python -m tests.rehearsal.shell --clean")
+            print(f"remove it with: {removal(world)}")
     if failure is None and not options.keep:
         shutil.rmtree(world.run_dir)  # after a failure the stand-ins' logs stay
     return 0 if failure is None else 1

@@ -9,8 +9,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from .gpus import Gpu
-from .world import STANDINS, World, clean
+from .world.gpus import Gpu
+from .world.scenery import furnish
+from .world.world import STANDINS, World, clean
+
+
+def removal(world: World) -> str:
+    """The command that removes this kept world and no other."""
+    return f"python -m tests.rehearsal.shell --clean {world.id}"
 
 
 def main() -> None:
@@ -37,6 +43,7 @@ def main() -> None:
         signal.signal(number, signal.default_int_handler)
     run_dir = args.run_dir or Path(tempfile.mkdtemp(prefix="gpuhost-rehearsal-"))
     with World(run_dir, keep=args.keep, suites=(args.suite,)) as world:
+        furnish(world)
         gpus = [Gpu("NVIDIA GeForce RTX 3090", 24576)] * args.gpus
         host = world.boot(args.name, suite=args.suite, gpus=gpus, sudo=args.sudo)
         print(f"world     {world.id} in {world.run_dir}")
@@ -47,7 +54,7 @@ def main() -> None:
         print(f"stand-ins {' '.join(STANDINS)}; requests in {world.run_dir}/requests/")
         print("timings   " + ", ".join(f"{name} {seconds:g} s" for name, seconds in world.timings.items()), flush=True)
         if args.keep:
-            print(f"kept; remove it with: python -m tests.rehearsal.shell --clean {world.id}")
+            print(f"kept; remove it with: {removal(world)}")
             return
         print("Ctrl-C ends it", flush=True)
         try:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..mirrors import debian_mirror
-from ..pki import SigningKey, clearsign
-from ..run import run
+from ..world.mirrors import debian_mirror
+from ..world.pki import SigningKey, clearsign
+from ..world.run import run
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 

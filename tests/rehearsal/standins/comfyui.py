@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-from ..run import run
+from ..world.run import run
 
 TREES = Path(__file__).resolve().parent / "trees"
 TAG = "v0.3.64"

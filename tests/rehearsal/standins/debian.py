@@ -1,4 +1,4 @@
-"""deb.debian.org and security.debian.org: a caching proxy to this machine's own Debian mirror."""
+"""Debian's public archives: a caching proxy to this machine's own Debian mirror."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class DebianProxy:
 
     name = "debian"
 
-    def __init__(self, main: str, security: str, cache: Path) -> None:
-        self._bases = {"debian": main, "debian-security": security}
+    def __init__(self, archives: dict[str, str], cache: Path) -> None:
+        """`archives`: the first folder of a path -> the mirror's base URL."""
+        self._bases = archives
         self._upstream = Upstream(cache)
 
     def serve(self, request: Request) -> Response:

@@ -6,9 +6,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..cache import cached, digest
-from ..mirrors import debian_mirror
-from ..pki import signing_key
+from ..world.cache import cached, digest
+from ..world.mirrors import debian_mirror
+from ..world.pki import signing_key
 from .apt_repo import Package, fetch_debs, packages_index, write_release
 
 HERE = Path(__file__).resolve().parent

@@ -27,11 +27,8 @@ from .pypi import PypiProxy
 from .registry import RegistryProxy
 from .static import StaticTree, WheelIndex
 
+# The hosts that the product itself talks to. Those of packages come with the config: programs know them.
 NAMES = {
-    "deb.debian.org": "debian",
-    "security.debian.org": "debian",
-    "pypi.org": "pypi",
-    "files.pythonhosted.org": "pypi",
     "download.docker.com": "docker-apt",
     "nvidia.github.io": "nvidia-apt",
     "registry-1.docker.io": "registry",
@@ -45,8 +42,8 @@ IDLE_TIMEOUT_S = 75
 def build_sites(config: dict[str, Any]) -> dict[str, Site]:
     """The stand-ins by name."""
     sites: list[Site] = [
-        DebianProxy(config["debian_main"], config["debian_security"], Path(config["proxy_cache"]) / "debian"),
-        PypiProxy(config["pip_indexes"], Path(config["proxy_cache"]) / "pypi"),
+        DebianProxy(config["debian_archives"], Path(config["proxy_cache"]) / "debian"),
+        PypiProxy(config["pip_indexes"], config["pip_files_name"], Path(config["proxy_cache"]) / "pypi"),
         StaticTree("docker-apt", Path(config["docker_apt"])),
         StaticTree("nvidia-apt", Path(config["nvidia_apt"])),
         RegistryProxy(config["registry_port"]),
@@ -64,12 +61,13 @@ class Front(ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, address: str, port: int, context: ssl.SSLContext | None, sites: dict[str, Site], run_dir: Path
+        self, config: dict[str, Any], port: int, context: ssl.SSLContext | None, sites: dict[str, Site], run_dir: Path
     ) -> None:
         self.context, self.sites, self.run_dir = context, sites, run_dir
+        self.names: dict[str, str] = config["names"]
         self.orders = Orders(run_dir / "misbehave.json")
         self.log_lock = threading.Lock()
-        super().__init__((address, port), Handler)
+        super().__init__((config["address"], port), Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(IDLE_TIMEOUT_S)
@@ -107,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         request = self._read_request()
-        name = NAMES.get(request.host)
+        name = self.server.names.get(request.host)
         if name is None:
             self._write(request, text(421, f"rehearsal: no stand-in for {request.host}\n"))
             return
@@ -185,8 +183,8 @@ def main() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(config["chain"], config["key"])
     sites = build_sites(config)
-    plain = Front(config["address"], 80, None, sites, run_dir)
-    secure = Front(config["address"], 443, context, sites, run_dir)
+    plain = Front(config, 80, None, sites, run_dir)
+    secure = Front(config, 443, context, sites, run_dir)
     threading.Thread(target=plain.serve_forever, daemon=True).start()
     (run_dir / "front.ready").touch()
     secure.serve_forever()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ..cache import cached, digest
-from ..pki import signing_key
+from ..world.cache import cached, digest
+from ..world.pki import signing_key
 from .apt_repo import Package, packages_index, write_release
 from .docker_apt import put, unit_scripts
 

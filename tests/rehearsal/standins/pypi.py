@@ -1,4 +1,4 @@
-"""pypi.org and files.pythonhosted.org: the simple index over this machine's own package indexes."""
+"""The public package index and its files: the simple index over this machine's own package indexes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from .http import Request, Response, file_response, text
 from .upstream import Upstream
 
 PAGE_TTL_S = 6 * 3600.0
-FILES = "https://files.pythonhosted.org"
 LINK = re.compile(r"<a\s+([^>]*)>(.*?)</a>", re.S | re.I)
 HREF = re.compile(r"""href\s*=\s*(["'])(.*?)\1""", re.I)
 REQUIRES = re.compile(r"""data-requires-python\s*=\s*(["'])(.*?)\1""", re.I)
@@ -23,12 +22,13 @@ class PypiProxy:
 
     name = "pypi"
 
-    def __init__(self, indexes: list[str], cache: Path) -> None:
+    def __init__(self, indexes: list[str], files_name: str, cache: Path) -> None:
+        self._files_name, self._files = files_name, f"https://{files_name}"
         self._indexes = indexes
         self._upstream = Upstream(cache)
 
     def serve(self, request: Request) -> Response:
-        if request.host == "files.pythonhosted.org":
+        if request.host == self._files_name:
             return self._file(request)
         found = re.fullmatch(r"/simple/([A-Za-z0-9._-]+)/?", request.path)
         if not found:
@@ -61,16 +61,15 @@ class PypiProxy:
             links.append((label.strip(), f'<a href="{html.escape(ours)}"{extra}>{label.strip()}</a><br/>'))
         return links
 
-    @staticmethod
-    def _our_link(url: str) -> str:
+    def _our_link(self, url: str) -> str:
         """The link that a client follows: the public path, or the mirror's own address folded into one."""
-        if url.startswith(FILES + "/packages/"):
+        if url.startswith(self._files + "/packages/"):
             return url
         name = urlsplit(url).path.rsplit("/", 1)[-1]
-        return f"{FILES}/packages/other/{quote(quote(url, safe=''), safe='')}/{name}"
+        return f"{self._files}/packages/other/{quote(quote(url, safe=''), safe='')}/{name}"
 
     def _file(self, request: Request) -> Response:
-        url = FILES + request.path
+        url = self._files + request.path
         found = re.fullmatch(r"/packages/other/([^/]+)/[^/]+?(\.metadata)?", request.path)
         if found:
             url = unquote(unquote(found.group(1))) + (found.group(2) or "")

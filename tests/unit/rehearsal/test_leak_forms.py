@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostside.envfile import quote as env_quote
-from tests.rehearsal.leaks import (
+from tests.rehearsal.instruments.leaks import (
     SHORTEST_SECRET,
     Canaries,
     Processes,

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-
 
 def cache_dir() -> Path:
     """`GPUHOST_REHEARSAL_CACHE`, else `~/.cache/gpuhost-rehearsal`; made when missing."""

@@ -20,8 +20,8 @@ from dotenv.parser import parse_stream
 
 from hostside.envfile import quote as env_quote
 
-from .freshhost import FreshHost
-from .run import wait_for
+from ..world.freshhost import FreshHost
+from ..world.run import wait_for
 
 TICK_S = 0.0005
 GONE_LIMIT_S = 300

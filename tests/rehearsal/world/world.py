@@ -14,31 +14,34 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
+from ..standins.docker_apt import docker_repository
+from ..standins.front import NAMES
+from ..standins.hub import HubStore
+from ..standins.misbehaviour import MODES, Order, Orders
+from ..standins.nvidia_apt import nvidia_repository
+from ..standins.registry import RegistryStore, layer_of
 from .cache import cache_dir
 from .freshhost import FreshHost, HostSpec, SudoMode, free_port
 from .gpus import Gpu
 from .images import CA_BUNDLE, busybox_layer, host_image, rootfs
-from .mirrors import debian_mirror, pip_indexes
+from .machine import PROJECT
+from .mirrors import debian_mirror, pip_indexes, public_debian, public_pypi
 from .network import LABEL, Network, make_network, start_dns
 from .pki import certificate_authority, server_certificate, signing_key
 from .run import Completed, RunError, run, wait_for
+from .saved import SavedHost
 from .snapshot import diff_snapshots
-from .standins.docker_apt import docker_repository
-from .standins.front import NAMES
-from .standins.hub import HubStore
-from .standins.misbehaviour import MODES, Order, Orders
-from .standins.nvidia_apt import nvidia_repository
-from .standins.registry import RegistryStore, layer_of
 
 __all__ = ["Gpu", "World", "clean", "diff_snapshots"]
 
-REPO = Path(__file__).resolve().parents[2]
 PYTHON_IMAGE = "python:3.12.11-slim-bookworm"
 BUSYBOX_IMAGE = "busybox:1.36.1"
 PYTHON_CONFIG = {
@@ -52,7 +55,7 @@ PYTHON_CONFIG = {
     ],
     "Cmd": ["python3"],
 }
-STANDINS = sorted({*NAMES.values()})
+STANDINS = sorted({*NAMES.values(), "debian", "pypi"})
 OPERATOR = """#!/bin/sh
 # Runs a command on this machine as an operator inside the world would: its names, its CA.
 export SSL_CERT_FILE={bundle} REQUESTS_CA_BUNDLE={bundle} CURL_CA_BUNDLE={bundle}
@@ -113,6 +116,12 @@ class World:
         """A program: `operator_command CMD ARG...` runs CMD on this machine with the world's names and CA."""
         return self.run_dir / "operator"
 
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Every name that exists in the world -> the stand-in that answers to it."""
+        debian = {urlsplit(url).hostname or "": "debian" for url in (public_debian().main, public_debian().security)}
+        return {**debian, public_pypi().name: "pypi", public_pypi().files_name: "pypi", **NAMES}
+
     # -- life ---------------------------------------------------------------------------------------------
 
     def __enter__(self) -> World:
@@ -139,7 +148,7 @@ class World:
             self.network = make_network(self.id)
             (self.run_dir / "resolv.conf").write_text(f"nameserver {self.network.gateway}\n")
             self._remember()
-            self._pids.append(start_dns(self.network, [*NAMES], self.run_dir))
+            self._pids.append(start_dns(self.network, [*self.names], self.run_dir))
             self._start_front(trees, self._start_registry())
             self._write_operator()
             self._remember()
@@ -182,15 +191,17 @@ class World:
 
     def _start_front(self, trees: dict[str, Path], registry_port: int) -> None:
         assert self.network
-        certificate, mirror = server_certificate([*NAMES]), debian_mirror()
+        certificate, mirror = server_certificate([*self.names]), debian_mirror()
+        public = public_debian()
         config = {
             "run_dir": str(self.run_dir),
             "address": self.network.gateway,
             "chain": str(certificate.chain),
             "key": str(certificate.key),
-            "debian_main": mirror.main,
-            "debian_security": mirror.security,
+            "names": self.names,
+            "debian_archives": {_path(public.main): mirror.main, _path(public.security): mirror.security},
             "pip_indexes": pip_indexes(),
+            "pip_files_name": public_pypi().files_name,
             "proxy_cache": str(cache_dir() / "proxy"),
             "registry_port": registry_port,
             "git_root": str(self.git_root),
@@ -206,7 +217,7 @@ class World:
     def _write_operator(self) -> None:
         """The script behind operator(): this machine with the world's names and CA, for one command."""
         assert self.network
-        names = "".join(f"{self.network.gateway} {name}\n" for name in NAMES)
+        names = "".join(f"{self.network.gateway} {name}\n" for name in self.names)
         (self.run_dir / "operator.hosts").write_text(Path("/etc/hosts").read_text() + names)
         system = Path(CA_BUNDLE).read_text() if Path(CA_BUNDLE).exists() else ""
         (self.run_dir / "operator.ca").write_text(system + self.ca_certificate.read_text())
@@ -217,7 +228,7 @@ class World:
     def _spawn(self, command: list[str], log: str) -> None:
         with (self.run_dir / log).open("ab") as out:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=REPO, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=PROJECT, start_new_session=True
             )
         self._pids.append(process.pid)
 
@@ -237,16 +248,32 @@ class World:
         `gpus` None: one RTX 3090. `os_release`: "alpine", "fedora", "debian-11" or a whole file's text.
         `data_tmpfs_mib`: the size of a tmpfs at /srv, to rehearse a full disk.
         """
-        assert self.network, "the world is not started"
         chosen = [Gpu("NVIDIA GeForce RTX 3090", 24576)] if gpus is None else gpus
         spec = HostSpec(name, suite, tuple(chosen), sudo, os_release, data_tmpfs_mib)
-        image = host_image(suite, self.timings)
-        address = self.network.address(next(self._numbers))
-        host = self._host(spec, image, address, free_port())
-        self._remember()
+        host = self._new_host(spec, host_image(suite, self.timings))
         with self._timed(f"{name} boot"):
             host.first_boot()
         host.write_inventory(self.host_data())
+        return host
+
+    def restore(self, saved: SavedHost, name: str) -> FreshHost:
+        """Boot a copy of a saved host under a name of its own and wait until it is ready."""
+        host = self._new_host(replace(saved.spec, name=name), saved.image)
+        with self._timed(f"{name} restore"):
+            saved.fill(host)
+            host.boot_restored()
+        host.write_inventory(self.host_data())
+        return host
+
+    def destroy(self, host: FreshHost) -> None:
+        """Remove a host and forget it."""
+        host.destroy()
+        self.hosts.pop(host.name, None)
+
+    def _new_host(self, spec: HostSpec, image: str) -> FreshHost:
+        assert self.network, "the world is not started"
+        host = self._host(spec, image, self.network.address(next(self._numbers)), free_port())
+        self._remember()
         return host
 
     def _host(self, spec: HostSpec, image: str, address: str, port: int) -> FreshHost:
@@ -267,7 +294,7 @@ class World:
         input: str | bytes | None = None,
         check: bool = False,
         env: dict[str, str] | None = None,
-        cwd: Path = REPO,
+        cwd: Path = PROJECT,
         timeout_s: float = 1800,
     ) -> Completed:
         """Run the product on this machine as its operator: names lead to the stand-ins, `env` is added."""
@@ -393,6 +420,10 @@ def _remove_containers(world: str) -> None:
         run(["docker", "rm", "--force", container], check=False)
     for volume in run(["docker", "volume", "ls", "-q", "--filter", f"name=gpuhost-{world}-"]).stdout.split():
         run(["docker", "volume", "rm", "--force", volume], check=False)
+
+
+def _path(url: str) -> str:
+    return urlsplit(url).path.strip("/")
 
 
 def _alive(pid: int) -> bool:

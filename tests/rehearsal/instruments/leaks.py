@@ -31,10 +31,10 @@ from urllib.parse import quote, quote_plus
 
 from hostside.envfile import quote as env_quote
 
-from .freshhost import FreshHost
-from .run import RunError, wait_for
+from ..world.freshhost import FreshHost
+from ..world.machine import PROJECT
+from ..world.run import RunError, wait_for
 
-PROJECT = Path(__file__).resolve().parents[2]
 SHORTEST_SECRET = 10  # bytes; in base64 it is long enough, whatever stands before it
 SHORTEST_BASE64 = 12  # a shorter piece of base64 is found in innocent text
 CHUNK = 1 << 20

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .freshhost import FreshHost
-from .scenery import furnish
-from .vault import Vault
-from .world import World
+from ..instruments.vault import Vault
+from ..world.freshhost import FreshHost
+from ..world.machine import prepare
+from ..world.scenery import furnish
+from ..world.world import World
 
-HERE = Path(__file__).resolve().parent
 _worlds: list[World] = []
+_spent: list[tuple[str, dict[str, float]]] = []  # a world's id and its timings
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +25,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         pytest.exit(
             "error: rehearsals need root (they boot hosts in containers)\nhint: sudo make test, or make unit", 1
         )
-    subprocess.run([HERE / "prepare.sh"], check=True, stdin=subprocess.DEVNULL)
+    prepare()
     with World(tmp_path_factory.mktemp("world")) as made:
         _worlds.append(made)
         yield made
@@ -44,8 +43,8 @@ def vault(furnished: World) -> Iterator[Vault]:
     """A deployed host whose secrets are canaries; the tests that use it leave it converged."""
     made = Vault.deploy(furnished)
     yield made
-    made.close()
-    furnished.hosts.pop(made.host.name, None)
+    made.stop_watching()
+    furnished.destroy(made.host)
 
 
 @pytest.fixture(autouse=True)
@@ -67,12 +66,25 @@ def boot(world: World) -> Iterator[Callable[..., FreshHost]]:
 
     yield boot_one
     for host in booted:
-        host.destroy()
-        world.hosts.pop(host.name, None)
+        world.destroy(host)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker tells the process that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["worlds"] = [(world.id, world.timings) for world in _worlds]
+    else:
+        _spent.extend((world.id, world.timings) for world in _worlds)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker told; nothing when it crashed."""
+    _spent.extend(getattr(node, "workeroutput", {}).get("worlds", []))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Where the time went."""
-    for world in _worlds:
-        spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in world.timings.items())
-        terminalreporter.write_line(f"world {world.id}: {spent}")
+    for world_id, timings in _spent:
+        spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in timings.items())
+        terminalreporter.write_line(f"world {world_id}: {spent}")

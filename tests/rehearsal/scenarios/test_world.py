@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from .freshhost import FreshHost
-from .gpus import Gpu
-from .run import Completed, run
-from .world import World, diff_snapshots
+from ..world.freshhost import FreshHost
+from ..world.gpus import Gpu
+from ..world.machine import PREPARE
+from ..world.mirrors import public_debian, public_pypi
+from ..world.run import Completed, run
+from ..world.world import World, diff_snapshots
 
 pytestmark = pytest.mark.rehearsal
 
@@ -68,8 +70,7 @@ def host(world: World) -> Iterator[FreshHost]:
     host = world.boot("smoke", gpus=gpus)
     host.ssh("sudo sh -s", input=INSTALL_ENGINE, check=True)
     yield host
-    host.destroy()
-    world.hosts.pop(host.name, None)
+    world.destroy(host)
 
 
 def sudo(host: FreshHost, command: str) -> Completed:
@@ -83,7 +84,7 @@ def test_bare_host_has_nothing_extra(boot: Callable[..., FreshHost]) -> None:
     bare = boot("bare", gpus=[])
     assert bare.ssh("systemctl is-system-running").stdout.strip() == "running"
     assert bare.ssh("command -v python3 curl gpg docker nvidia-smi").stdout == ""
-    assert "deb.debian.org" in bare.ssh("cat /etc/apt/sources.list").stdout
+    assert public_debian().main in bare.ssh("cat /etc/apt/sources.list").stdout
     assert bare.ssh("getent hosts example.com").rc == 2
     bare.set_gpus([Gpu("NVIDIA GeForce RTX 4090", 24564)])
     assert "RTX 4090" in bare.ssh("nvidia-smi -L").stdout
@@ -134,7 +135,7 @@ def test_limits_and_cdi_gpu_in_compose(host: FreshHost) -> None:
     assert seen == f"{host.gpu_uuids[1]}, NVIDIA H200\n"
     limit = sudo(host, f"{compose} exec -T gpu cat /sys/fs/cgroup/memory/memory.limit_in_bytes").stdout
     assert int(limit) == 512 << 20
-    assert sudo(host, f"{compose} exec -T gpu getent hosts pypi.org").stdout
+    assert sudo(host, f"{compose} exec -T gpu getent hosts {public_pypi().name}").stdout
     sudo(host, f"{compose} down -t 1")
 
 
@@ -259,7 +260,7 @@ def test_torch_index(host: FreshHost, world: World) -> None:
 
 
 def test_network_cut(host: FreshHost) -> None:
-    probe = "curl -sS -m 2 -o /dev/null https://pypi.org/simple/idna/"
+    probe = f"curl -sS -m 2 -o /dev/null {public_pypi().simple_url}idna/"
     assert host.ssh(probe).rc == 0
     with host.network_cut():
         assert host.ssh(probe).rc in (6, 28)
@@ -303,7 +304,7 @@ def test_bookworm_engine(boot: Callable[..., FreshHost]) -> None:
 @pytest.mark.parametrize("suite", ["trixie", "bookworm"])
 def test_prepare_on_a_bare_machine(boot: Callable[..., FreshHost], suite: str) -> None:
     bare = boot(f"control-{suite}", suite=suite, gpus=[])
-    script = (Path(__file__).parent / "prepare.sh").read_text()
+    script = PREPARE.read_text()
     done = bare.ssh("cat > prepare.sh && sudo sh prepare.sh", input=script)
     assert done.rc == 0, done.stdout + done.stderr
     started = time.monotonic()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..world.freshhost import FreshHost
+from ..world.snapshot import diff_snapshots
 from .control import Control, Told
-from .freshhost import FreshHost
-from .snapshot import diff_snapshots
 
 STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "installs", "stacks")
 

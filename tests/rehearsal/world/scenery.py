@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import copy
 import runpy
-from pathlib import Path
 from typing import Any
 
-from .standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
+from ..standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
+from .machine import PROJECT
 from .world import World
 
-PROJECT = Path(__file__).resolve().parents[2]
 COMFYUI_REPO = "comfyanonymous/ComfyUI"
 LOGIN_REPO = "liusida/ComfyUI-Login"
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid as uuids
 from dataclasses import dataclass
-from pathlib import Path
+
+from .machine import REHEARSAL
 
 DATA_DIR = "/usr/lib/nvidia-standin"
 PROGRAM = "/usr/bin/nvidia-smi"
-PROGRAM_SOURCE = Path(__file__).resolve().parent / "standins/scripts/nvidia-smi"
+PROGRAM_SOURCE = REHEARSAL / "standins/scripts/nvidia-smi"
 COMPUTE_CAPS = {"H200": "9.0", "H100": "9.0", "4090": "8.9", "3090": "8.6", "A100": "8.0", "5090": "12.0"}
 
 

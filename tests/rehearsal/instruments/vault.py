@@ -12,13 +12,13 @@ import bcrypt
 
 from gpuhost.secrets import envfile
 
+from ..world.freshhost import FreshHost
+from ..world.gpus import Gpu
+from ..world.scenery import group_data
+from ..world.world import World
 from .control import Control
-from .freshhost import FreshHost
-from .gpus import Gpu
 from .leaks import Canaries, Processes, SshCommands, in_text
 from .proof import expect
-from .scenery import group_data
-from .world import World
 
 # Every sign that some reader of env files, shells, YAML or URLs takes for its own; what HTTP forbids in a header stays
 # out of those that travel in one.

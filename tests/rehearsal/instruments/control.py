@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .freshhost import FreshHost
+from ..world.freshhost import FreshHost
+from ..world.machine import PROJECT
 from .terminal import Shown, at_terminal
 
-PROJECT = Path(__file__).resolve().parents[2]
 APPLY_LIMIT_S = 900
 
 

@@ -114,25 +114,37 @@ class FreshHost:
 
     # -- life ---------------------------------------------------------------------------------------------
 
+    @property
+    def volumes(self) -> dict[str, str]:
+        """The volumes of its own engine: the folder's name below /var/lib -> the outer engine's name of it."""
+        return {"docker": self.container, "containerd": f"{self.container}-containerd"}
+
     def first_boot(self) -> None:
         """Make the host with new SSH host keys, start it and wait until it is ready."""
-        self._create()
+        self._create(self._first_files())
         self.wait_ready()
         if self.spec.sudo == "password":
             self.root("chpasswd", input=f"admin:{SUDO_PASSWORD}\n", check=True)
 
-    def _create(self) -> None:
+    def boot_restored(self) -> None:
+        """Start it from an image of a host that ran before; volumes and the operator's files are there already."""
+        self._note_host_key()
+        self._create({})
+        self.wait_ready()
+
+    def _create(self, files: dict[str, tuple[bytes, int]]) -> None:
         name, tmpfs = self.container, self.spec.data_tmpfs_mib
         identity = ["--name", name, "--hostname", self.name, "--label", f"{LABEL}={self.world}"]
         network = ["--network", self.network.name, "--ip", self.address, "-p", f"127.0.0.1:{self.port}:22"]
-        volumes = ["-v", f"{name}:/var/lib/docker", "-v", f"{name}-containerd:/var/lib/containerd"]
+        volumes = [part for folder, volume in self.volumes.items() for part in ("-v", f"{volume}:/var/lib/{folder}")]
         volumes += ["-v", f"{self.resolv_conf}:/etc/resolv.conf:ro"]
         volumes += ["--tmpfs", f"/srv:size={tmpfs}m,mode=0755,exec"] if tmpfs else []
         rest = [*identity, *ENGINE_FLAGS, *network, *volumes, self.image, "sh", "-c", INIT]
         # Engines differ where this machine lacks the capability: old ones must be told, new ones refuse to drop it.
         if run(["docker", "create", "--cap-drop", "SYS_RESOURCE", *rest], check=False).rc != 0:
             run(["docker", "create", *rest])
-        self._copy_in(self._first_files())
+        if files:
+            self._copy_in(files)
         run(["docker", "start", self.container])
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> None:
@@ -148,9 +160,16 @@ class FreshHost:
     def reboot(self) -> None:
         """A clean reboot: services stop in order, volatile file systems are empty afterwards."""
         started = time.monotonic()
-        run(["docker", "stop", self.container])
-        self.power_on()
+        with self.shut_down():
+            pass
         self.timings[f"{self.name} reboot"] = round(time.monotonic() - started, 2)
+
+    @contextmanager
+    def shut_down(self) -> Iterator[None]:
+        """It is off while the block runs, after a clean shutdown."""
+        run(["docker", "stop", self.container])
+        yield
+        self.power_on()
 
     def power_cut(self) -> None:
         """Every process of the host dies at once. (The page cache survives: unsynced writes are not lost.)"""
@@ -170,7 +189,7 @@ class FreshHost:
         """Remove container and volumes, and its folder unless `keep_files`."""
         self.network.mend(self.address)
         run(["docker", "rm", "--force", self.container], check=False)
-        run(["docker", "volume", "rm", "--force", self.container, f"{self.container}-containerd"], check=False)
+        run(["docker", "volume", "rm", "--force", *self.volumes.values()], check=False)
         if not keep_files:
             shutil.rmtree(self.run_dir, ignore_errors=True)
 
@@ -271,17 +290,12 @@ class FreshHost:
         """What an installer would have left: the key, sudo, SSH host keys, and the stand-in GPUs."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         public = ssh_key(self.key, "operator")
-        host_key = self.run_dir / "ssh_host_ed25519_key"
-        for old in (host_key, host_key.with_suffix(".pub")):
+        for old in (self._host_key, self._host_key.with_suffix(".pub")):
             old.unlink(missing_ok=True)
-        host_public = ssh_key(host_key, f"root@{self.name}")
-        kind, value = host_public.split()[:2]
-        self._own_known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {value}\n")
-        if not self.known_hosts.exists():
-            self.trust_new_key()
+        host_public = self._note_host_key()
         files = {
             "/home/admin/.ssh/authorized_keys": (public.encode() + b"\n", 0o600),
-            "/etc/ssh/ssh_host_ed25519_key": (host_key.read_bytes(), 0o600),
+            "/etc/ssh/ssh_host_ed25519_key": (self._host_key.read_bytes(), 0o600),
             "/etc/ssh/ssh_host_ed25519_key.pub": (host_public.encode() + b"\n", 0o644),
             **gpu_files(self.name, list(self.spec.gpus)),
         }
@@ -293,6 +307,19 @@ class FreshHost:
             text = UNSUPPORTED.get(self.spec.os_release, self.spec.os_release)
             files["/usr/lib/os-release"] = (text.encode(), 0o644)
         return files
+
+    @property
+    def _host_key(self) -> Path:
+        return self.run_dir / "ssh_host_ed25519_key"
+
+    def _note_host_key(self) -> str:
+        """Make the SSH host key unless it is there; what logs in from here knows it. The public key's line."""
+        public = ssh_key(self._host_key, f"root@{self.name}")
+        kind, value = public.split()[:2]
+        self._own_known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {value}\n")
+        if not self.known_hosts.exists():
+            self.trust_new_key()
+        return public
 
     def _copy_in(self, files: dict[str, tuple[bytes, int]]) -> None:
         """Put files into the container, running or not; below /home/admin they belong to admin (uid 1000)."""

@@ -6,6 +6,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,8 @@ from gpuhost.files.rules import FileSpec
 from gpuhost.secrets.store import SecretStore
 from hostside.envfile import quote as env_quote
 
-from .control import PROJECT, Told
-from .leaks import (
+from ..instruments.control import Told
+from ..instruments.leaks import (
     Canaries,
     in_container_logs,
     in_folder,
@@ -29,9 +30,10 @@ from .leaks import (
     in_layers,
     on_host,
 )
-from .scenery import group_data
-from .vault import LOUD, Vault
-from .watcher import watch, watch_local
+from ..instruments.vault import LOUD, Vault
+from ..instruments.watcher import watch, watch_local
+from ..world.machine import PROJECT
+from ..world.scenery import group_data
 
 pytestmark = pytest.mark.rehearsal
 STACKS = "/srv/genai/stacks"
@@ -64,9 +66,10 @@ def wrong(told: Told) -> set[tuple[str, str, str]]:
 
 def converged(vault: Vault) -> None:
     """Every location in sync, and nothing to do."""
-    audit = vault.control.secrets("audit")
+    with ThreadPoolExecutor() as pool:
+        audited, planned = pool.submit(vault.control.secrets, "audit"), pool.submit(vault.control.plan)
+    audit, plan = audited.result(), planned.result()
     assert audit.code == 0, wrong(audit)
-    plan = vault.control.plan()
     assert (plan.code, plan.changes) == (0, []), plan.errors
 
 
@@ -161,6 +164,7 @@ def test_nobody_else_can_read_a_file_while_it_is_written(vault: Vault, reachable
             text = f"{canary.value('WRITTEN')} {number}\n"
             step = write_step([spec, others], {spec.path: text, others.path: text}, "/var/lib/gpuhost/backups")
             stdin = step.connector_arguments["_stdin"]
+            assert isinstance(stdin, str | bytes)
             vault.host.root(step.get_raw_value(), input=stdin, check=True)
     assert seen.findings(canary) == [] and folder not in seen.reads
     assert seen.listings[folder] >= 100, "the watcher looked too seldom"

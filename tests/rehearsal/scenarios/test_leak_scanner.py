@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .freshhost import FreshHost
-from .leaks import (
+from ..instruments.leaks import (
     Canaries,
     Processes,
     SshCommands,
@@ -26,9 +25,10 @@ from .leaks import (
     in_layers,
     on_host,
 )
-from .run import run
-from .watcher import Watched, watch, watch_local
-from .world import BUSYBOX_IMAGE, World
+from ..instruments.watcher import Watched, watch, watch_local
+from ..world.freshhost import FreshHost
+from ..world.run import run
+from ..world.world import BUSYBOX_IMAGE, World
 
 pytestmark = pytest.mark.rehearsal
 
@@ -112,8 +112,7 @@ def leaky(world: World) -> Iterator[FreshHost]:
     host = world.boot("leaky", gpus=[])
     host.root(ENGINE, check=True)
     yield host
-    host.destroy()
-    world.hosts.pop("leaky", None)
+    world.destroy(host)
 
 
 @pytest.fixture(scope="module")

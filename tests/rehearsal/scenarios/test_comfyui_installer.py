@@ -14,18 +14,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
-from .run import Completed, RunError, wait_for
-from .standins import comfyui as standins
-from .world import World
+from ..instruments.converged import converged_host
+from ..standins import comfyui as standins
+from ..world.machine import PROJECT
+from ..world.run import Completed, RunError, wait_for
+from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 
-FILES = Path(__file__).resolve().parents[2] / "files"
+FILES = PROJECT / "files"
 IMAGE = "gpuhost/comfyui:rehearsal"
 SCRIPT = "/opt/rehearsal/install_comfyui.sh"
 ROOT = "/srv/rehearsal"
@@ -92,23 +93,16 @@ def commits(world: World) -> Commits:
 
 
 @pytest.fixture(scope="module")
-def machine(world: World) -> Iterator[Machine]:
-    """A fresh host with Debian's engine and our image."""
-    host = world.boot("comfyui")
-    quiet = "DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0"
-    host.root(f"{quiet} update && {quiet} install -y --no-install-recommends docker.io docker-cli", check=True)
-    wait_for(lambda: host.root("docker version").rc == 0, "dockerd of the fresh host")
-    context = {
-        str(path.relative_to(FILES / "comfyui")): path.read_text()
-        for path in (FILES / "comfyui").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    put(host, "/opt/rehearsal/context", context)
+def machine(furnished: World) -> Iterator[Machine]:
+    """A host with the product's engine and its image of files/comfyui; no service of it runs."""
+    host = converged_host(furnished, "comfyui")
     put(host, "/opt/rehearsal", {"install_comfyui.sh": (FILES / "install_comfyui.sh").read_text()})
-    host.root(f"docker build -q -t {IMAGE} /opt/rehearsal/context", check=True)
+    host.root("docker stop $(docker ps -q) && docker container prune -f", check=True)
+    built = host.root("docker images -q gpuhost/comfyui", check=True).stdout.split()
+    assert len(built) == 1, built
+    host.root(f"docker tag {built[0]} {IMAGE}", check=True)
     yield host
-    host.destroy()
-    world.hosts.pop(host.name, None)
+    furnished.destroy(host)
 
 
 @dataclass

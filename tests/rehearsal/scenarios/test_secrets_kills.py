@@ -20,11 +20,12 @@ import pytest
 
 from gpuhost.secrets import envfile
 
-from . import kills
-from .control import PROJECT, Told
-from .kills import OnHost, Victim
-from .run import run
-from .vault import Vault
+from ..instruments import kills
+from ..instruments.control import Told
+from ..instruments.kills import OnHost, Victim
+from ..instruments.vault import Vault
+from ..world.machine import PROJECT
+from ..world.run import run
 
 pytestmark = pytest.mark.rehearsal
 SEED = 20260307

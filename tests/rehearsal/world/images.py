@@ -7,22 +7,17 @@ import tarfile
 import time
 from pathlib import Path
 
+from ..standins.apt_repo import fetch_debs
 from .cache import cached, digest, locked
-from .mirrors import debian_mirror
+from .mirrors import debian_mirror, public_debian
 from .pki import certificate_authority
 from .run import run
-from .standins.apt_repo import fetch_debs
 
 HOST_PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo"),
     *("ca-certificates", "iproute2", "kmod", "procps", "netbase"),
 )
 PYTHON_PACKAGES = ("ca-certificates", "netbase", "python3", "python3-venv", "python3-pip")
-PUBLIC_SOURCES = (
-    "deb http://deb.debian.org/debian {suite} main\n"
-    "deb http://deb.debian.org/debian {suite}-updates main\n"
-    "deb http://security.debian.org/debian-security {suite}-security main\n"
-)
 # The mirror behind the stand-in may be a dated snapshot, whose Valid-Until is over.
 APT_CONF = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
 CA_IN_IMAGE = "/usr/local/share/ca-certificates/gpuhost-rehearsal.crt"
@@ -58,6 +53,16 @@ rm -f "$1"/etc/resolv.conf "$1"/etc/hostname
 """
 
 
+def public_sources(suite: str) -> str:
+    """The sources.list of a Debian that nobody configured."""
+    public = public_debian()
+    return (
+        f"deb {public.main} {suite} main\n"
+        f"deb {public.main} {suite}-updates main\n"
+        f"deb {public.security} {suite}-security main\n"
+    )
+
+
 def _mmdebstrap(suite: str, packages: tuple[str, ...], setup: str, tar: Path) -> None:
     mirror = debian_mirror()
     work = tar.parent
@@ -65,7 +70,7 @@ def _mmdebstrap(suite: str, packages: tuple[str, ...], setup: str, tar: Path) ->
     (work / "setup.sh").write_text(COMMON_SETUP + setup)
     (work / "apt.conf").write_text(APT_CONF)
     (work / "dpkg.cfg").write_text("force-unsafe-io\n")
-    (work / "sources.list").write_text(PUBLIC_SOURCES.format(suite=suite))
+    (work / "sources.list").write_text(public_sources(suite))
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
     lines = [
         f"deb [signed-by={keyring}] {mirror.main} {suite} main",
@@ -93,7 +98,7 @@ def rootfs(kind: str, suite: str, timings: dict[str, float] | None = None) -> Pa
     """The tar of a root file system; `kind` is "host" or "python"."""
     packages, setup = (HOST_PACKAGES, HOST_SETUP) if kind == "host" else (PYTHON_PACKAGES, PYTHON_SETUP)
     mirror = debian_mirror()
-    recipe = [inspect.getsource(_mmdebstrap), COMMON_SETUP, setup, PUBLIC_SOURCES, APT_CONF, suite, *packages]
+    recipe = [inspect.getsource(_mmdebstrap), COMMON_SETUP, setup, public_sources(suite), APT_CONF, suite, *packages]
     key = digest(certificate_authority() / "ca.crt", mirror.main, mirror.security, *recipe)
 
     def build(folder: Path) -> None:

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .freshhost import FreshHost
+from ..world.freshhost import FreshHost
+from ..world.run import RunError
 from .leaks import Canaries
-from .run import RunError
 
 # In perl, for a bare Debian has it (perl-base) and no python3. It lists folders and opens what it finds, follows no
 # links, keeps every file open that it could open once, and reads it once more at the end: who got hold of an empty

@@ -1,0 +1,44 @@
+"""How the suite is spread over the cores: a file stays in one process, rehearsals that take longest come first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+REHEARSAL_LIMIT_S = 900
+# The files of rehearsals, the longest first; files of unit tests come last and fill the gaps.
+LONGEST_FIRST = (
+    *("test_secrets", "test_secrets_kills", "test_deploy", "test_comfyui_installer", "test_troubles"),
+    *("test_without_gpu", "test_whole_path", "test_local", "test_world", "test_refusals", "test_leak_scanner"),
+)
+SHARE_A_HOST = {"test_secrets_kills": "test_secrets"}  # the vault
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of the files, and the time limit of the rehearsals."""
+    for item in items:
+        if _rehearsal(item) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(REHEARSAL_LIMIT_S))
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)) if _rehearsal(item) else len(ranks) + 1)
+
+
+def _rehearsal(item: pytest.Item) -> bool:
+    return item.get_closest_marker("rehearsal") is not None
+
+
+class _OneFileOneProcess(LoadScopeScheduling):
+    """Gives whole files to processes, in the order above; files that share a host go together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return str(file.with_stem(SHARE_A_HOST.get(file.stem, file.stem)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneFileOneProcess:
+    """For every run with several processes."""
+    return _OneFileOneProcess(config, log)

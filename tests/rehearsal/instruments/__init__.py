@@ -1,0 +1,1 @@
+"""What a scenario holds in its hands: the operator's commands, the proof, canaries, watchers, kills."""

@@ -1,0 +1,182 @@
+"""What happens to a converged host, and what the next run makes of it. Each scenario leaves it converged."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from ..instruments.control import Control
+from ..instruments.converged import converged_host, saved_converged
+from ..instruments.proof import Proof
+from ..world.freshhost import free_port
+from ..world.run import wait_for
+from ..world.saved import SAME_IN_A_COPY
+from ..world.scenery import group_data
+from ..world.snapshot import diff_snapshots
+from ..world.world import World
+
+pytestmark = pytest.mark.rehearsal
+
+
+@pytest.fixture(scope="module")
+def converged(furnished: World) -> Iterator[Proof]:
+    """A copy of a host that went the whole path."""
+    proof = Proof(converged_host(furnished, "converged"))
+    yield proof
+    furnished.destroy(proof.host)
+
+
+def test_a_restored_host_is_what_was_saved_and_converged(converged: Proof, furnished: World) -> None:
+    """File by file as it was; every service answers, every secret is in sync, and there is nothing to do."""
+    saved, restored = saved_converged(furnished).snapshot, converged.host.snapshot()
+    for section in SAME_IN_A_COPY:
+        assert not diff_snapshots({"files": {}, section: saved[section]}, {"files": {}, section: restored[section]})
+    converged.answers("verify")
+    converged.secrets_in_step()
+    converged.nothing_to_do()
+
+
+def test_the_ssh_line_at_the_end_reaches_the_services_from_the_operators_machine(converged: Proof) -> None:
+    done = Control(converged.host).text("verify")
+    line = next(line for line in done.stdout.splitlines() if "ssh -N" in line).partition(": ")[2]
+    local = free_port()
+    words = shlex.split(line.replace("-L 8193:", f"-L {local}:").replace("-L 8188:", f"-L {free_port()}:"))
+    options = ["-F", "/dev/null", "-o", f"UserKnownHostsFile={converged.host.known_hosts}"]
+    tunnel = subprocess.Popen([words[0], *options, *words[1:]], stdin=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _answers(local), "the orchestrator through the tunnel", 15)
+        assert httpx.get(f"http://127.0.0.1:{local}/services").status_code == 401
+    finally:
+        tunnel.terminate()
+        tunnel.wait(10)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(httpx.get(f"http://127.0.0.1:{port}/health").json() == {"status": "ok"})
+    except httpx.HTTPError:
+        return False
+
+
+def test_a_service_that_fails_ends_the_deploy_with_cause_code_and_log(converged: Proof) -> None:
+    services = group_data()["services"]
+    services["orchestrator"]["secrets"] = []  # its program refuses to start without its token
+    # For as long as the shipped value says: a service that dies and is started again must not pass in between.
+    with _data(converged, services=services, verify_window_s=group_data()["verify_window_s"]):
+        told = converged.control.apply()
+        assert told.code == 1
+        error = next(error for error in told.errors if "orchestrator" in error["what"])
+        assert "exited with code 1" in error["what"] and error["hint"]
+        shown = converged.control.text("verify")
+        assert "ORCHESTRATOR_TOKEN" in shown.stderr  # the last words of the container
+        assert shown.returncode == 1
+    assert converged.control.apply().code == 0
+    converged.nothing_to_do()
+
+
+def test_what_somebody_changed_by_hand_is_seen_and_put_right(converged: Proof) -> None:
+    host, stack = converged.host, "/srv/genai/stacks/orchestrator"
+    host.root(f"echo '# mine' >> {stack}/docker-compose-orchestrator.yml; chmod 644 {stack}/.env.docker", check=True)
+    host.root("docker rm -f comfyui-qwen", check=True)
+    wanted = {
+        ("stacks", f"{stack}/docker-compose-orchestrator.yml", "write"),
+        ("stacks", f"{stack}/.env.docker", "write"),
+        ("stacks", "comfyui-qwen", "create"),
+    }
+    assert set(converged.control.plan().changes) == wanted
+    told = converged.control.apply()
+    assert told.code == 0 and set(told.changes) == wanted
+    backup = host.root("cat /var/lib/gpuhost/backups/*/srv/genai/stacks/orchestrator/docker-compose-orchestrator.yml")
+    assert "# mine" in backup.stdout
+    modes = host.root(
+        "stat -c %a /var/lib/gpuhost/backups /var/lib/gpuhost/backups/*/srv/genai/stacks/*/*"
+    ).stdout.split()
+    assert modes[0] == "700" and set(modes[1:]) == {"600"}
+    converged.nothing_to_do()
+
+
+def test_other_keys_of_daemon_json_stay_and_dockerd_runs_with_ours(converged: Proof) -> None:
+    host = converged.host
+    host.root('echo \'{"debug": true, "log-opts": {"tag": "x"}}\' > /etc/docker/daemon.json', check=True)
+    told = converged.control.apply()
+    assert told.code == 0, told.errors
+    assert ("engine", "/etc/docker/daemon.json", "write") in told.changes
+    assert ("engine", "dockerd", "restart") in told.changes
+    merged = host.root("cat /etc/docker/daemon.json").stdout
+    assert '"debug": true' in merged and '"tag": "x"' in merged and '"max-size": "10m"' in merged
+    assert host.root("docker info --format '{{.Debug}}'").stdout.strip() == "true"
+    converged.nothing_to_do()
+
+
+def test_a_change_that_was_not_planned_is_refused(converged: Proof) -> None:
+    """The host changes between plan and apply: an own operation fails before it acts."""
+    container = converged.host.root("docker inspect -f '{{.Id}}' orchestrator").stdout
+    allow = converged.host.run_dir / "allow.json"
+    allow.write_text(json.dumps({converged.host.name: []}))
+    converged.host.root("docker rm -f comfyui-qwen", check=True)
+    report = converged.host.run_dir / "report.jsonl"
+    done = converged.control.pyinfra("-y", f"--data=gpuhost_allow={allow}", f"--data=gpuhost_report={report}")
+    assert done.returncode == 1
+    assert "was not planned" in done.stderr and "hint:" in done.stderr
+    assert converged.host.root("docker ps -aq --filter name=comfyui-qwen").stdout == ""
+    assert converged.host.root("docker inspect -f '{{.Id}}' orchestrator").stdout == container
+    assert converged.control.apply().code == 0
+
+
+def test_a_second_run_is_kept_out_while_one_works_and_let_in_when_it_died(converged: Proof) -> None:
+    holder = subprocess.Popen(
+        [*shlex.split(converged.host.ssh_command), "flock --nonblock /var/lib sh -c 'echo held; cat'"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    told = converged.control.apply()
+    assert told.code == 1 and "another gpuhost run works on this host" in told.errors[0]["what"]
+    assert converged.control.plan().code == 0  # a plan only reads
+    holder.kill()
+    holder.wait()
+    free = "until flock --nonblock /var/lib true; do sleep 0.1; done"
+    converged.host.root(f"timeout 20 sh -c '{free}'", check=True)
+    assert converged.control.apply().code == 0
+
+
+def test_a_power_cut_leaves_services_that_come_back(converged: Proof) -> None:
+    converged.host.power_cut()
+    converged.host.power_on()
+    converged.answers("verify after the power cut")
+    converged.nothing_to_do()
+
+
+def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(converged: Proof) -> None:
+    """An empty key file lets ComfyUI-Login's import fail; ComfyUI alone would then serve everything to anybody."""
+    host, key = converged.host, "/srv/genai/services/comfyui-qwen/seeds/session-key.txt"
+    host.root(f": > {key} && docker restart -t 20 comfyui-qwen", check=True)
+    told = converged.control.verify()
+    assert told.code == 1
+    error = next(error for error in told.errors if "comfyui-qwen" in error["what"])
+    assert "gpuhost-guard" in "\n".join(error["detail"])
+    opened = "wget -q -O /dev/null http://127.0.0.1:8188/system_stats || curl -sf http://127.0.0.1:8188/system_stats"
+    assert host.root(opened).rc != 0
+    mended = converged.control.apply()
+    assert mended.code == 0 and ("stacks", key, "create") in mended.changes
+    converged.nothing_to_do()
+
+
+class _data:
+    """A proof's host with other data in its inventory's group_data, while the block runs."""
+
+    def __init__(self, proof: Proof, **data: object) -> None:
+        self._file = proof.host.run_dir / "group_data" / "all.py"
+        self._data = data
+        self._kept = self._file.read_text()
+
+    def __enter__(self) -> None:
+        self._file.write_text(self._kept + "".join(f"{name} = {value!r}\n" for name, value in self._data.items()))
+
+    def __exit__(self, *error: object) -> None:
+        self._file.write_text(self._kept)
