@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from gpuhost.plan.spec import Spec
+from gpuhost.plan.spec import parse as parse_spec
+from hostside.timestamps import unix_ns
 
 SERVICE_LABEL = "gpuhost.service"
 STACK_LABEL = "gpuhost.stack"
@@ -62,27 +63,18 @@ def parse(text: str) -> Container:
     """One line that INSPECT made. Raises ValueError, KeyError or TypeError for another."""
     seen = json.loads(text)
     labels = seen["labels"] or {}
-    stamp = labels.get(SPEC_LABEL, "")
     return Container(
         id=seen["id"],
         name=seen["name"].removeprefix("/"),
         service=labels[SERVICE_LABEL],
         project=labels.get(PROJECT_LABEL, ""),
         state=seen["state"],
-        spec=_spec(stamp),
+        spec=parse_spec(labels.get(SPEC_LABEL)),
         settings=_settings(seen),
         one_off=labels.get(ONE_OFF_LABEL) == "True",
-        started_s=started_s(seen["started"]),
+        started_s=unix_ns(seen["started"]) / 10**9,
         exit_code=int(seen["exit_code"]),
     )
-
-
-def started_s(time: str) -> float:
-    """Docker's time as Unix time; 0 for never."""
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", time)
-    if found is None or found[1].startswith("0001"):
-        return 0.0
-    return datetime.fromisoformat(f"{found[1]}+00:00").timestamp() + float(found[2] or 0)
 
 
 def size_text(size_bytes: int) -> str:
@@ -99,14 +91,6 @@ def size_bytes(text: str) -> int:
     if found is None:
         raise ValueError(text)
     return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2]]
-
-
-def _spec(stamp: str) -> Spec | None:
-    try:
-        spec = json.loads(stamp)
-    except ValueError:
-        return None
-    return spec if isinstance(spec, dict) else None
 
 
 def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpuhost.plan.spec import canonical
-from gpuhost.services.containers import Container, parse, size_bytes, size_text, started_s
+from gpuhost.services.containers import Container, parse, size_bytes, size_text
 from gpuhost.services.spec import changed_settings
 
 # As Docker Engine 26.1 gives it, less what nobody reads.
@@ -138,20 +138,6 @@ def test_a_label_that_cannot_be_read(stamp: str) -> None:
 
 def test_a_one_off_container_says_so() -> None:
     assert container(labels={"gpuhost.service": "api", "com.docker.compose.oneoff": "True"}).one_off
-
-
-@pytest.mark.parametrize(
-    ("time", "expected"),
-    [
-        ("2026-11-21T11:41:15.25Z", 1795261275.25),
-        ("2026-11-21T11:41:15Z", 1795261275.0),
-        ("2026-11-21T11:41:15.123456789Z", 1795261275.123456789),
-        ("0001-01-01T00:00:00Z", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_dockers_times(time: str, expected: float) -> None:
-    assert started_s(time) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

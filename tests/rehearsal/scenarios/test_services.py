@@ -1,0 +1,161 @@
+"""Services as steps: what somebody did to a container is put right; what moves in the data moves in one apply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ..instruments.control import Told
+from ..instruments.converged import GPU, converged_host
+from ..instruments.proof import Proof
+from ..world.scenery import group_data
+from ..world.world import World
+
+pytestmark = pytest.mark.rehearsal
+COMPOSE = "/srv/genai/stacks/comfyui-qwen/docker-compose-comfyui-qwen.yml"
+
+
+@pytest.fixture(scope="module")
+def converged(furnished: World) -> Iterator[Proof]:
+    """A copy of a host that went the whole path."""
+    proof = Proof(converged_host(furnished, "services"))
+    yield proof
+    furnished.destroy(proof.host)
+
+
+@contextmanager
+def site(proof: Proof, **data: object) -> Iterator[None]:
+    """The site's data says this besides, while the block runs."""
+    file = proof.host.run_dir / "group_data" / "all.py"
+    kept = file.read_text()
+    file.write_text(kept + "".join(f"{name} = {value!r}\n" for name, value in data.items()))
+    try:
+        yield
+    finally:
+        file.write_text(kept)
+
+
+def changed(told: Told) -> dict[str, tuple[str, str]]:
+    """service -> (action, reason) of a run that went well, or was planned well."""
+    assert told.code in (0, 2) and told.document, told.errors
+    services = [each for each in told.document["changes"] if each["resource"]["kind"] == "service"]
+    return {each["resource"]["name"]: (each["action"], each["reason"]) for each in services}
+
+
+def fields(told: Told, service: str) -> set[str]:
+    """The fields of a service of which the plan says that they differ."""
+    changes = (told.document or {})["changes"]
+    [change] = [each for each in changes if each["resource"] == {"kind": "service", "name": service}]
+    return {difference["field"] for difference in change["diff"]}
+
+
+def planned_then_done(proof: Proof, actions: dict[str, str]) -> Told:
+    """The plan names exactly these services with these actions, and one apply does it; the plan's document."""
+    plan = proof.control.plan()
+    assert {name: action for name, (action, _) in changed(plan).items()} == actions
+    told = proof.control.apply()
+    assert told.code == 0, told.errors
+    assert {name: action for name, (action, _) in changed(told).items()} == actions
+    return plan
+
+
+def inspect(proof: Proof, container: str) -> dict[str, Any]:
+    """What Docker says of a container."""
+    found: list[dict[str, Any]] = json.loads(proof.host.root(f"docker inspect {container}", check=True).stdout)
+    return found[0]
+
+
+def test_what_docker_update_and_another_network_did_is_put_right_and_a_paused_service_woken(converged: Proof) -> None:
+    host = converged.host
+    host.root("docker update --memory 1g --memory-swap 1g --cpus 1 --restart no orchestrator", check=True)
+    host.root("docker network disconnect genai orchestrator && docker network connect bridge orchestrator", check=True)
+    host.root("docker pause comfyui-qwen", check=True)
+    started = inspect(converged, "comfyui-qwen")["State"]["StartedAt"]
+    plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "unpause"})
+    assert fields(plan, "orchestrator") == {"memory", "cpus", "restart", "networks"}
+    assert changed(plan)["comfyui-qwen"][1] == "it is paused"
+    seen = inspect(converged, "orchestrator")["HostConfig"]
+    assert (seen["Memory"], seen["NanoCpus"], seen["RestartPolicy"]["Name"]) == (2 * 2**30, 2 * 10**9, "unless-stopped")
+    assert inspect(converged, "comfyui-qwen")["State"]["StartedAt"] == started  # woken, not made anew
+    converged.nothing_to_do()
+
+
+def test_a_container_made_by_hand_with_our_labels_and_a_renamed_one_are_replaced(converged: Proof) -> None:
+    """Published to the whole network: what runs is compared, not only what the label says."""
+    host = converged.host
+    host.root("docker rename orchestrator mine", check=True)
+    by_hand = f"sed 's/127.0.0.1:/0.0.0.0:/' {COMPOSE} > /tmp/open.yml"
+    up = "docker compose -f /tmp/open.yml --env-file /srv/genai/stacks/comfyui-qwen/.env.docker up -d --no-deps"
+    host.root(f"{by_hand} && {up} && rm /tmp/open.yml", check=True)
+    assert inspect(converged, "comfyui-qwen")["HostConfig"]["PortBindings"]["8188/tcp"][0]["HostIp"] == "0.0.0.0"
+    plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "recreate"})
+    assert changed(plan)["orchestrator"][1] == "its container was renamed to mine"
+    assert fields(plan, "comfyui-qwen") == {"ports"}
+    bound = inspect(converged, "comfyui-qwen")["HostConfig"]["PortBindings"]
+    assert [each["HostIp"] for each in bound["8188/tcp"]] == ["127.0.0.1"]
+    names = host.root("docker ps -a --format '{{.Names}}'").stdout.split()
+    assert sorted(names) == ["comfyui-qwen", "orchestrator"]
+    converged.nothing_to_do()
+
+
+def test_two_services_swap_their_ports_in_one_apply_and_back(converged: Proof) -> None:
+    both = {"orchestrator": "recreate", "comfyui-qwen": "recreate"}
+    with site(converged, services={"orchestrator": {"port": 8188}, "comfyui-qwen": {"port": 8193}}):
+        plan = planned_then_done(converged, both)
+        assert fields(plan, "orchestrator") == {"ports"}
+        assert converged.control.plan().changes == []
+    planned_then_done(converged, both)
+
+
+def test_renamed_on_demand_and_a_second_card(converged: Proof) -> None:
+    """One apply: a service under another name takes the port of the old one, another waits to be asked for, and a
+    second GPU service gets the second card. A `docker compose run` of somebody's is left alone. One apply back."""
+    host = converged.host
+    files = "-f /srv/genai/stacks/orchestrator/docker-compose-orchestrator.yml"
+    one_off = f"docker compose {files} --env-file /srv/genai/stacks/orchestrator/.env.docker run -d --no-deps"
+    own = host.root(f"{one_off} orchestrator sleep 3600", check=True).stdout.strip()
+    host.set_gpus([GPU, GPU])
+    shipped = group_data()["services"]
+    second = {**shipped["comfyui-qwen"], "port": 8199, "stack": "second", "start_order": 60}
+    renamed = {**shipped["orchestrator"], "stack": "conductor"}
+    data: dict[str, object] = {
+        "services": {
+            "orchestrator": None,
+            "conductor": renamed,
+            "second": second,
+            "comfyui-qwen": {"start": "on-demand"},
+        },
+        "enabled_services": ["conductor", "comfyui-qwen", "second"],
+    }
+    with site(converged, **data):
+        planned_then_done(
+            converged,
+            {"orchestrator": "remove", "conductor": "create", "comfyui-qwen": "recreate", "second": "create"},
+        )
+        cards = [
+            inspect(converged, name)["HostConfig"]["DeviceRequests"][0]["DeviceIDs"]
+            for name in ("comfyui-qwen", "second")
+        ]
+        assert sorted(cards) == sorted([[f"nvidia.com/gpu={uuid}"] for uuid in host.gpu_uuids])
+        assert inspect(converged, own)["State"]["Running"]
+        host.root("docker stop -t 20 comfyui-qwen", check=True)
+        assert converged.control.plan().changes == []  # whether it runs is its user's affair
+        verified = converged.control.verify()
+        assert verified.code == 0, verified.errors
+    host.set_gpus([GPU])
+    host.root(f"docker rm -f {own}", check=True)
+    told = converged.control.apply()
+    assert told.code == 0, told.errors
+    assert {name: action for name, (action, _) in changed(told).items()} == {
+        "conductor": "remove",
+        "second": "remove",
+        "orchestrator": "create",
+        "comfyui-qwen": "recreate",
+    }
+    assert host.root("test -d /srv/genai/services/second/data").rc == 0  # its data stays
+    converged.nothing_to_do()
+    converged.answers("verify after the way back")
