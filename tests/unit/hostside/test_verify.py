@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -326,3 +328,21 @@ def test_docker_that_does_not_answer(fake: FakeDocker, capsys: pytest.CaptureFix
     fake.status = 500
     assert observe(fake)[1] == 3
     assert "error: Docker does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "request_text", "status", "said"),
+    [
+        ([], f'{{"window_s": "{TOKEN}"}}', 2, "error: the request cannot be read: the message has no field `services`"),
+        ([], TOKEN, 2, "error: the request cannot be read: the message is not JSON"),
+        (["--nonsense"], '{"window_s": 1, "services": []}', 2, "error: unknown argument"),
+        ([], '{"window_s": 1, "services": []}', 0, ""),
+        (["--wait-only"], '{"window_s": 1, "services": []}', 0, ""),
+    ],
+)
+def test_as_a_process(fake: FakeDocker, arguments: list[str], request_text: str, status: int, said: str) -> None:
+    program = [sys.executable, "-I", "-B", "-m", "hostside.verify", *arguments]
+    done = subprocess.run(program, input=request_text, capture_output=True, text=True, check=False)
+    error, *hint = done.stderr.splitlines() or [""]
+    assert (done.returncode, done.stdout, error) == (status, "", said)
+    assert TOKEN not in done.stderr and [line.startswith("hint: ") for line in hint] == [True] * bool(said)
