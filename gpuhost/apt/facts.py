@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyinfra.api.facts import FactBase
+from gpuhost.run.fact import HostFact
 
 _SCRIPT = r"""
 [ $# = 0 ] || dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\n' "$@" 2>/dev/null |
@@ -30,7 +30,7 @@ class AptReading:
     unread: list[str] = field(default_factory=list)
 
 
-class AptState(FactBase[AptReading]):
+class AptState(HostFact[AptReading]):
     """The reading for some package names; `stamp` is the file touched after each successful `apt-get update`."""
 
     def command(self, packages: Iterable[str], stamp: str) -> str:
@@ -43,7 +43,7 @@ class AptState(FactBase[AptReading]):
         """Nothing installed."""
         return AptReading()
 
-    def process(self, output: list[str]) -> AptReading:
+    def read(self, output: list[str]) -> AptReading:
         """Lines of kind and values."""
         reading = AptReading()
         for line in output:

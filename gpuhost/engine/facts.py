@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 
+from gpuhost.run.fact import HostFact
 from gpuhost.services import containers
 from gpuhost.services.containers import Container
 
@@ -105,7 +105,7 @@ _READERS = {
 }
 
 
-class DockerGroup(FactBase[str]):
+class DockerGroup(HostFact[str]):
     """The docker group's id, "" when there is no such group."""
 
     def command(self) -> str:
@@ -118,7 +118,7 @@ class DockerGroup(FactBase[str]):
         return ""
 
 
-class DockerState(FactBase[DockerReading]):
+class DockerState(HostFact[DockerReading]):
     """One reading of everything."""
 
     def command(self) -> str:
@@ -131,7 +131,7 @@ class DockerState(FactBase[DockerReading]):
         """No Docker."""
         return DockerReading()
 
-    def process(self, output: list[str]) -> DockerReading:
+    def read(self, output: list[str]) -> DockerReading:
         """Lines of kind and value; `absent` alone means no Docker."""
         reading = DockerReading(installed="absent" not in output)
         for line in output:

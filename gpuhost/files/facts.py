@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pyinfra.api.facts import FactBase
+from gpuhost.run.fact import HostFact
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def parse(lines: Iterable[str]) -> dict[str, FileState]:
     }
 
 
-class FilesState(FactBase[dict[str, FileState]]):
+class FilesState(HostFact[dict[str, FileState]]):
     """path -> what lies there; a path with nothing is not in the answer."""
 
     def command(self, paths: Iterable[str]) -> str:
@@ -59,12 +59,12 @@ class FilesState(FactBase[dict[str, FileState]]):
         """Nothing is there."""
         return {}
 
-    def process(self, output: list[str]) -> dict[str, FileState]:
+    def read(self, output: list[str]) -> dict[str, FileState]:
         """What the script printed."""
         return parse(output)
 
 
-class Texts(FactBase[dict[str, str]]):
+class Texts(HostFact[dict[str, str]]):
     """path -> content of small text files of ours that hold no secret (stamps, manifests); a missing one is absent."""
 
     def command(self, paths: Iterable[str]) -> str:
@@ -80,7 +80,7 @@ class Texts(FactBase[dict[str, str]]):
         """Nothing is there."""
         return {}
 
-    def process(self, output: list[str]) -> dict[str, str]:
+    def read(self, output: list[str]) -> dict[str, str]:
         """Decode each line."""
         rows = (line.split("\t") for line in output if line != "end")
         return {path: base64.b64decode(content).decode(errors="replace") for path, content in rows}

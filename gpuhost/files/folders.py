@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.run.fact import HostFact
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out, failing
 
@@ -33,7 +33,7 @@ class FolderState:
     owner: str
 
 
-class FoldersState(FactBase[dict[str, FolderState]]):
+class FoldersState(HostFact[dict[str, FolderState]]):
     """path -> what is there; a path with nothing is not in the answer."""
 
     def command(self, paths: Iterable[str]) -> str:
@@ -45,7 +45,7 @@ class FoldersState(FactBase[dict[str, FolderState]]):
         """Nothing is there."""
         return {}
 
-    def process(self, output: list[str]) -> dict[str, FolderState]:
+    def read(self, output: list[str]) -> dict[str, FolderState]:
         """Lines of kind, mode, owner and path."""
         rows = (line.split("|", 3) for line in output if line.count("|") >= 3)
         return {path: FolderState(kind, mode, owner) for kind, mode, owner, path in rows}

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyinfra.api.facts import FactBase
+from gpuhost.run.fact import HostFact
 
 NVIDIA_SMI_FIELDS = ("uuid", "name", "memory.total", "memory.free", "driver_version")
 
@@ -251,7 +251,7 @@ _READERS = {
 }
 
 
-class HostState(FactBase[HostReading]):
+class HostState(HostFact[HostReading]):
     """The reading of a host; `roots` are the folders whose free space counts."""
 
     def command(self, roots: list[str]) -> str:
@@ -265,6 +265,6 @@ class HostState(FactBase[HostReading]):
         """An unread host."""
         return HostReading()
 
-    def process(self, output: list[str]) -> HostReading:
+    def read(self, output: list[str]) -> HostReading:
         """Parse the script's lines."""
         return parse(output)

@@ -9,12 +9,11 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.run.fact import HostFact
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 from hostside.wire import WireError, from_host
@@ -77,7 +76,7 @@ class VenvReading:
     writable: tuple[str, str, str] | None = None
 
 
-class VenvState(FactBase[VenvReading]):
+class VenvState(HostFact[VenvReading]):
     """The reading of the environment at a path."""
 
     def command(self, path: str) -> str:
@@ -89,14 +88,11 @@ class VenvState(FactBase[VenvReading]):
         """None is there."""
         return VenvReading()
 
-    def process(self, output: list[str]) -> VenvReading:
+    def read(self, output: list[str]) -> VenvReading:
         """Parse the script's lines."""
         reading = VenvReading()
         for line in output:
-            try:
-                _read(reading, *line.split("\t"))
-            except (ValueError, TypeError):
-                raise FactProcessError("what the environment of the host programs holds cannot be read") from None
+            _read(reading, *line.split("\t"))
         return reading
 
 

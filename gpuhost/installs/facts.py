@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import shlex
 
-from pyinfra.api.facts import FactBase
-
 from gpuhost.installs.rules import STAMP
+from gpuhost.run.fact import HostFact
 
 _SCRIPT = r"""
 for folder in @ROOT@/*/; do
@@ -17,7 +16,7 @@ done; printf 'end\n'
 """
 
 
-class Stamps(FactBase[dict[str, str]]):
+class Stamps(HostFact[dict[str, str]]):
     """folder -> the stamp in it; "" when it holds things and no stamp, no entry when it is empty."""
 
     def command(self, root: str) -> str:
@@ -29,7 +28,7 @@ class Stamps(FactBase[dict[str, str]]):
         """No version is there."""
         return {}
 
-    def process(self, output: list[str]) -> dict[str, str]:
+    def read(self, output: list[str]) -> dict[str, str]:
         """Decode each line."""
         rows = (line.split("\t") for line in output if "\t" in line)
         return {path: base64.b64decode(stamp).decode(errors="replace") for path, stamp in rows}

@@ -7,9 +7,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
-
+from gpuhost.run.fact import HostFact
 from hostside import hub_cache
 from hostside.protocol import Manifest
 from hostside.wire import WireError, from_host
@@ -44,7 +42,7 @@ class ModelsReading:
     cached: dict[str, FileStat] = field(default_factory=dict)
 
 
-class ModelsState(FactBase[ModelsReading]):
+class ModelsState(HostFact[ModelsReading]):
     """The reading for some model files: `links`: their paths in the models folder; `files`: (repo, file) of each,
     looked for in every commit that the cache (`.../huggingface/hub`) has."""
 
@@ -64,7 +62,7 @@ class ModelsState(FactBase[ModelsReading]):
         """No model."""
         return ModelsReading()
 
-    def process(self, output: list[str]) -> ModelsReading:
+    def read(self, output: list[str]) -> ModelsReading:
         """A manifest that cannot be read counts as none: its files are then verified again."""
         reading = ModelsReading()
         for line in output:
@@ -81,12 +79,9 @@ class ModelsState(FactBase[ModelsReading]):
 
 
 def _file(values: list[str]) -> tuple[str, FileStat | None]:
-    try:
-        file_type, size, mtime, inode, path = values
-        is_plain = file_type in ("regular file", "regular empty file")
-        return path, FileStat(int(size), int(mtime.replace(".", "")), int(inode)) if is_plain else None
-    except ValueError:
-        raise FactProcessError("what `stat` says of a model file cannot be read") from None
+    file_type, size, mtime, inode, path = values
+    is_plain = file_type in ("regular file", "regular empty file")
+    return path, FileStat(int(size), int(mtime.replace(".", "")), int(inode)) if is_plain else None
 
 
 def _manifest(encoded: str) -> Manifest:

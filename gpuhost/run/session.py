@@ -182,7 +182,7 @@ def carry_out(changes: Sequence[Change], commands: Iterable[PyinfraCommand]) -> 
 
     `commands` is only drawn from while executing: a plan neither resolves a secret nor renders a command.
     """
-    if not changes:
+    if not changes or host in state.failed_hosts:  # a fact that could not be read fails the host and goes on
         return
     refusal = announce(changes)
     if refusal is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 
-from pyinfra.api.facts import FactBase
+from gpuhost.run.fact import HostFact
 
 
-class IsStale(FactBase[bool]):
+class IsStale(HostFact[bool]):
     """Whether a unit's file changed since systemd read it; False for a unit that systemd has not loaded."""
 
     def command(self, unit: str) -> str:
@@ -19,6 +19,6 @@ class IsStale(FactBase[bool]):
         """No."""
         return False
 
-    def process(self, output: list[str]) -> bool:
+    def read(self, output: list[str]) -> bool:
         """`yes` or `no`."""
         return output == ["yes"]

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pyinfra.api.exceptions import FactProcessError
 
 from gpuhost.host.python import Stamp, VenvReading, VenvState, make_script, reason
 from gpuhost.project import PROJECT
@@ -172,5 +171,5 @@ def test_a_host_without_python_has_no_environment(tmp_path: Path) -> None:
 
 
 def test_a_line_that_cannot_be_read_fails_its_own_host() -> None:
-    with pytest.raises(FactProcessError):
-        VenvState().process(["package\thttpx-1.0\tmany"])
+    with pytest.raises(ValueError):
+        VenvState().read(["package\thttpx-1.0\tmany"])

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from pyinfra.api.exceptions import FactProcessError
 
 from gpuhost.models.facts import FileStat, ModelsReading, ModelsState
 from hostside.protocol import Manifest, ManifestEntry
@@ -73,5 +72,5 @@ def test_a_manifest_that_cannot_be_read_is_none(text: str) -> None:
 
 @pytest.mark.parametrize("line", ["cache\tregular file\tx\t1.0\t1\t/p", "model\tregular file"])
 def test_a_line_that_cannot_be_read_fails_its_own_host(line: str) -> None:
-    with pytest.raises(FactProcessError):
-        ModelsState().process([line])
+    with pytest.raises(ValueError):
+        ModelsState().read([line])
