@@ -4,8 +4,9 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ARGS   ?=
-# One process a core; what shares a host stays in one of them (tests/conftest.py).
-CORES  := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+# A process more than there are cores, for a rehearsal waits a third of its time; what shares a host stays in one of them
+# (tests/conftest.py).
+CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
 .PHONY: help venv check unit test soak rehearse plan deploy verify lock clean
