@@ -4,8 +4,10 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ARGS   ?=
-# One process a core; what shares a host stays in one of them (tests/conftest.py).
-CORES  := --numprocesses=auto --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+# A process more than there are cores, for a rehearsal waits a third of its time; what shares a host stays in one of them
+# (tests/conftest.py).
+CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
+AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
 .PHONY: help venv check unit test soak rehearse plan deploy verify lock clean
 
@@ -32,6 +34,7 @@ unit: $(READY) ## tests without a host; seconds
 	$(VENV)/bin/pytest $(CORES) tests/unit $(ARGS)
 
 test: $(READY) ## unit tests and the core rehearsals (root)
+	$(AS_ROOT)
 	$(VENV)/bin/pytest $(CORES) -m "not soak" $(ARGS)
 
 # git answers in a checkout that another user owns (a CI's mount) only when told so.
@@ -40,6 +43,7 @@ unit test soak: export GIT_CONFIG_KEY_0 := safe.directory
 unit test soak: export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 soak: $(READY) ## the long lists of faults and moments, at full count (root)
+	$(AS_ROOT)
 	$(VENV)/bin/pytest $(CORES) -m soak $(ARGS)
 
 rehearse: $(READY) ## the whole path on a fresh host made on this machine (root); ARGS="--suite bookworm --keep"

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from ..instruments.vault import Vault
+from ..world.cache import locked
 from ..world.freshhost import FreshHost
 from ..world.machine import prepare
 from ..world.scenery import furnish
-from ..world.world import World
+from ..world.world import World, clean
 
 _worlds: list[World] = []
 _spent: list[tuple[str, dict[str, float]]] = []  # a world's id and its timings
@@ -26,6 +27,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "error: rehearsals need root (they boot hosts in containers)\nhint: sudo make test, or make unit", 1
         )
     prepare()
+    with locked("clean"):
+        clean(kept=False)  # what a session that was killed has left
     with World(tmp_path_factory.mktemp("world")) as made:
         _worlds.append(made)
         yield made

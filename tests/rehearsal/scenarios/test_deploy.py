@@ -156,7 +156,8 @@ def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(con
     """An empty key file lets ComfyUI-Login's import fail; ComfyUI alone would then serve everything to anybody."""
     host, key = converged.host, "/srv/genai/services/comfyui-qwen/seeds/session-key.txt"
     host.root(f": > {key} && docker restart -t 20 comfyui-qwen", check=True)
-    told = converged.control.verify()
+    with _data(converged, verify_window_s=group_data()["verify_window_s"]):
+        told = converged.control.verify()
     assert told.code == 1
     error = next(error for error in told.errors if "comfyui-qwen" in error["what"])
     assert "gpuhost-guard" in "\n".join(error["detail"])

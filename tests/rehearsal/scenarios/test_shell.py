@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from ..world.cache import cache_dir
 from ..world.machine import PROJECT
 from ..world.run import run
-from ..world.world import World
+from ..world.world import World, clean
 
 pytestmark = pytest.mark.rehearsal
 
@@ -43,6 +44,31 @@ def test_a_kept_world_holds_what_a_deploy_asks_for_and_goes_by_the_printed_comma
     assert not (cache_dir() / "worlds" / f"{kept_id}.json").exists()
     assert run(["docker", "ps", "-aq", "--filter", f"name=gpuhost-{kept_id}-"]).stdout == ""
     assert (cache_dir() / "worlds" / f"{world.id}.json").exists()
+
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from tests.rehearsal.world.world import World
+with World(Path(sys.argv[1])) as world:
+    print(world.id, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_session_left_is_removed_by_the_next(world: World, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path / "left")], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout
+        left = owner.stdout.readline().strip()
+        owner.kill()
+    network = ["docker", "network", "ls", "-q", "--filter", f"name=gpuhost-{left}"]
+    assert run(network).stdout
+    clean(kept=False)
+    assert not run(network).stdout
+    notes = [path.stem for path in (cache_dir() / "worlds").glob("*.json")]
+    assert left not in notes and world.id in notes
 
 
 def find(pattern: str, text: str) -> str:

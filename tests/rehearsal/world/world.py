@@ -401,12 +401,13 @@ class World:
         return world
 
 
-def clean(world_id: str = "*") -> list[str]:
-    """Remove one kept world, or all of them and what dead owners left; returns their ids. Worlds in use stay."""
+def clean(world_id: str = "*", kept: bool = True) -> list[str]:
+    """Remove one world, or all of them; returns their ids. Worlds in use stay, and kept ones unless `kept`."""
     removed = []
     for note in sorted((cache_dir() / "worlds").glob(f"{world_id}.json")):
         facts = json.loads(note.read_text())
-        if not facts["keep"] and _alive(facts["owner"]):
+        in_use = not kept if facts["keep"] else _alive(facts["owner"])
+        if in_use:
             continue
         world = World.attach(note.stem)
         world.stop()
