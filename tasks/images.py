@@ -17,9 +17,9 @@ def images(run: HostRun) -> None:
     wanted = {name: run.catalog.images[name] for name in run.image_names}
     builds = {image.build for image in wanted.values() if isinstance(image, BuildImage)}
     contexts = [
-        plain(f"{run.layout.image_context(build)}/{path}", text)
+        plain(f"{run.layout.image_context(build)}/{path}", file.text, file.mode)
         for build in sorted(builds)
-        for path, text in context(build).items()
+        for path, file in context(build).items()
     ]
     if contexts:
         files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.layout.backups)

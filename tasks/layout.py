@@ -82,9 +82,9 @@ def _program_folders(layout: Layout) -> list[str]:
 
 def _programs(run: HostRun) -> None:
     layout = run.layout
-    shipped = {f"{layout.programs}/{name}": text for name, text in folder(PROJECT / "files" / "host").items()}
-    shipped |= {f"{layout.scripts}/{each.script}": install_script(each) for each in run.installs.values()}
-    wanted = [plain(path, text) for path, text in shipped.items() if not path.endswith(".in")]
+    shipped = {path: file for path, file in folder(PROJECT / "files" / "host").items() if not path.endswith(".in")}
+    wanted = [plain(f"{layout.programs}/{path}", file.text, file.mode) for path, file in shipped.items()]
+    wanted += [plain(f"{layout.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
     lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock, programs=layout.programs)

@@ -11,8 +11,8 @@ from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
 
 from gpuhost.apt.facts import AptState
-from gpuhost.files.facts import FilesState
-from gpuhost.plan.change import Change, Resource
+from gpuhost.files.facts import FilesState, FileState
+from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 
@@ -97,18 +97,28 @@ chmod 644 "$new/key"; sync "$new/key"; mv -f "$new/key" @PATH@
 """
 
 
+def key_changes(stage: str, path: str, stamp: str, observed: Mapping[str, FileState]) -> list[Change]:
+    """What is wrong with a signing key: apt, which reads it as a user of its own, must be able to. Pure."""
+    resource, key = Resource("apt key", path), observed.get(path)
+    if key is None:
+        return [Change(stage, resource, "fetch", "the key is not there")]
+    if stamp not in observed:
+        return [Change(stage, resource, "fetch", "it was not checked against the expected fingerprint")]
+    pairs = (("mode", key.mode, "644"), ("owner", f"{key.user}:{key.group}", "root:root"))
+    diff = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
+    reason = ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
+    return [Change(stage, resource, "correct", reason, diff)] if diff else []
+
+
 @operation()
 def signing_key(stage: str, url: str, fingerprint: str, path: str) -> Commands:
     """An armored key at `path`, fetched by the host and refused unless its fingerprint (40 hex) is the expected one."""
     stamp = f"{path}.{fingerprint}"  # an empty file that says which key we checked
-    observed = host.get_fact(FilesState, paths=[path, stamp])
-    changes = []
-    if path not in observed:
-        changes.append(Change(stage, Resource("apt key", path), "fetch", "the key is not there"))
-    elif stamp not in observed:
-        changes.append(
-            Change(stage, Resource("apt key", path), "fetch", "it was not checked against the expected fingerprint")
-        )
+    observed: dict[str, FileState] = host.get_fact(FilesState, paths=[path, stamp])
+    changes = key_changes(stage, path, stamp, observed)
+    if [change.action for change in changes] == ["correct"]:
+        yield from carry_out(changes, [Step(f"chown root:root {shlex.quote(path)}; chmod 644 {shlex.quote(path)}")])
+        return
     quoted = {"@URL@": shlex.quote(url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(path)}
     script = _KEY
     for mark, value in quoted.items():

@@ -27,7 +27,10 @@ _SCRIPT = r"""
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 if systemctl is-enabled --quiet docker 2>/dev/null; then printf 'enabled\n'; fi
-[ -e /etc/docker/daemon.json ] && printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
+if [ -e /etc/docker/daemon.json ]; then
+  printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
+  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' /etc/docker/daemon.json)"
+fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
@@ -52,9 +55,10 @@ printf 'end\n'
 
 @dataclass
 class DockerReading:
-    """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `stale`: written after
-    dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the host's
-    clock, Unix time; `containers`: those with our label, whatever their names and states."""
+    """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `config_owner`: its mode,
+    user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp of our builds; `tags`:
+    every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our label, whatever their
+    names and states."""
 
     installed: bool = False
     active: bool = False
@@ -62,6 +66,7 @@ class DockerReading:
     version: str = ""
     now_s: float = 0.0
     config: dict[str, Any] | None = None
+    config_owner: tuple[str, str, str] | None = None
     stale: bool = False
     images: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
@@ -96,6 +101,7 @@ _READERS = {
     "enabled": lambda r, v: setattr(r, "enabled", True),
     "stale": lambda r, v: setattr(r, "stale", True),
     "config": _config,
+    "config_owner": lambda r, v: setattr(r, "config_owner", tuple(v.split(" "))),
     "version": lambda r, v: setattr(r, "version", v),
     "now": lambda r, v: setattr(r, "now_s", float(v)),
     "tag": lambda r, v: r.tags.add(v),

@@ -33,6 +33,15 @@ done
 """
 
 
+# Checked by dockerd itself before it takes the old one's place; in memory, so that a killed run leaves nothing.
+_VALIDATE = r"""
+umask 077; new="$(mktemp -p /run gpuhost-daemon.XXXXXX)"; trap 'rm -f "$new"' EXIT; cat > "$new"
+why="$(dockerd --validate --config-file="$new" 2>&1)" || {
+  echo "error: dockerd refuses the new daemon.json: $why" >&2
+  echo "hint: check engine_config in group_data" >&2; exit 1; }
+"""
+
+
 @operation()
 def configured(wanted: Mapping[str, Any], backups: str) -> Commands:
     """dockerd runs, starts at boot, and has loaded a daemon.json that holds our keys; other keys stay."""
@@ -43,15 +52,10 @@ def configured(wanted: Mapping[str, Any], backups: str) -> Commands:
     def act() -> Commands:
         if "write" in actions:
             text = json.dumps(engine.merge(reading.config, wanted), indent=2) + "\n"
-            spec = plain(f"{engine.CONFIG}.checked", text)
-            # Checked by dockerd itself before it takes the old one's place.
+            yield Step(_VALIDATE, stdin=text)
+            # Somebody may have made it 0600 on purpose: whose it is and who may read it stays.
+            spec = plain(engine.CONFIG, text, *(reading.config_owner or ("644", "root", "root")))
             yield write_step([spec], {spec.path: text}, backups)
-            yield Step(
-                f'why="$(dockerd --validate --config-file={spec.path} 2>&1)"; ok=$?; rm -f {spec.path}; '
-                '[ $ok = 0 ] || { echo "error: dockerd refuses the new daemon.json: $why" >&2; '
-                'echo "hint: check engine_config in group_data" >&2; exit 1; }'
-            )
-            yield write_step([plain(engine.CONFIG, text)], {engine.CONFIG: text}, backups)
         if "enable" in actions:
             yield Step("systemctl enable docker")
         if "restart" in actions:

@@ -13,7 +13,7 @@ from pyinfra.context import host
 
 from gpuhost.errors import Problem
 from gpuhost.files.facts import FilesState, FileState, parse, read_script
-from gpuhost.files.rules import FileSpec, reconcile, same
+from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
 from gpuhost.run.remote import Step, last_line, run
@@ -43,12 +43,12 @@ def write_step(
 ) -> Step:
     """One command that writes all of them; the contents travel by stdin, base64, one a line. `right`: paths whose
     content is right already: they get mode and owner and keep their time, by which a reader knows what it has read."""
-    calls, encoded = [], []
+    calls, lines = [], []
     for spec in wanted:
         calls.append(f"{'own' if spec.path in right else 'put'} {shlex.join([spec.path, spec.mode, *_owner(spec)])}")
         if spec.path not in right:
-            encoded.append(base64.b64encode(contents[spec.path].encode()).decode())
-    return Step(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(encoded) + "\n")
+            lines.append(base64.b64encode(encoded(contents[spec.path])).decode())
+    return Step(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(lines) + "\n")
 
 
 def _owner(spec: FileSpec) -> tuple[str, str]:

@@ -49,11 +49,16 @@ def reason(wanted: FileSpec, content: str | None, observed: FileState | None, ke
     return None
 
 
+def encoded(content: str) -> bytes:
+    """The bytes of a content; of a file that is no UTF-8 text those that it had."""
+    return content.encode("utf-8", "surrogateescape")
+
+
 def same(wanted: FileSpec, content: str | None, observed: FileState | None, key: str = "") -> bool:
     """True when the content is right, whoever owns or may read it."""
     if content is None or observed is None:
         return False
-    return hashlib.sha256(((key if wanted.secret else "") + content).encode()).hexdigest() == observed.sha256
+    return hashlib.sha256(encoded((key if wanted.secret else "") + content)).hexdigest() == observed.sha256
 
 
 def reconcile(

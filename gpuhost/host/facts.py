@@ -50,8 +50,10 @@ elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'dock
 fi
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
   case "$file" in */gpuhost-*) continue;; esac
-  [ -f "$file" ] && ! grep -qi '^enabled: *no' "$file" || continue
-  grep -v '^[[:space:]]*#' "$file" | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
+  [ -f "$file" ] || continue
+  # Of a deb822 file the stanzas that are not switched off; a file of one-line sources is one stanza.
+  awk -v RS= -v ORS='\n\n' 'tolower($0) !~ /(^|\n)enabled:[ \t]*(no|false|0)[ \t]*(\n|$)/' "$file" |
+  grep -v '^[[:space:]]*#' | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
 done
 dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
   awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'

@@ -16,7 +16,10 @@ from gpuhost.project import context
 
 def spec(image: BuildImage) -> dict[str, Any]:
     """What a built image is made from: each file of its context and its build arguments, not its id."""
-    files = {path: text_digest(text) for path, text in context(image.build).items()}
+    files = {
+        path: text_digest(file.text) + ("" if file.mode == "644" else f" {file.mode}")
+        for path, file in context(image.build).items()
+    }
     return {"context": files, "args": dict(image.args)}
 
 

@@ -27,7 +27,7 @@ def digest(spec: Any) -> str:
 
 def text_digest(text: str) -> str:
     """How a spec names a whole text: 16 hex digits of its sha256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def parse(stamp: str | None) -> dict[str, Any] | None:

@@ -106,6 +106,20 @@ def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPa
     assert script.index("rm -f /keys/k.asc.*") < script.index("mv -f") < script.index(f": > /keys/k.asc.{'A' * 40}")
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "reason"),
+    [
+        ("644", "root", None),
+        ("600", "root", "its mode is 600, not 644"),
+        ("644", "admin", "its owner is admin:admin, not root:root"),
+    ],
+)
+def test_a_key_that_apt_cannot_read_is_corrected_not_fetched(mode: str, owner: str, reason: str | None) -> None:
+    there = {path: FileState("regular file", mode, owner, owner, 1.0, "x") for path in ("/k.asc", "/k.asc.A")}
+    found = apt.key_changes("engine", "/k.asc", "/k.asc.A", there)
+    assert [(change.action, change.reason) for change in found] == ([("correct", reason)] if reason else [])
+
+
 # --- In folders that a service's container writes --------------------------------------------------------------------
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")

@@ -117,6 +117,39 @@ def test_what_others_left(host: HostReading) -> None:
     assert host.url_marks == {"os": "debian", "suite": "trixie", "arch": "amd64"}
 
 
+SOURCES = """\
+# ours once
+Types: deb
+URIs: https://off.example/a
+Enabled: no
+
+Types: deb
+URIs: https://on.example/b https://on.example/c
+Suites: trixie
+
+Enabled: False
+URIs: https://off.example/d
+
+# URIs: https://comment.example/e
+Enabled: yes
+URIs: https://on.example/f
+"""
+
+
+def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) -> None:
+    script = HostState().command(["/"])
+    loop = script[script.index("for file in /etc/apt/sources.list") :]
+    loop = loop[: loop.index("\ndone") + 5].replace("/etc/apt/", f"{tmp_path}/")
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / "mixed.sources").write_text(SOURCES)
+    (tmp_path / "sources.list").write_text("deb https://one.example/x stable main\n\n#deb https://gone.example/y s m\n")
+    found = parse(sh(f"t=\"$(printf '\\t')\"\n{loop}")).apt_sources
+    assert found == [
+        (f"{tmp_path}/sources.list", "https://one.example/x"),
+        *((f"{tmp_path}/sources.list.d/mixed.sources", f"https://on.example/{name}") for name in "bcf"),
+    ]
+
+
 def test_gpus(host: HostReading) -> None:
     driver = "580.159.04"
     assert host.gpus == [
