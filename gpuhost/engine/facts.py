@@ -123,6 +123,10 @@ class DockerGroup(HostFact[str]):
         """No group."""
         return ""
 
+    def read(self, output: list[str]) -> str:
+        """The one line."""
+        return output[0]
+
 
 class DockerState(HostFact[DockerReading]):
     """One reading of everything."""

@@ -34,8 +34,9 @@ KINDS = ["container", "package", "gpu", "route", "listen", "config", "image", "m
 LINES = st.lists(st.text() | st.builds("{}\t{}".format, st.sampled_from(KINDS), st.text()), max_size=5)
 
 
-def test_every_fact_is_one_of_these() -> None:
+def test_every_fact_is_one_of_these_and_reads() -> None:
     assert len(FACTS) >= 9
+    assert [each for each in FACTS if "read" not in vars(each)] == []
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda each: each.__name__)
