@@ -78,7 +78,7 @@ secrets = {
         "derive_from": "COMFYUI_PASSWORD",
         "about": "bcrypt hash of the password; ComfyUI-Login takes it as the API's bearer token",
     },
-    "ORCHESTRATOR_TOKEN": {"generate": "token", "about": "bearer token of the orchestrator's API"},
+    "ORCHESTRATOR_TOKEN": {"generate": "token", "min_chars": 32, "about": "bearer token of the orchestrator's API"},
     "VLLM_API_KEY_MICRO": {"generate": "token", "about": "API key of the smallest vLLM server"},
     "VLLM_API_KEY_MINI": {"generate": "token", "about": "API key of the middle vLLM server"},
     "VLLM_API_KEY_MEDIUM": {"generate": "token", "about": "API key of the largest vLLM server"},

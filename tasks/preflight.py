@@ -6,7 +6,7 @@ from pyinfra.context import host, state
 
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.facts import HostState
-from gpuhost.host.preflight import problems, root_problem, sudo_problem
+from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
@@ -35,17 +35,18 @@ def preflight() -> HostRun | None:
     try:
         read = site()  # by config.py
         catalog = read.catalog(host.name)
+        account = catalog.account
         found = _privileges()
         if not found:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
-            reading = host.get_fact(HostState, roots=roots)
+            reading = host.get_fact(HostState, roots=roots, user=account.name, uid=account.uid, gid=account.gid)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
             found = secrets.tracked()
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
             needed = run.secret_names if not read_only or "verify" in read_only else []
-            found += [*secrets.missing(needed), *secrets.mismatched(needed)]
+            found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
@@ -60,6 +61,8 @@ def preflight() -> HostRun | None:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
+    for service, why in limits(reading, run.services):
+        note("limit", f"{service}: {why}", service=service, reason=why)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run

@@ -96,12 +96,14 @@ class Account(Entry):
 class Secret(Entry):
     """One secret. `generate`: how it comes to be when no source has it; None = only the operator can give it.
 
-    `derive_from`: for `bcrypt`, the secret whose value is hashed. `aliases`: other names under which the operator's
-    sources may hold the same value; `renew`: for what only the operator can give, how a new value comes to be.
+    `min_chars`: a shorter one its user refuses, as late as it starts; `derive_from`: for `bcrypt`, the secret whose
+    value is hashed; `aliases`: other names under which the operator's sources may hold the same value; `renew`: for
+    what only the operator can give, how a new value comes to be.
     """
 
     generate: Literal["token", "password", "bcrypt", "username"] | None = None
     derive_from: EnvName | None = None
+    min_chars: int = Field(default=1, ge=1)
     aliases: list[EnvName] = []
     about: str = ""
     renew: str = ""

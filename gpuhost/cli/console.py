@@ -62,7 +62,7 @@ def print_result(
 
 def print_notes(outcome: Outcome) -> None:
     """What a run found that is no problem, on stderr: skipped services, a host without a GPU."""
-    for event in report.select(outcome.events, "skipped", "gpu"):
+    for event in report.select(outcome.events, "skipped", "gpu", "limit"):
         print(f"[{event['host']}] {event['message']}", file=sys.stderr)
 
 

@@ -55,6 +55,8 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
   awk -v RS= -v ORS='\n\n' 'tolower($0) !~ /(^|\n)enabled:[ \t]*(no|false|0)[ \t]*(\n|$)/' "$file" |
   grep -v '^[[:space:]]*#' | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
 done
+{ getent passwd @USER@; getent passwd @UID@; } | awk -F: -v OFS="$t" '{print "user",$1,$3}'
+{ getent group @USER@; getent group @GID@; } | awk -F: -v OFS="$t" '{print "group",$1,$3}'
 dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
   awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'
 for vendor in /sys/bus/pci/devices/*/vendor; do
@@ -125,6 +127,8 @@ class HostReading:
     engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
     apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
     daemon_json: str | None = None  # base64
+    users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have the account's name or id
+    groups: dict[str, int] = field(default_factory=dict)  # name -> gid, likewise
     nvidia_pci: int = 0
     nvidia_error: str = ""
     gpus: list[Gpu] = field(default_factory=list)
@@ -240,6 +244,8 @@ _READERS = {
     "listen": _listen,
     "listener": _listener,
     "route": _route,
+    "user": lambda r, v: r.users.update({v[0]: int(v[1])}),
+    "group": lambda r, v: r.groups.update({v[0]: int(v[1])}),
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
     "docker_network": _network,
     "docker_version": lambda r, v: setattr(r, "docker_version", v[0]),
@@ -254,13 +260,13 @@ _READERS = {
 
 
 class HostState(HostFact[HostReading]):
-    """The reading of a host; `roots` are the folders whose free space counts."""
+    """The reading of a host. `roots`: the folders whose free space counts; `user`, `uid`, `gid`: of the account."""
 
-    def command(self, roots: list[str]) -> str:
-        """The script, with the folders quoted into it."""
-        return _SCRIPT.replace("@ROOTS@", " ".join(map(shlex.quote, roots))).replace(
-            "@FIELDS@", ",".join(NVIDIA_SMI_FIELDS)
-        )
+    def command(self, roots: list[str], user: str, uid: int, gid: int) -> str:
+        """The script, with these quoted into it."""
+        marks = {"ROOTS": shlex.join(roots), "FIELDS": ",".join(NVIDIA_SMI_FIELDS)}
+        marks |= {"USER": shlex.quote(user), "UID": str(uid), "GID": str(gid)}
+        return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)
 
     @staticmethod
     def default() -> HostReading:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import ipaddress
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from gpuhost.catalog.types import Catalog
+from gpuhost.catalog.types import Catalog, Service
 from gpuhost.engine.rules import too_old
 from gpuhost.errors import Problem
 from gpuhost.host.facts import HostReading
+from gpuhost.services.containers import size_bytes
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 # Debian 12's own docker.io is 20.10: no CDI, and its compose is 1.29.
@@ -34,6 +35,7 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
             *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
             *_names(reading, names),
+            *_account(reading, catalog),
             *_subnets(reading, catalog, names),
         )
     ]
@@ -153,6 +155,44 @@ def _names(reading: HostReading, names: list[str]) -> Iterator[Finding]:
                 f"a container that is not gpuhost's has the name of the service `{container.name}`",
                 f"rename it (`docker rename {container.name} ...`) or remove it, then run again",
             )
+
+
+def _account(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    """The account's name and ids must be free, or already its own."""
+    account = catalog.account
+    for kind, ids, number in (("user", reading.users, account.uid), ("group", reading.groups, account.gid)):
+        field = "uid" if kind == "user" else "gid"
+        for name, taken in ids.items():
+            if name == account.name and taken != number:
+                yield (
+                    f"the {kind} `{name}` exists with the {field} {taken}, not {number}",
+                    f'set `account` to another name, or to {{"{field}": {taken}}}',
+                )
+            elif taken == number and name != account.name:
+                yield (
+                    f"the {field} {number} is already that of the {kind} `{name}`",
+                    f'set `account["{field}"]` to a free one, such as {_free_id(ids.values())}',
+                )
+
+
+def _free_id(taken: Iterable[int]) -> int:
+    used = set(taken)
+    return next(number for number in range(10001, 60001) if number not in used)
+
+
+def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[str, str]]:
+    """(service, sentence) for each limit that this host cannot give."""
+    have = reading.memory_kib * 1024
+    found = [
+        (name, f"its limit of {each.memory} of memory is above this host's {have / 2**30:.0f} GiB: it limits nothing")
+        for name, each in services.items()
+        if size_bytes(each.memory) > have
+    ]
+    return found + [
+        (name, f"it gets {reading.cpus} of the {entry.cpus:g} cores that it asks for: this host has no more")
+        for name, entry in services.items()
+        if entry.cpus > reading.cpus
+    ]
 
 
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:

@@ -115,6 +115,19 @@ class SecretStore:
             if not self.derives(name)
         ]
 
+    def too_short(self, names: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names` that its user would refuse, and only when it starts."""
+        found = ((name, self._declared[name].min_chars, self.optional(name)) for name in names)
+        return [
+            Problem(
+                f"`{name}` has fewer than {least} characters, which its service refuses",
+                f"write a longer one into {self.source(name)}: `openssl rand -hex 32`",
+                self.host,
+            )
+            for name, least, value in found
+            if value is not None and len(value) < least
+        ]
+
     def _too_long(self, name: str) -> Problem:
         what = f"`{name}` is longer than {BCRYPT_BYTES} bytes, which bcrypt cannot take"
         return Problem(what, f"write a shorter one into {self.source(name)}", self.host)

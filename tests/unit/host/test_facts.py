@@ -24,6 +24,10 @@ def sh(script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def command(*roots: str) -> str:
+    return HostState().command(list(roots), "svc", 10001, 10001)
+
+
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -59,6 +63,8 @@ docker_network	host
 docker_network	dual	172.30.0.0/16 fd00::/64 
 docker_version	29.0.1
 docker_silent	yes
+user	admin	10001
+group	svc	10001
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
 container	/api	paused	unless-stopped	api	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
@@ -137,7 +143,7 @@ URIs: https://on.example/f
 
 
 def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) -> None:
-    script = HostState().command(["/"])
+    script = command("/")
     loop = script[script.index("for file in /etc/apt/sources.list") :]
     loop = loop[: loop.index("\ndone") + 5].replace("/etc/apt/", f"{tmp_path}/")
     (tmp_path / "sources.list.d").mkdir()
@@ -148,6 +154,12 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
         (f"{tmp_path}/sources.list", "https://one.example/x"),
         *((f"{tmp_path}/sources.list.d/mixed.sources", f"https://on.example/{name}") for name in "bcf"),
     ]
+
+
+def test_who_has_the_accounts_names_and_ids(host: HostReading) -> None:
+    assert (host.users, host.groups) == ({"admin": 10001}, {"svc": 10001})
+    own = HostState().command(["/"], "root", 0, 0)
+    assert HostState().process(sh(own)).users == {"root": 0}
 
 
 def test_gpus(host: HostReading) -> None:
@@ -178,10 +190,10 @@ def test_lines_of_another_kind_are_left_alone() -> None:
 
 def test_the_script_reads_this_machine_without_python(tmp_path: Path) -> None:
     root = tmp_path / "a folder" / "not made yet"
-    reading = HostState().process(sh(HostState().command([str(root)])))
+    reading = HostState().process(sh(command(str(root))))
     assert reading.cpus >= 1 and reading.memory_kib > 1000
     assert reading.disk_kib[str(root)] > 0  # of the nearest folder that is there
-    both = HostState().process(sh(HostState().command([str(root), str(root.parent)])))
+    both = HostState().process(sh(command(str(root), str(root.parent))))
     assert list(both.disk_kib) == [str(root)]  # one a file system
     assert "/proc" in reading.mounts
     assert reading.arch == os.uname().machine
@@ -286,13 +298,13 @@ def test_no_environment_is_ever_read() -> None:
 
 def test_no_script_wakes_a_dockerd_that_sleeps() -> None:
     """docker.socket starts it at the first question; a plan changes nothing."""
-    for script in (DockerState().command(), HostState().command(["/x"])):
+    for script in (DockerState().command(), command("/x")):
         assert all("is-active" in line for line in script.splitlines() if "docker info" in line)
 
 
 @pytest.mark.parametrize(
     "script",
-    [DockerState().command(), AptState().command(["a b", "c"], "/stamp"), HostState().command(["/x"])],
+    [DockerState().command(), AptState().command(["a b", "c"], "/stamp"), command("/x")],
     ids=["docker", "apt", "host"],
 )
 def test_the_scripts_are_plain_sh(script: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from gpuhost.errors import Problem
 from gpuhost.host.facts import HostContainer
-from gpuhost.host.preflight import problems, root_problem, sudo_problem
+from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from tests.unit import sample
 
 GIB = 1024 * 1024
@@ -106,6 +106,24 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {},
         "port 9001 of `api` is already in use by nginx (pid 12)",
         "stop that program, or give `services.api.port` another port",
+    ),
+    "the account's uid is somebody's": (
+        {"users": {"admin": 10001}},
+        {},
+        "the uid 10001 is already that of the user `admin`",
+        'set `account["uid"]` to a free one, such as 10002',
+    ),
+    "the account's name is somebody's": (
+        {"users": {"svc": 1000}, "groups": {"svc": 10001}},
+        {},
+        "the user `svc` exists with the uid 1000, not 10001",
+        'set `account` to another name, or to {"uid": 1000}',
+    ),
+    "the account's gid is a group's": (
+        {"groups": {"staff": 10001, "other": 10002}},
+        {},
+        "the gid 10001 is already that of the group `staff`",
+        'set `account["gid"]` to a free one, such as 10003',
     ),
     "a foreign container has the name": (
         {"containers": [HostContainer("api", "exited", "no", "")]},
@@ -213,6 +231,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "a foreign container has another name": ({"containers": [HostContainer("theirs", "running", "no", "")]}, {}),
     "another port is taken": ({"listening": {22: "sshd (pid 1)"}}, {}),
+    "the account is there": ({"users": {"svc": 10001}, "groups": {"svc": 10001}}, {}),
     "our own network has the subnet": (
         {
             "networks": {"inner": ["172.20.0.0/16"], "bridge": ["172.17.0.0/16"]},
@@ -300,3 +319,13 @@ def test_sudo(answer: str, has_password: bool, problem: tuple[str, str] | None) 
 )
 def test_commands_must_run_as_root(ok: bool, said: str, problem: tuple[str, str] | None) -> None:
     assert root_problem(ok, said) == problem
+
+
+def test_limits_that_the_host_cannot_give_are_said() -> None:
+    services = sample.catalog({"services.painter.memory": "200g", "services.api.cpus": 4}).services
+    assert limits(sample.reading(cpus=2), services) == [
+        ("painter", "its limit of 200g of memory is above this host's 64 GiB: it limits nothing"),
+        ("api", "it gets 2 of the 4 cores that it asks for: this host has no more"),
+        ("painter", "it gets 2 of the 4 cores that it asks for: this host has no more"),
+    ]
+    assert limits(sample.reading(), sample.catalog().services) == []

@@ -640,3 +640,11 @@ def test_killed_while_it_rotates(generated: dict[str, str]) -> None:
     assert consistent()
     store().forget(store().retired())
     assert consistent() and sorted(path.name for path in OWN.parent.iterdir()) == [".lock", OWN.name]
+
+
+def test_a_value_that_its_service_would_refuse_is_told_before_it_starts(tmp_path: Path) -> None:
+    catalog = sample.catalog({"secrets.API_TOKEN.min_chars": 32})
+    for value, count in (("x" * 31, 1), ("x" * 32, 0)):
+        found = SecretStore(catalog, "host", {"API_TOKEN": value}).too_short(["API_TOKEN", "GIVEN"])
+        assert len(found) == count
+        assert all(value not in f"{problem}" for problem in found)
