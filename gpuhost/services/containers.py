@@ -35,7 +35,8 @@ INSPECT = (
 @dataclass(frozen=True)
 class Container:
     """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
-    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran."""
+    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran; `environment`: secret ->
+    keyed fingerprint of what its environment holds, None when nobody looked."""
 
     id: str
     name: str
@@ -47,6 +48,7 @@ class Container:
     one_off: bool = False
     started_s: float = 0.0
     exit_code: int = 0
+    environment: Mapping[str, str] | None = None
 
     @property
     def gpus(self) -> list[str]:

@@ -22,6 +22,7 @@ from gpuhost.run.session import Commands, carry_out, current
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
+from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Clock
 from gpuhost.services.stacks import Stacks
 from gpuhost.verify.document import request
@@ -130,12 +131,25 @@ def running(run: HostRun) -> Commands:
     reading = host.get_fact(DockerState)
     way = rules.reconcile(
         stacks.desired(),
-        reading.containers,
+        _with_environments(run, reading.containers),
         run.placement.skipped,
         Clock(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else set(),
     )
     yield from carry_out(way.changes, (_command(run, step) for step in way.steps))
+
+
+def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequence[Container]:
+    """The containers with what their environments hold of secrets: a label says only what they were meant to hold."""
+    names = sorted({secret for entry in run.services.values() for secret in entry.secrets})
+    key = run.secrets.optional(LABEL_KEY)
+    if not (names and key and containers):
+        return containers
+    answer = observe_secrets(run, locations.request(key, {}, {}, names))
+    if isinstance(answer, tuple):  # the host has no such program yet, or no whole one, which this run puts right
+        return containers
+    held = {each.name: each.env for each in answer.containers}
+    return [replace(each, environment=held.get(each.name)) for each in containers]
 
 
 def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:

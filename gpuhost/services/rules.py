@@ -20,12 +20,13 @@ _UNFINISHED = re.compile(r"[0-9a-f]{12}_.+")
 
 @dataclass(frozen=True)
 class Desired:
-    """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `start`: whether it runs, or
-    only exists."""
+    """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `environment`: the secrets
+    that its environment holds; `start`: whether it runs, or only exists."""
 
     stack: str
     spec: Spec
     gpus: frozenset[str] = frozenset()
+    environment: frozenset[str] = frozenset()
     start: Literal["always", "on-demand"] = "always"
 
     @property
@@ -161,6 +162,14 @@ def _differing(wanted: Desired, current: Container) -> _Finding | None:
     changed = changed_settings(wanted.spec, current)
     if changed:
         return _Finding("recreate", f"somebody changed it: {summary(changed)}", changed)
+    if current.environment is not None:
+        right: Mapping[str, str | None] = wanted.spec["secrets"]
+        held = current.environment
+        other = sorted(name for name in wanted.environment if held.get(name) != right[name])
+        if other:
+            reason = f"it holds another {', '.join(other)} than its label says"
+            diff = tuple(_shortened(Difference(f"secrets.{name}", held.get(name), right[name])) for name in other)
+            return _Finding("recreate", reason, diff, "secret")
     return None
 
 

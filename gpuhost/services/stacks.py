@@ -57,6 +57,7 @@ class Stacks:
                 entry.stack,
                 self.spec(name),
                 frozenset() if entry.all_gpus else frozenset(self._run.placement.gpus[name]),
+                frozenset(entry.secrets),
                 entry.start,
             )
             for name, entry in self._run.services.items()

@@ -171,14 +171,13 @@ class HeldFile:
 
 @dataclass(frozen=True)
 class HoldingContainer:
-    """A container of ours, running or not. `env`: name -> fingerprint; `stamp`: the label of what it was made with."""
+    """A container of ours, running or not. `env`: name -> fingerprint."""
 
     name: str
     service: str
     state: str
     started_ns: int
     env: dict[str, str]
-    stamp: str
 
 
 @dataclass(frozen=True)

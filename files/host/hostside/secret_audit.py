@@ -29,7 +29,6 @@ from hostside.timestamps import unix_ns
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 SERVICE_LABEL = "gpuhost.service"
-STAMP_LABEL = "gpuhost.secrets"
 FILE_BYTES_MAX = 4 * 2**20
 
 
@@ -123,7 +122,6 @@ def _container(inspected: dict[str, Any], request: SecretAuditRequest, wanted: l
         state=state["Status"],
         started_ns=unix_ns(state["StartedAt"]),
         env=fingerprints(request, {name: value for name, equals, value in pairs if equals and name in wanted}),
-        stamp=labels.get(STAMP_LABEL, ""),
     )
 
 

@@ -102,6 +102,16 @@ def test_a_container_made_by_hand_with_our_labels_and_a_renamed_one_are_replaced
     converged.nothing_to_do()
 
 
+def test_a_container_made_again_with_another_token_is_found_though_file_and_label_are_right(converged: Proof) -> None:
+    host, folder = converged.host, "/srv/genai/stacks/orchestrator"
+    other = f"sed 's/^ORCHESTRATOR_TOKEN=.*/ORCHESTRATOR_TOKEN=\"{'x' * 40}\"/' {folder}/.env.docker > /tmp/other.env"
+    up = f"docker compose -f {folder}/docker-compose-orchestrator.yml --env-file /tmp/other.env up -d --no-deps"
+    host.root(f"{other} && {up} && rm /tmp/other.env", check=True)
+    plan = planned_then_done(converged, {"orchestrator": "recreate"})
+    assert changed(plan)["orchestrator"][1] == "it holds another ORCHESTRATOR_TOKEN than its label says"
+    converged.nothing_to_do()
+
+
 def test_two_services_swap_their_ports_in_one_apply_and_back(converged: Proof) -> None:
     both = {"orchestrator": "recreate", "comfyui-qwen": "recreate"}
     with site(converged, services={"orchestrator": {"port": 8188}, "comfyui-qwen": {"port": 8193}}):

@@ -243,7 +243,7 @@ def test_containers_running_and_stopped(ask: Ask, engine: Engine) -> None:
     stopped = {"Status": "exited", "StartedAt": "2026-01-01T00:00:01.5Z"}
     never = {"Status": "created", "StartedAt": "0001-01-01T00:00:00Z"}
     engine.containers = {
-        "a": [container("a", labels={"gpuhost.secrets": "stamp", "gpuhost.service": "service-a"})],
+        "a": [container("a", labels={"gpuhost.service": "service-a"})],
         "b": [container("b", state=stopped)],
         "c": [container("c", state=never)],
     }
@@ -257,11 +257,9 @@ def test_containers_running_and_stopped(ask: Ask, engine: Engine) -> None:
         "state": "running",
         "started_ns": 1767225600123456789,
         "env": {"TOKEN": of("TOKEN", f"{MARK}=a=b"), "EMPTY": of("EMPTY", "")},
-        "stamp": "stamp",
     }
     assert second == {"name": "b", "service": "b", "state": "exited", "started_ns": 1767225601500000000} | {
         "env": {},
-        "stamp": "",
     }
     assert (third["state"], third["started_ns"], third["env"]) == ("created", 0, {})
 

@@ -135,7 +135,7 @@ Rows = list[tuple[str, str, str, str, str | None]]
 
 
 def container(env: Mapping[str, str] | None = None, **over: Any) -> HoldingContainer:
-    made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {}), "stamp": ""}
+    made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {})}
     return HoldingContainer(**(made | over))
 
 

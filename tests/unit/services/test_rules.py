@@ -136,6 +136,17 @@ def test_a_secret_that_is_still_to_be_generated() -> None:
     assert change.cause == "secret"
 
 
+def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
+    """Made again by `docker compose up` with another `.env.docker`: our labels, and another token."""
+    wanted = {"api": replace(desired(), environment=frozenset({"API_TOKEN"}))}
+    for held in ({"API_TOKEN": "c" * 64}, {}):
+        [change] = reconcile(wanted, [container(environment=held)]).changes
+        assert (change.reason, change.cause) == ("it holds another API_TOKEN than its label says", "secret")
+        assert [each.field for each in change.diff] == ["secrets.API_TOKEN"]
+    for right in ({"API_TOKEN": "a" * 64}, {"API_TOKEN": "a" * 64, "OTHER": "x"}, None):
+        assert not reconcile(wanted, [container(environment=right)]).changes
+
+
 def test_only_a_secret_is_a_matter_of_secrets() -> None:
     both = container(spec={**SPEC, "memory": "1g", "secrets": {}})
     for there in ([], [both], [container(state="exited")], [running(memory="1g")], [container(state="paused")]):
