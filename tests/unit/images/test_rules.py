@@ -48,6 +48,7 @@ DIGEST = f"sha256:{'a' * 64}"
     [
         ("acme/server:v1", "acme/server:v1"),
         ("docker.io/acme/server:v1", "acme/server:v1"),
+        ("index.docker.io/acme/server:v1", "acme/server:v1"),
         ("docker.io/library/python:3.12", "python:3.12"),
         ("registry.example:5000/acme/server:v1", "registry.example:5000/acme/server:v1"),
         (f"acme/server@{DIGEST}", f"acme/server@{DIGEST}"),
