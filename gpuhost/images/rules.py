@@ -53,7 +53,9 @@ def _reason(name: str, image: BuildImage, images: Mapping[str, str]) -> tuple[st
 
 def _listed(reference: str) -> str:
     """The reference as `docker image ls` writes it: no default registry, no tag beside a digest."""
-    name, at, digest = reference.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/").partition("@")
+    name, at, digest = (
+        reference.removeprefix("index.").removeprefix("docker.io/").removeprefix("library/").partition("@")
+    )
     folder, slash, image = name.rpartition("/")
     return f"{folder}{slash}{image.partition(':')[0]}{at}{digest}" if digest else name
 

@@ -55,7 +55,7 @@ class Stacks:
         return {
             name: Desired(
                 entry.stack,
-                self.spec(name),
+                self.specs[name],
                 frozenset() if entry.all_gpus else frozenset(self._run.placement.gpus[name]),
                 frozenset(entry.secrets),
                 entry.start,
@@ -63,8 +63,12 @@ class Stacks:
             for name, entry in self._run.services.items()
         }
 
-    def spec(self, name: str) -> dict[str, Any]:
-        """A service's spec, the stamp of its container."""
+    @cached_property
+    def specs(self) -> Mapping[str, dict[str, Any]]:
+        """The spec of each service, the stamp of its container."""
+        return {name: self._spec(name) for name in self._run.services}
+
+    def _spec(self, name: str) -> dict[str, Any]:
         context = self.contexts[name]
         return of_compose(
             context.fragment({}),
@@ -94,7 +98,7 @@ class Stacks:
         """A stack's compose file. Raises NotYet before the secrets are generated."""
         fragments = []
         for name in self._run.stacks[stack]:
-            spec = self.spec(name)
+            spec = self.specs[name]
             for secret, fingerprint in spec["secrets"].items():
                 if fingerprint is None:
                     raise NotYet(secret)

@@ -159,7 +159,7 @@ def test_the_files_of_a_stack() -> None:
 
 def test_before_the_secrets_are_generated_only_what_holds_them_is_unknown() -> None:
     stacks = rendered(secrets={})
-    assert stacks.spec("api") == {**rendered().spec("api"), "secrets": {"API_TOKEN": None}}
+    assert stacks.specs["api"] == {**rendered().specs["api"], "secrets": {"API_TOKEN": None}}
     for unknown in (partial(stacks.compose, "front"), partial(stacks.env, "front")):
         with pytest.raises(NotYet):
             unknown()
@@ -207,7 +207,7 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 
 
 def test_the_spec_is_what_runs_and_no_more() -> None:
-    spec = rendered().spec("painter")
+    spec = rendered().specs["painter"]
     assert (spec["memory"], spec["shm"], spec["cpus"]) == ("28g", "16g", "4")
     assert spec["ports"] == ["127.0.0.1:9002:8188"]
     assert spec["gpus"] == [GPU.uuid] and "deploy" not in spec
@@ -221,7 +221,7 @@ def test_the_spec_is_what_runs_and_no_more() -> None:
 def test_the_label_is_the_spec_itself() -> None:
     stacks = rendered()
     label = service("painter")["labels"]["gpuhost.spec"].replace("$$", "$")
-    assert json.loads(label) == stacks.spec("painter")
+    assert json.loads(label) == stacks.specs["painter"]
 
 
 SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
@@ -243,12 +243,12 @@ SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
 @pytest.mark.parametrize(("changes", "fields"), SPEC_CHANGES.values(), ids=SPEC_CHANGES)
 def test_what_makes_a_service_is_in_its_spec_by_name(changes: dict[str, Any], fields: set[str]) -> None:
     name = "api" if "images.api.args" in changes else "painter"
-    diff = differences(rendered().spec(name), rendered(changes).spec(name))
+    diff = differences(rendered().specs[name], rendered(changes).specs[name])
     assert {difference.field for difference in diff} == fields
 
 
 def test_another_gpu_is_another_spec() -> None:
-    assert rendered(gpus=[GPU]).spec("painter") != rendered(gpus=[SMALL_GPU]).spec("painter")
+    assert rendered(gpus=[GPU]).specs["painter"] != rendered(gpus=[SMALL_GPU]).specs["painter"]
 
 
 def test_a_template_that_differs_in_comments_and_order_gives_the_same_spec() -> None:
@@ -267,14 +267,14 @@ NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("changes", NO_SPEC_CHANGES.values(), ids=NO_SPEC_CHANGES)
 def test_what_does_not_is_not(changes: dict[str, Any]) -> None:
-    assert rendered().spec("painter") == rendered(changes).spec("painter")
+    assert rendered().specs["painter"] == rendered(changes).specs["painter"]
 
 
 def test_a_changed_secret_changes_the_spec_of_its_services_alone() -> None:
     other = rendered(secrets={**SECRETS, "API_TOKEN": "another"})
-    [difference] = differences(rendered().spec("api"), other.spec("api"))
+    [difference] = differences(rendered().specs["api"], other.specs["api"])
     assert difference.field == "secrets.API_TOKEN"
-    assert other.spec("painter") == rendered().spec("painter")
+    assert other.specs["painter"] == rendered().specs["painter"]
 
 
 def test_two_services_of_one_image_have_files_of_their_own() -> None:
@@ -284,7 +284,7 @@ def test_two_services_of_one_image_have_files_of_their_own() -> None:
     twin = {**sample.data()["services"]["painter"], "port": 9010}
     changes = {"services.twin": twin, "enabled_services": ["painter", "twin"]}
     stacks = Stacks(run(changes), "105")
-    assert stacks.spec("painter") != stacks.spec("twin")
+    assert stacks.specs["painter"] != stacks.specs["twin"]
     assert [path for path in (file.path for file in stacks.files("paint")) if "extra" in path] == [
         "/data/stacks/paint/config/painter/extra_model_paths.yaml",
         "/data/stacks/paint/config/twin/extra_model_paths.yaml",
