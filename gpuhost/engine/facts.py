@@ -38,17 +38,14 @@ fi
 systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
 printf 'now\t%s\n' "$(date +%s.%N)"
 printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
-docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u | while read -r id; do
-  docker image inspect "$id" --format '@IMAGE@' 2>/dev/null | sed -n '/./s/^/image\t/p'
-done
+docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u |
+  xargs -r docker image inspect --format '@IMAGE@' 2>/dev/null | sed -n '/./s/^/image\t/p'
 docker image ls --format '{{.Repository}}:{{.Tag}}' | sed 's/^/tag\t/'
 docker image ls --digests --format '{{.Repository}}@{{.Digest}}' | sed 's/^/tag\t/'
-docker network ls --format '{{.Name}}' | while read -r name; do
-  docker network inspect "$name" --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
-done
-docker ps -aq --no-trunc --filter label=gpuhost.service | sort | while read -r id; do
-  docker inspect "$id" --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
-done
+docker network ls -q | xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null |
+  sed -n '/./s/^/network\t/p'
+docker ps -aq --no-trunc --filter label=gpuhost.service | sort |
+  xargs -r docker inspect --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
 printf 'end\n'
 """
 

@@ -40,12 +40,10 @@ elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>
     docker network inspect "$id" --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
   done
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
-  docker ps -aq | while read -r id; do
-    docker inspect "$id" --format "container$t{{.Name}}$t{{.State.Status}}$t{{.HostConfig.RestartPolicy.Name}}$t{{
-      index .Config.Labels \"gpuhost.service\"}}$t{{
+  docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
+      .HostConfig.RestartPolicy.Name}}$t{{index .Config.Labels \"gpuhost.service\"}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
       range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null
-  done
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
@@ -140,8 +138,8 @@ class HostReading:
 
     @property
     def placed(self) -> dict[str, tuple[str, ...]]:
-        """service -> the GPUs that its container has."""
-        return {each.service: each.gpus for each in self.containers if each.service and each.gpus}
+        """service -> the GPUs that its container has; one of `docker compose run` has another name."""
+        return {each.service: each.gpus for each in self.containers if each.gpus and each.name == each.service}
 
     @property
     def os_id(self) -> str:
