@@ -26,7 +26,6 @@ _DEFAULTS: dict[str, Any] = {
     "restart": "no",
     "memory": "0",
     "cpus": "0",
-    "shm": "64m",
     "read_only": False,
     "privileged": False,
     "cap_add": [],
@@ -39,7 +38,8 @@ _DEFAULTS: dict[str, Any] = {
     "gpus": [],
     "volumes": {},
 }
-_COMPARED_WHEN_ASKED = ("image", "user", "command", "logging")
+# daemon.json has defaults for some: a container then shows what nobody asked for.
+_COMPARED_WHEN_ASKED = ("image", "user", "command", "shm", "logging")
 
 
 def of_compose(
@@ -80,9 +80,12 @@ def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]
     """What somebody changed of a container since it was made from this spec: a limit, a port, a network, a mount."""
     wanted = {**_DEFAULTS, **spec}
     fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in spec)]
-    return differences(
-        {field: container.settings.get(field) for field in fields}, {field: wanted[field] for field in fields}
-    )
+    seen = {field: container.settings.get(field) for field in fields}
+    if "logging" in spec:
+        asked = spec["logging"].get("options", {})
+        kept = {key: text for key, text in seen["logging"]["options"].items() if key in asked}
+        seen["logging"] = {**seen["logging"], "options": kept}
+    return differences(seen, {field: wanted[field] for field in fields})
 
 
 def secret_differences(diff: Sequence[Difference]) -> list[str]:

@@ -130,6 +130,15 @@ def test_what_a_spec_does_not_name_is_dockers_default() -> None:
     assert {"memory", "cpus", "read_only", "gpus", "volumes"} <= found and "shm" not in found
 
 
+def test_what_daemon_json_gives_to_every_container_was_changed_by_nobody() -> None:
+    """dockerd merges its own log options and its default size of /dev/shm into what a container shows."""
+    log = {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m", "tag": "x"}}
+    assert changed_settings(SPEC, container({"LogConfig": log, "ShmSize": 2**30})) == ()
+    less = {"Type": "json-file", "Config": {"max-file": "3"}}
+    [difference] = changed_settings(SPEC, container({"LogConfig": less}))
+    assert difference.field == "logging.options.max-size"
+
+
 @pytest.mark.parametrize("stamp", ["", "0123abcd", "[]", "{"])
 def test_a_label_that_cannot_be_read(stamp: str) -> None:
     labels = {"gpuhost.service": "api", "gpuhost.spec": stamp}
