@@ -80,7 +80,7 @@ def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]
     """What somebody changed of a container since it was made from this spec: a limit, a port, a network, a mount."""
     wanted = {**_DEFAULTS, **spec}
     fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in spec)]
-    seen = {field: container.settings.get(field) for field in fields}
+    seen: dict[str, Any] = {field: container.settings.get(field) for field in fields}
     if "logging" in spec:
         asked = spec["logging"].get("options", {})
         kept = {key: text for key, text in seen["logging"]["options"].items() if key in asked}
