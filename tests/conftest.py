@@ -16,6 +16,7 @@ ORDER = (
     *("test_comfyui_installer", "test_deploy", "test_without_gpu", "test_world"),
     *("test_refusals", "test_local", "test_leak_scanner", "test_shell"),
 )
+TIMINGS: list[tuple[str, dict[str, float]]] = []  # of each world: its id, and what took how many seconds
 SHARE_A_HOST = {"test_secrets_kills": "test_secrets"}  # the vault
 
 
@@ -32,7 +33,7 @@ def _rehearsal(item: pytest.Item) -> bool:
     return item.get_closest_marker("rehearsal") is not None
 
 
-class _OneFileOneProcess(LoadScopeScheduling):
+class _OneFileOneProcess(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """Gives whole files to processes, in the order above; files that share a host go together."""
 
     def _split_scope(self, nodeid: str) -> str:
@@ -44,3 +45,16 @@ class _OneFileOneProcess(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _OneFileOneProcess:
     """For every run with several processes."""
     return _OneFileOneProcess(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a worker told about its world; nothing when it crashed."""
+    TIMINGS.extend(getattr(node, "workeroutput", {}).get("worlds", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time of the worlds went."""
+    for world_id, timings in TIMINGS:
+        spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in timings.items())
+        terminalreporter.write_line(f"world {world_id}: {spent}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ...conftest import TIMINGS
 from ..instruments.vault import Vault
 from ..world.cache import locked
 from ..world.freshhost import FreshHost
@@ -16,7 +17,6 @@ from ..world.scenery import furnish
 from ..world.world import World, clean
 
 _worlds: list[World] = []
-_spent: list[tuple[str, dict[str, float]]] = []  # a world's id and its timings
 
 
 @pytest.fixture(scope="session")
@@ -73,21 +73,9 @@ def boot(world: World) -> Iterator[Callable[..., FreshHost]]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker tells the process that prints."""
+    """Where the time went, for the process that prints: this one, or that which started it as a worker."""
+    told = [(world.id, world.timings) for world in _worlds]
     if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["worlds"] = [(world.id, world.timings) for world in _worlds]
+        session.config.workeroutput["worlds"] = told
     else:
-        _spent.extend((world.id, world.timings) for world in _worlds)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """What a worker told; nothing when it crashed."""
-    _spent.extend(getattr(node, "workeroutput", {}).get("worlds", []))
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Where the time went."""
-    for world_id, timings in _spent:
-        spent = ", ".join(f"{name} {seconds:g} s" for name, seconds in timings.items())
-        terminalreporter.write_line(f"world {world_id}: {spent}")
+        TIMINGS.extend(told)

@@ -23,7 +23,7 @@ from .machine import PROJECT
 from .run import run
 
 KIND = "host"
-KEPT = 3  # a host of this tree and of the two that were used last; each is more than a gigabyte
+KEPT = 6  # of this tree and of those that were used last, in any checkout; each is more than a gigabyte
 # The sections of a snapshot that a copy shares with what was saved: it boots, so services and containers start anew.
 SAME_IN_A_COPY = ("files", "packages", "images", "volumes")
 OPERATOR = ("id_ed25519", "id_ed25519.pub", "ssh_host_ed25519_key", "ssh_host_ed25519_key.pub")
