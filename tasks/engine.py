@@ -22,12 +22,12 @@ def packages(run: HostRun) -> None:
     catalog = run.catalog
     folders(name="engine | folders", stage="engine", wanted=[Folder(run.layout.state, "755", "root")])
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
-    _install("base packages", catalog.base_packages)
+    _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":
         repository(run, "docker", KEY, SOURCE, "engine")
-        _install("Docker Engine", catalog.engine_packages["docker"])
+        _install(run, "Docker Engine", catalog.engine_packages["docker"])
     else:
-        _install("Docker Engine", catalog.engine_packages["ubuntu" if run.reading.os_id == "ubuntu" else "debian"])
+        _install(run, "Docker Engine", catalog.engine_packages["ubuntu" if run.reading.os_id == "ubuntu" else "debian"])
 
 
 def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> None:
@@ -64,9 +64,9 @@ def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> N
     )
 
 
-def _install(subject: str, packages: list[str]) -> None:
+def _install(run: HostRun, subject: str, packages: list[str]) -> None:
     builtin(
-        Change("engine", Resource("packages", subject), "install", f"missing among {', '.join(packages)}"),
+        Change("engine", Resource("packages", subject), "install", f"not all installed: {', '.join(packages)}"),
         builtin_apt.packages(
             name=f"engine | {subject}",
             packages=packages,
@@ -74,6 +74,7 @@ def _install(subject: str, packages: list[str]) -> None:
             extra_install_args=apt.LOCK_WAIT,
         ),
         apt.explain,
+        lambda: apt.why_missing(packages, run.layout.apt_stamp),
     )
 
 

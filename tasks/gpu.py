@@ -23,6 +23,7 @@ def toolkit(run: HostRun) -> None:
     if not run.reading.gpus:
         return
     version = run.catalog.nvidia_toolkit_version
+    packages = [f"{name}={version}" for name in TOOLKIT]
     repository(run, "nvidia", KEY, SOURCE, "gpu")
     builtin(
         Change(
@@ -33,12 +34,13 @@ def toolkit(run: HostRun) -> None:
         ),
         builtin_apt.packages(
             name="gpu | NVIDIA Container Toolkit",
-            packages=[f"{name}={version}" for name in TOOLKIT],
+            packages=packages,
             no_recommends=True,
             allow_downgrades=True,
             extra_install_args=f"{apt.LOCK_WAIT} --allow-change-held-packages",
         ),
         apt.explain,
+        lambda: apt.why_missing(packages, run.layout.apt_stamp),
     )
     apt.held(
         name="gpu | toolkit packages held",

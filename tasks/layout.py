@@ -33,11 +33,11 @@ def layout(run: HostRun) -> None:
 def _account(run: HostRun) -> None:
     account = run.catalog.account
     builtin(
-        Change("layout", Resource("group", account.name), "create", f"no such group with gid {account.gid}"),
+        Change("layout", Resource("group", account.name), "create", _why(account.name in run.reading.groups, "group")),
         server.group(name="layout | group", group=account.name, gid=account.gid),
     )
     builtin(
-        Change("layout", Resource("user", account.name), "create", f"no such user with uid {account.uid}"),
+        Change("layout", Resource("user", account.name), "create", _why(account.name in run.reading.users, "user")),
         server.user(
             name="layout | user",
             user=account.name,
@@ -49,6 +49,10 @@ def _account(run: HostRun) -> None:
             ensure_home=False,
         ),
     )
+
+
+def _why(exists: bool, kind: str) -> str:
+    return f"the {kind} exists, and not all of it is as it should be" if exists else f"no such {kind}"
 
 
 def _folders(run: HostRun) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
@@ -150,6 +150,15 @@ def index(
     if source:  # left there, it would break apt for everybody, and the next run before it can correct the file
         script += f" || {{ rm -f {shlex.quote(source)}; exit 1; }}"
     yield from carry_out(changes, [Step(script, explain)])
+
+
+def why_missing(packages: Sequence[str], stamp: str) -> str:
+    """What is wrong with packages that must be installed. `packages`: `name` or `name=version`."""
+    wanted = dict(each.partition("=")[::2] for each in packages)
+    installed = host.get_fact(AptState, packages=list(wanted), stamp=stamp).packages
+    absent = [name for name in wanted if name not in installed]
+    other = [f"{name} is {installed[name]}, not {v}" for name, v in wanted.items() if v and installed.get(name, v) != v]
+    return "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *other])
 
 
 @operation()

@@ -106,6 +106,15 @@ def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPa
     assert script.index("rm -f /keys/k.asc.*") < script.index("mv -f") < script.index(f": > /keys/k.asc.{'A' * 40}")
 
 
+def test_why_packages_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = AptReading(packages={"curl": "8.14", "toolkit": "1.19.0-1"})
+    monkeypatch.setattr(apt, "host", SimpleNamespace(get_fact=lambda fact, **k: reading))
+    assert apt.why_missing(["curl", "gpg", "jq"], "/stamp") == "not installed: gpg, jq"
+    assert apt.why_missing(["toolkit=1.20.0-1", "base=1.20.0-1"], "/stamp") == (
+        "not installed: base; toolkit is 1.19.0-1, not 1.20.0-1"
+    )
+
+
 @pytest.mark.parametrize(
     ("mode", "owner", "reason"),
     [
