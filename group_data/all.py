@@ -1,7 +1,7 @@
-"""What every host gets. A file named after a group (`group_data/workstations.py`) replaces single names of it.
+"""What every host gets. A site changes single fields of it in a group_data folder of its own (README.md, "A site").
 
-The types are in gpuhost/catalog/types.py, what must fit together in checks.py beside it; a mistake is told before any
-host is contacted.
+The types are in gpuhost/catalog/types.py, what must fit together in checks.py beside it; every mistake is reported
+before any host is contacted.
 """
 
 # --- Which services this host runs -----------------------------------------------------------------------------------
@@ -14,7 +14,7 @@ tools_root = "/opt/gpuhost"  # our programs, their venv, image build contexts
 state_root = "/var/lib/gpuhost"  # stamps, manifests, backups, last verdict
 data_mount = None  # "/srv": refuse to run while nothing is mounted there (a data disk that did not come up)
 account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns the data, runs the services
-disk_min_free_gib = 5.0  # free space below which nothing is begun
+disk_min_free_gib = 5.0  # with less free space nothing is started
 memory_min_gib = 2.0
 base_packages = ["ca-certificates", "curl", "gpg", "python3", "python3-venv"]
 

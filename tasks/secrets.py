@@ -1,4 +1,4 @@
-"""Secrets that nobody gave are generated on the control side, once; an audit looks at every place of each."""
+"""Secrets that nobody gave are generated on the control side, once; an audit reads every location of each."""
 
 from __future__ import annotations
 
@@ -16,4 +16,4 @@ def secrets(run: HostRun) -> None:
 @stage("audit", on_request=True)
 def audit(run: HostRun) -> None:
     """Where every secret lives, and whether it is the right one there."""
-    operations.audited(name="audit | every place of every secret", run=run)
+    operations.audited(name="audit | every location of every secret", run=run)

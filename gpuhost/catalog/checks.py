@@ -23,7 +23,7 @@ def check(catalog: Catalog) -> None:
 
 
 def _complete(catalog: Catalog) -> None:
-    """A name that replaces these replaces them whole: each must still have all that stages look up in it."""
+    """A site can take entries away (`None`), but not those that the stages need."""
     for field in ("engine_packages", "apt_repositories", "apt_key_fingerprints"):
         for key in get_args(get_args(type(catalog).model_fields[field].annotation)[0]):
             if key not in getattr(catalog, field):
@@ -147,16 +147,16 @@ def _seeds(catalog: Catalog) -> None:
 
 
 def _models(catalog: Catalog) -> None:
-    """Two models in one place would take it from each other at every run."""
+    """Two models under one path would replace each other at every run."""
     owner: dict[tuple[str, str], str] = {}
     for name, model in catalog.models.items():
-        place = (model.folder, PurePosixPath(model.file).name)
-        if place in owner:
+        path = (model.folder, PurePosixPath(model.file).name)
+        if path in owner:
             refuse(
-                f"`models.{name}`: `{owner[place]}` already lies at {'/'.join(place)}",
+                f"`models.{name}`: `{owner[path]}` already lies at {'/'.join(path)}",
                 "give one of them another `folder`",
             )
-        owner[place] = name
+        owner[path] = name
 
 
 def _passwords(catalog: Catalog) -> None:

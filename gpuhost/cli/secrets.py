@@ -56,7 +56,7 @@ def add_to(commands: Commands) -> None:
         "rotate": "a new value for a generated secret: sync, then prove that the old one is refused",
         "show": "print a value, on a terminal",
         "export": "write every secret of the inventory's hosts into one file, encrypted by a passphrase (age)",
-        "import": "put the secrets of such a file into their places; nothing that is there is replaced",
+        "import": "put the secrets of such a file where they belong; nothing that is there is replaced",
     }
     for name, text in about.items():
         command = secrets.add_parser(name, help=text, description=text)
@@ -278,10 +278,10 @@ def _import(options: argparse.Namespace) -> int:
             Problem(f"{options.file} cannot be read: {error.strerror}", "name the file that export wrote")
         )
     files = archive.unpack(data, _passphrase(options, twice=False))
-    places = {_place(name, folder, shared): content for name, content in files.items()}
+    destinations = {_destination(name, folder, shared): content for name, content in files.items()}
     with envfile.locked(folder):
-        new = {path: content for path, content in places.items() if not path.exists()}
-        differing = [path for path in places if path not in new and not _holds(path, places[path])]
+        new = {path: content for path, content in destinations.items() if not path.exists()}
+        differing = [path for path in destinations if path not in new and not _holds(path, destinations[path])]
         if differing:
             return print_problems(
                 *(
@@ -291,7 +291,7 @@ def _import(options: argparse.Namespace) -> int:
             )
         for path, content in new.items():
             envfile.replace(path, content)
-    for path in places:
+    for path in destinations:
         print(f"{path}: {'written' if path in new else 'there already'}")
     return OK
 
@@ -318,7 +318,7 @@ def _content(path: Path) -> bytes:
     return path.read_bytes() if path.name.endswith(".sops.env") else (envfile.read_private(path) or "").encode()
 
 
-def _place(name: str, folder: Path, shared: Path) -> Path:
+def _destination(name: str, folder: Path, shared: Path) -> Path:
     """Where a file of an archive belongs. Raises UserError for what export does not write."""
     parts = PurePosixPath(name).parts
     if name == shared.name:
