@@ -11,7 +11,7 @@ enabled_services = ["orchestrator", "comfyui-qwen"]
 # --- Where things live on the host -----------------------------------------------------------------------------------
 data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
 tools_root = "/opt/gpuhost"  # our programs, their venv, image build contexts
-state_root = "/var/lib/gpuhost"  # stamps, manifests, backups, last verdict
+state_root = "/var/lib/gpuhost"  # stamps, manifests, backups
 data_mount = None  # "/srv": refuse to run while nothing is mounted there (a data disk that did not come up)
 account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns the data, runs the services
 disk_min_free_gib = 5.0  # with less free space nothing is started

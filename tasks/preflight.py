@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra.context import host, state
 
+from gpuhost.catalog.messages import suggest
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
@@ -13,6 +14,7 @@ from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, report_problem
+from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import place
 
@@ -36,6 +38,9 @@ def preflight() -> HostRun | None:
         read = site()  # by config.py
         catalog = read.catalog(host.name)
         account = catalog.account
+        unknown = sorted(asked - STAGES)
+        if unknown:
+            raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
         found = _privileges()
         if not found:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]

@@ -4,7 +4,8 @@
 # CDI specification may be written after dockerd is up; no restart policy tries again then. A container that somebody
 # stopped has no error and is left alone.
 set -u
-docker ps -a --filter label=gpuhost.service --filter status=exited --filter status=created --format '{{.Names}}' |
+docker ps -a --filter label=gpuhost.start=always --filter label=com.docker.compose.oneoff=False \
+    --filter status=exited --filter status=created --format '{{.Names}}' |
 while read -r name; do
     docker inspect --format '{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{.State.Error}}' "$name"
 done | sort -n | while read -r order name error; do

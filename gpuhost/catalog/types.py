@@ -77,7 +77,8 @@ class Entry(BaseModel):
 
 
 class AptRepository(Entry):
-    """An apt source with its signing key. URLs may hold `{os}` (debian, ubuntu) and `{suite}` (trixie, noble)."""
+    """An apt source with its signing key. URLs may hold `{os}` (debian, ubuntu), `{suite}` (trixie, noble)
+    and `{arch}` (amd64, arm64)."""
 
     url: str
     suites: str
@@ -247,7 +248,8 @@ class Service(Entry):
     with marks such as `{random_key}` and `{now}`, and then belong to the service; `config_files`: file -> template;
     `options`: for the template; `arguments`: added to its command; `secrets`: what its environment may hold;
     `secret_files`: file in the service's secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand`
-    service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first.
+    service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first;
+    `stop_timeout_s`: how long it may take to stop before it is killed.
     """
 
     stack: StackName
@@ -278,6 +280,7 @@ class Service(Entry):
     probes: list[Probe] = []
     start: Literal["always", "on-demand"] = "always"
     start_order: int = 100
+    stop_timeout_s: int = Field(default=30, ge=1)
 
     @property
     def gpu_count(self) -> int:

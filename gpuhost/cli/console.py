@@ -61,8 +61,8 @@ def print_result(
 
 
 def print_notes(outcome: Outcome) -> None:
-    """What a run found that is no problem, on stderr: skipped services, a host without a GPU."""
-    for event in report.select(outcome.events, "skipped", "gpu", "limit"):
+    """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand."""
+    for event in report.select(outcome.events, *text.NOTES):
         print(f"[{event['host']}] {event['message']}", file=sys.stderr)
 
 

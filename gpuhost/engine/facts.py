@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyinfra.api.exceptions import FactProcessError
-
+from gpuhost.errors import Problem, UserError
 from gpuhost.run.fact import HostFact
 from gpuhost.services import containers
 from gpuhost.services.containers import Container
@@ -75,7 +74,7 @@ def _config(reading: DockerReading, text: str) -> None:
     try:
         reading.config = json.loads(base64.b64decode(text))
     except ValueError as error:
-        raise FactProcessError(f"/etc/docker/daemon.json is not JSON: {error}") from None
+        raise UserError(Problem(f"/etc/docker/daemon.json is not JSON: {error}", "mend or move that file")) from None
 
 
 def _image(reading: DockerReading, text: str) -> None:

@@ -202,7 +202,13 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
         own = reading.networks.get(network)
         if own and catalog.networks[network] in own:
             continue
-        clash = _clash(reading, wanted, network)
+        if own is not None:
+            yield (
+                f"a Docker network `{network}` exists with the subnet {' '.join(own) or 'none'}, not {wanted}",
+                f'set `networks["{network}"]` to that, or remove it: docker network rm {network}',
+            )
+            continue
+        clash = _clash(reading, wanted)
         if clash:
             free = _free(reading, catalog)
             yield (
@@ -211,9 +217,7 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
             )
 
 
-def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network, name: str) -> str:
-    if name in reading.networks:
-        return f"a Docker network `{name}` exists with {' '.join(reading.networks[name])}"
+def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
     for other, subnets in reading.networks.items():
         if any(wanted.overlaps(ipaddress.ip_network(subnet)) for subnet in subnets):
             return f"Docker network `{other}` has {' '.join(subnets)}"

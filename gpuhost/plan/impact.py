@@ -53,6 +53,6 @@ def _impact(change: Change, running: Sequence[Running]) -> Impact:
     if kind == "engine":
         back = tuple(each.name for each in running if each.restart in ("always", "unless-stopped"))
         return Impact(tuple(each.name for each in running), back, download)
-    if kind == "service" and name in {each.name for each in running}:
+    if kind == "service" and action != "unpause" and name in {each.name for each in running}:
         return Impact((name,), () if action == "remove" else (name,), download)
     return Impact(download_bytes=download)

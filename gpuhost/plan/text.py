@@ -11,6 +11,7 @@ from gpuhost.plan.change import Change
 from gpuhost.plan.report import select
 
 Event = dict[str, Any]
+NOTES = ("skipped", "gpu", "limit", "on_demand")  # events that say something of a host that is no problem
 
 
 def change_lines(changes: Iterable[Event]) -> Iterator[str]:
@@ -53,6 +54,7 @@ def document(result: str, changes: Iterable[Event], events: Sequence[Event], pro
             {"host": event["host"], "service": event["service"], "reason": event["reason"]}
             for event in select(events, "skipped")
         ],
+        "notes": [{"host": event["host"], "message": event["message"]} for event in select(events, *NOTES)],
         "observed": list(select(events, "observed")),
         "errors": [asdict(problem) for problem in problems],
     }

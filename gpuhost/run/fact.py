@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TypeVar
 
 from pyinfra.api.exceptions import FactProcessError
 from pyinfra.api.facts import FactBase
 from pyinfra.context import host
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Problem, UserError
 from gpuhost.run.session import report_problem
 
 T = TypeVar("T")
 
 
 class HostFact(FactBase[T]):
-    """A fact whose `read` may raise anything: pyinfra would end the run for all hosts, here the one host fails.
+    """A fact whose `read` may raise anything: pyinfra would end the run for all hosts, here the one host fails. A
+    UserError is reported as it is.
 
     pyinfra then goes on with `default()` until the operation ends: `carry_out` does nothing on a host that failed.
     """
@@ -31,10 +33,11 @@ class HostFact(FactBase[T]):
         """Called by pyinfra."""
         try:
             return self.read(output)
-        except FactProcessError:
-            raise
+        except UserError as error:
+            problem = error.problems[0]
         except Exception as error:
             # Not the error's text, which may quote a line of the host's.
             what = f"what the host answered cannot be read ({type(self).__name__}: {type(error).__name__})"
-            report_problem(Problem(what, "run it again; when it repeats, report it with the output of -vvv", host.name))
-            raise FactProcessError(what) from error
+            problem = Problem(what, "run it again; when it repeats, report it with the output of -vvv")
+        report_problem(replace(problem, host=host.name))
+        raise FactProcessError(problem.what)

@@ -15,8 +15,9 @@ from pyinfra.context import host, state
 from gpuhost.run.session import Commands, failing
 
 LOCKED = "/var/lib"
+_OTHER_RUN = 75  # EX_TEMPFAIL, by which flock says that somebody else holds it
 # `cat` ends when its input does: with the connection, or with this program.
-_HOLD = ("flock", "--nonblock", LOCKED, "sh", "-c", "echo locked; exec cat >/dev/null")
+_HOLD = ("flock", "-n", "-E", str(_OTHER_RUN), LOCKED, "sh", "-c", "echo locked; exec cat >/dev/null")
 
 # Kept so that the lock is not dropped with the last reference: host -> what holds it.
 _holders: dict[str, object] = {}
@@ -25,21 +26,30 @@ _holders: dict[str, object] = {}
 @operation()
 def host_lock() -> Commands:
     """Fails the host when another run works on it; changes nothing. A plan takes no lock."""
-    if state.is_executing and not _take():
-        yield failing(
-            "another gpuhost run works on this host",
-            "wait for it to end; when its connection is gone the lock is free",
-        )
+    if state.is_executing:
+        refusal = _take()
+        if refusal:
+            yield failing(*refusal)
 
 
-def _take() -> bool:
+def _take() -> tuple[str, str] | None:
+    """None when the lock is ours now, else why not: (sentence, hint)."""
     client = getattr(host.connector, "client", None)
     if client is None:
         local = subprocess.Popen(_HOLD, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         _holders[host.name] = local
         assert local.stdout is not None
-        return local.stdout.readline() == b"locked\n"
+        return None if local.stdout.readline() == b"locked\n" else _refusal(local.wait())
     channel = client.get_transport().open_session()
     channel.exec_command(shlex.join(_HOLD))
     _holders[host.name] = channel
-    return bool(channel.recv(16) == b"locked\n")
+    return None if channel.recv(16) == b"locked\n" else _refusal(channel.recv_exit_status())
+
+
+def _refusal(code: int) -> tuple[str, str]:
+    if code == _OTHER_RUN:
+        return (
+            "another gpuhost run works on this host",
+            "wait for its end; when its connection is gone the lock is free",
+        )
+    return f"the lock of this host cannot be taken (flock ended with {code})", f"try it there: flock -n {LOCKED} true"

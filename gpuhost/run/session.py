@@ -50,9 +50,11 @@ class Session:
         """True when there is no allow-list, or the change stands in it."""
         return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
 
-    def planned_actions(self, host_name: str, stage: str) -> set[tuple[str, str]]:
-        """(name, action) of what the allow-list holds for a stage; empty without one."""
-        listed = (self.allowed or {}).get(host_name, [])
+    def planned_actions(self, host_name: str, stage: str) -> set[tuple[str, str]] | None:
+        """(name, action) of what the allow-list holds for a stage; None without one."""
+        if self.allowed is None:
+            return None
+        listed = self.allowed.get(host_name, [])
         return {(name, action) for where, _, name, action in listed if where == stage}
 
 

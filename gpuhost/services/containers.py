@@ -26,7 +26,7 @@ CDI = "nvidia.com/gpu="
 INSPECT = (
     '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
     '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
-    '"started":{{json .State.StartedAt}},"exit_code":{{json .State.ExitCode}},'
+    '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
     '"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
 )
@@ -35,7 +35,8 @@ INSPECT = (
 @dataclass(frozen=True)
 class Container:
     """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
-    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran; `environment`: secret ->
+    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by
+    Docker, since somebody started it; `environment`: secret ->
     keyed fingerprint of what its environment holds, None when nobody looked."""
 
     id: str
@@ -47,7 +48,7 @@ class Container:
     settings: Mapping[str, Any] = field(default_factory=dict)
     one_off: bool = False
     started_s: float = 0.0
-    exit_code: int = 0
+    restarts: int = 0
     environment: Mapping[str, str] | None = None
 
     @property
@@ -75,7 +76,7 @@ def parse(text: str) -> Container:
         settings=_settings(seen),
         one_off=labels.get(ONE_OFF_LABEL) == "True",
         started_s=unix_ns(seen["started"]) / 10**9,
-        exit_code=int(seen["exit_code"]),
+        restarts=int(seen["restarts"]),
     )
 
 

@@ -134,7 +134,7 @@ def running(run: HostRun) -> Commands:
         _with_environments(run, reading.containers),
         run.placement.skipped,
         Clock(_written(run, stacks), reading.now_s),
-        current().planned_actions(host.name, "stacks") if state.is_executing else set(),
+        current().planned_actions(host.name, "stacks") if state.is_executing else None,
     )
     yield from carry_out(way.changes, (_command(run, step) for step in way.steps))
 
@@ -176,7 +176,7 @@ def _command(run: HostRun, step: rules.Step) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
             gone = f"docker inspect {step.container} >/dev/null 2>&1 || exit 0"
-            script = f"{gone}; docker stop -t 30 {step.container} >/dev/null; docker rm -f {step.container} >/dev/null"
+            script = f"{gone}; docker stop {step.container} >/dev/null; docker rm -f {step.container} >/dev/null"
             return Step(_ALONE + script, _explain)
         case "unpause":
             return Step(f"docker unpause {step.container} >/dev/null", _explain)
@@ -190,7 +190,7 @@ def _command(run: HostRun, step: rules.Step) -> Step:
 def _up(run: HostRun, step: rules.Step) -> str:
     stack, layout = run.services[step.service].stack, run.layout
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
-    flags = "up --no-deps --no-build --pull never --force-recreate --quiet-pull"
+    flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     compose = f"docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
     return _ALONE + compose

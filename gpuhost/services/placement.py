@@ -106,5 +106,5 @@ def _why_not(service: Service, table: _Table) -> str:
     if count > have:
         return f"it needs {count} NVIDIA GPU{plural}, this host has {have or 'none'}"
     need = service.gpu.vram_mib if service.gpu else None
-    room = max(0, *(card.room_mib for card in table.cards))
-    return f"it needs {need} MiB on {count} GPU{plural}; the most that a GPU has left for it is {room} MiB"
+    room = max(0, sorted(card.room_mib for card in table.cards)[-count])  # on the fullest of those that it needs
+    return f"it needs {need} MiB on {count} GPU{plural}; the most that is left is {room} MiB"

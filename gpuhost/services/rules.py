@@ -18,6 +18,9 @@ WILL_BE_WRITTEN = float("inf")
 _UNFINISHED = re.compile(r"[0-9a-f]{12}_.+")
 
 
+_INTERRUPTED = "an earlier run was interrupted while it made its container"
+
+
 @dataclass(frozen=True)
 class Desired:
     """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `environment`: the secrets
@@ -76,25 +79,33 @@ class _Finding:
     cause: Cause = ""
 
 
+_RESTARTING = _Finding("recreate", "it is restarting")
+
+
 def reconcile(
     desired: Mapping[str, Desired],
     containers: Sequence[Container],
     skipped: Mapping[str, str] | None = None,
     clock: Clock | None = None,
-    planned: Set[tuple[str, str]] = frozenset(),
+    planned: Set[tuple[str, str]] | None = None,
 ) -> Way:
     """From what is there to what should be. `desired` is in start order; `skipped`: enabled services that this host
-    cannot run -> why; `planned`: what the plan said, as (service, action).
+    cannot run -> why; `planned`: what the plan said, as (service, action), None when this is the plan.
 
-    Whether a container runs is a volatile reading (one that restarts may run a moment later): the plan decides.
+    Whether a container runs is a volatile reading, which decides once, in the plan: one that restarts in a loop may run
+    at this moment. One that began to restart since then is left to the verification, which knows the cause.
     Containers of `docker compose run` are somebody's own and are left alone.
     """
     ours = [each for each in containers if not each.one_off]
     found: dict[str, _Finding] = {}
     for name, wanted in desired.items():
         finding = _finding(name, wanted, _of(ours, name), clock or Clock())
-        if finding is None and (name, "recreate") in planned and _current(ours, name, wanted):
-            finding = _Finding("recreate", "it did not run when the plan was made")
+        current = _current(ours, name, wanted)
+        if planned is not None and current:
+            if finding is None and (name, "recreate") in planned and current.restarts:
+                finding = _Finding("recreate", "it restarts in a loop")
+            elif finding == _RESTARTING and (name, "recreate") not in planned:
+                finding = None
         if finding:
             found[name] = finding
     orphans = sorted({each.service for each in ours} - desired.keys())
@@ -116,7 +127,7 @@ def _current(containers: Sequence[Container], name: str, wanted: Desired) -> Con
 
 
 def _removal(name: str, why_skipped: str | None) -> Change:
-    reason = why_skipped or "no service of this host is called so any more; its data stays"
+    reason = why_skipped or "it is not among the enabled services of this host; its data stays"
     return Change("stacks", Resource("service", name), "remove", reason)
 
 
@@ -128,25 +139,21 @@ def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock:
     if current is None:
         return _misplaced(name, wanted, containers)
     if len(containers) > 1:
-        return _Finding("recreate", _leftovers(name, containers), cause="secret")
+        others = [each.name for each in containers if each.name != name]
+        if all(_UNFINISHED.fullmatch(other) for other in others):
+            return _Finding("recreate", _INTERRUPTED, cause="secret")
+        return _Finding("recreate", f"it has another container, {', '.join(others)}")
     return _differing(wanted, current) or _not_running(wanted, current, clock)
 
 
 def _misplaced(name: str, wanted: Desired, containers: Sequence[Container]) -> _Finding:
     there = containers[0]
     if _UNFINISHED.fullmatch(there.name):
-        return _Finding("recreate", "an earlier run was interrupted while it made its container", cause="secret")
+        return _Finding("recreate", _INTERRUPTED, cause="secret")
     if there.name != name:
         return _Finding("recreate", f"its container was renamed to {there.name}")
     diff = (Difference("stack", there.project or None, wanted.stack),)
     return _Finding("recreate", f"it moves from stack {there.project or 'none'} to {wanted.stack}", diff)
-
-
-def _leftovers(name: str, containers: Sequence[Container]) -> str:
-    others = [each.name for each in containers if each.name != name]
-    if all(_UNFINISHED.fullmatch(other) for other in others):
-        return "an earlier run was interrupted while it made its container"
-    return f"it has another container, {', '.join(others)}"
 
 
 def _differing(wanted: Desired, current: Container) -> _Finding | None:
@@ -157,8 +164,9 @@ def _differing(wanted: Desired, current: Container) -> _Finding | None:
         secrets = secret_differences(diff)
         shown = tuple(map(_shortened, diff))
         if len(secrets) == len(diff):
-            return _Finding("recreate", f"it runs with another {', '.join(secrets)}", shown, "secret")
-        return _Finding("recreate", summary(tuple(each for each in shown if "secrets." not in each.field)), shown)
+            return _Finding("recreate", f"it runs with another value of {', '.join(secrets)}", shown, "secret")
+        public = tuple(each for each in shown if not each.field.startswith("secrets."))
+        return _Finding("recreate", summary(public), shown)
     changed = changed_settings(wanted.spec, current)
     if changed:
         return _Finding("recreate", f"somebody changed it: {summary(changed)}", changed)
@@ -167,7 +175,7 @@ def _differing(wanted: Desired, current: Container) -> _Finding | None:
         held = current.environment
         other = sorted(name for name in wanted.environment if held.get(name) != right[name])
         if other:
-            reason = f"it holds another {', '.join(other)} than its label says"
+            reason = f"its environment holds another value of {', '.join(other)} than its label records"
             diff = tuple(_shortened(Difference(f"secrets.{name}", held.get(name), right[name])) for name in other)
             return _Finding("recreate", reason, diff, "secret")
     return None
@@ -183,10 +191,9 @@ def _shortened(difference: Difference) -> Difference:
 
 def _not_running(wanted: Desired, current: Container, clock: Clock) -> _Finding | None:
     on_demand = wanted.start == "on-demand"
+    if current.state in ("running", "paused") and clock.read_before(current.service, current.started_s):
+        return _Finding("recreate", "it started before its files were last written", cause="secret")
     if current.state == "running":
-        if clock.read_before(current.service, current.started_s):
-            reason = "it read its files before they became what they should be"
-            return _Finding("recreate", reason, cause="secret")
         return None
     if on_demand and current.state in ("created", "exited"):
         return None
@@ -194,7 +201,7 @@ def _not_running(wanted: Desired, current: Container, clock: Clock) -> _Finding 
         return _Finding("unpause", "it is paused")
     if current.state == "created":
         return _Finding("recreate", "it was made and never started", cause="secret")
-    return _Finding("recreate", f"it is {current.state}")
+    return _RESTARTING if current.state == "restarting" else _Finding("recreate", f"it is {current.state}")
 
 
 def _steps(
@@ -227,8 +234,9 @@ def _must_go_first(container: Container, desired: Mapping[str, Desired], made: M
     if container.name != container.service or container.project != wanted.stack:
         return True  # compose does not take it for the one to replace, and would trip over its name
     others = [each for name, each in made.items() if name != container.service]
-    ports = {_on_host(port) for port in container.ports}
-    gpus = set(container.gpus) if wanted.gpus else set()  # who only reads their state is in nobody's way
+    ports = {_on_host(port) for port in container.ports} - wanted.ports
+    # Who only reads the state of cards is in nobody's way; a card that is kept is shared already.
+    gpus = set(container.gpus) - wanted.gpus if wanted.gpus else set()
     return any(ports & each.ports or gpus & each.gpus for each in others)
 
 

@@ -56,7 +56,9 @@ def _running(run: HostRun) -> list[str]:
     on_demand = {name for name, entry in run.services.items() if entry.start == "on-demand"}
     if not on_demand:
         return list(run.services)
-    started = {each.service for each in host.get_fact(DockerState).containers if each.state == "running"}
+    started = {
+        each.service for each in host.get_fact(DockerState).containers if each.state == "running" and not each.one_off
+    }
     waiting = sorted(on_demand - started)
     if waiting:
         note("on_demand", f"not started, they run on demand: {', '.join(waiting)}", services=waiting)
@@ -100,7 +102,10 @@ def addresses(run: HostRun) -> Commands:
     if not state.is_executing:
         return
     for name, entry in run.services.items():
-        note("address", f"{name}: http://{address(entry.bind)}:{entry.port}", service=name, port=entry.port)
+        # What is bound to every address is reached by the name under which the host is known.
+        every = entry.bind in ("0.0.0.0", "::") and not host.name.startswith("@local")
+        at = (host.data.get("ssh_hostname") or host.name) if every else address(entry.bind)
+        note("address", f"{name}: http://{at}:{entry.port}", service=name, port=entry.port)
     loopback = [(entry.bind, entry.port) for entry in run.services.values() if ip_address(entry.bind).is_loopback]
     if loopback and not host.name.startswith("@local"):
         data = host.data

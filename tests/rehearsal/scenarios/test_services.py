@@ -108,7 +108,10 @@ def test_a_container_made_again_with_another_token_is_found_though_file_and_labe
     up = f"docker compose -f {folder}/docker-compose-orchestrator.yml --env-file /tmp/other.env up -d --no-deps"
     host.root(f"{other} && {up} && rm /tmp/other.env", check=True)
     plan = planned_then_done(converged, {"orchestrator": "recreate"})
-    assert changed(plan)["orchestrator"][1] == "it holds another ORCHESTRATOR_TOKEN than its label says"
+    assert (
+        changed(plan)["orchestrator"][1]
+        == "its environment holds another value of ORCHESTRATOR_TOKEN than its label records"
+    )
     converged.nothing_to_do()
 
 

@@ -122,6 +122,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
             }
         ],
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],
+        "notes": [{"host": "gpu1", "message": SKIPPED["message"]}],
         "observed": [],
         "errors": [],
     }

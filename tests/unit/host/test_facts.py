@@ -10,10 +10,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import pytest
-from pyinfra.api.exceptions import FactProcessError
 
 from gpuhost.apt.facts import AptReading, AptState
 from gpuhost.engine.facts import DockerReading, DockerState
+from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
 from tests.unit.services.test_containers import inspected
@@ -288,8 +288,8 @@ def test_docker_that_runs() -> None:
 
 
 def test_a_broken_daemon_json_fails_this_host_alone() -> None:
-    with pytest.raises(FactProcessError, match=r"daemon\.json is not JSON"):
-        DockerState().process([f"config\t{encoded('{')}"])
+    with pytest.raises(UserError, match=r"daemon\.json is not JSON"):
+        DockerState().read([f"config\t{encoded('{')}"])
 
 
 def test_no_environment_is_ever_read() -> None:

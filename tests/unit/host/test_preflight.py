@@ -191,9 +191,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "the network exists with another subnet": (
         {"networks": {"inner": ["10.1.0.0/16"]}},
         {},
-        "the subnet 172.20.0.0/16 of network `inner` is already in use: "
-        "a Docker network `inner` exists with 10.1.0.0/16",
-        'set `networks["inner"]` to a free one, such as 172.21.0.0/16',
+        "a Docker network `inner` exists with the subnet 10.1.0.0/16, not 172.20.0.0/16",
+        'set `networks["inner"]` to that, or remove it: docker network rm inner',
     ),
 }
 

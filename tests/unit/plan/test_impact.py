@@ -25,6 +25,7 @@ def change(kind: str, name: str, action: str) -> Change:
         (change("service", "api", "recreate"), Impact(("api",), ("api",))),
         (change("service", "api", "remove"), Impact(("api",), ())),
         (change("service", "new", "create"), Impact()),
+        (change("service", "api", "unpause"), Impact()),
         (change("file", "api", "write"), Impact()),
         (change("model", "vae", "fetch"), Impact(download_bytes=None)),
         (change("model", "vae", "link"), Impact()),

@@ -60,7 +60,7 @@ def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]
         {"Type": "tmpfs", "Destination": "/tmp", "RW": True},
     ]
     made = {"id": "abc", "name": "/api", "labels": labels, "image": "gpuhost/api:1", "user": "10001:10001"}
-    made |= {"command": ["serve"], "state": "running", "started": "2026-11-21T11:41:15.25Z", "exit_code": 0}
+    made |= {"command": ["serve"], "state": "running", "started": "2026-11-21T11:41:15.25Z", "restarts": 0}
     made |= {"host": {**HOST, **(host or {})}, "mounts": mounts, "networks": ["inner", None]}
     return {**made, **over}
 

@@ -71,7 +71,12 @@ def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
     wanted = {"a": service(1, 20000), "b": service(1, 10000)}
     found = place(wanted, CARDS[:1])
     assert found.gpus == {"a": ["GPU-0"]}
-    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that a GPU has left for it is 2118 MiB"}
+    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB"}
+
+
+def test_of_several_cards_the_fullest_one_counts() -> None:
+    wanted = {"a": service(1, 20000), "b": service(2, 22000)}
+    assert place(wanted, CARDS[:2]).skipped == {"b": "it needs 22000 MiB on 2 GPUs; the most that is left is 2118 MiB"}
 
 
 def test_a_whole_card_may_be_used_by_one_and_less_by_several() -> None:

@@ -121,7 +121,7 @@ def test_an_unhealthy_container_is_left_to_verify() -> None:
 )
 def test_which_secret_is_another_one(secrets: dict[str, str], names: str) -> None:
     [change] = reconcile(API, [container(spec={**SPEC, "secrets": secrets})]).changes
-    assert (change.reason, change.cause) == (f"it runs with another {names}", "secret")
+    assert (change.reason, change.cause) == (f"it runs with another value of {names}", "secret")
 
 
 def test_a_fingerprint_is_shown_in_part() -> None:
@@ -141,7 +141,10 @@ def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
     wanted = {"api": replace(desired(), environment=frozenset({"API_TOKEN"}))}
     for held in ({"API_TOKEN": "c" * 64}, {}):
         [change] = reconcile(wanted, [container(environment=held)]).changes
-        assert (change.reason, change.cause) == ("it holds another API_TOKEN than its label says", "secret")
+        assert (change.reason, change.cause) == (
+            "its environment holds another value of API_TOKEN than its label records",
+            "secret",
+        )
         assert [each.field for each in change.diff] == ["secrets.API_TOKEN"]
     for right in ({"API_TOKEN": "a" * 64}, {"API_TOKEN": "a" * 64, "OTHER": "x"}, None):
         assert not reconcile(wanted, [container(environment=right)]).changes
@@ -164,7 +167,7 @@ def test_only_a_secret_is_a_matter_of_secrets() -> None:
     ],
 )
 def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: float, older: bool) -> None:
-    reason = "it read its files before they became what they should be"
+    reason = "it started before its files were last written"
     changes = reconcile(API, [container()], clock=Clock({"api": written_s}, now_s)).changes
     assert [(change.reason, change.cause) for change in changes] == ([(reason, "secret")] if older else [])
     assert not reconcile(API, [container()], clock=Clock({"other": written_s}, now_s)).changes
@@ -292,10 +295,37 @@ def test_a_service_on_demand_that_ran_runs_again_with_its_new_spec() -> None:
 # -- the plan decides --------------------------------------------------------------------------------------------------
 
 
-def test_what_was_planned_is_done_though_the_container_came_back_by_itself() -> None:
+def test_a_loop_that_the_plan_saw_is_ended_though_the_container_runs_at_this_moment() -> None:
     planned = {("api", "recreate"), ("other", "recreate")}
-    assert found(API, container(), planned=planned) == [("recreate", "api", "it did not run when the plan was made")]
-    assert found(API, container(), planned={("api", "create")}) == []
+    assert found(API, container(restarts=3), planned=planned) == [("recreate", "api", "it restarts in a loop")]
+    assert found(API, container(), planned=planned) == []  # somebody put it right meanwhile
+    assert found(API, container(restarts=3), planned={("api", "create")}) == []
+
+
+def test_a_loop_that_began_after_the_plan_is_left_to_the_verification() -> None:
+    looping = container(state="restarting", restarts=1)
+    assert found(API, looping) == [("recreate", "api", "it is restarting")]
+    assert found(API, looping, planned=set()) == []
+    assert found(API, looping, planned={("api", "recreate")}) == [("recreate", "api", "it is restarting")]
+    assert found(API, container(state="exited"), planned=set()) == [("recreate", "api", "it is exited")]
+
+
+def test_another_container_of_somebodys_is_no_matter_of_secrets() -> None:
+    [change] = reconcile(API, [container(), container("copy", service="api")]).changes
+    assert (change.reason, change.cause) == ("it has another container, copy", "")
+
+
+def test_a_paused_process_is_older_than_its_files_too() -> None:
+    clock = Clock({"api": STARTED_S + 1}, STARTED_S + 9)
+    assert found(API, container(state="paused"), clock=clock) == [
+        ("recreate", "api", "it started before its files were last written")
+    ]
+
+
+def test_two_that_share_a_card_and_stay_there_are_recreated_one_after_the_other() -> None:
+    wanted = {name: desired(name, ports=[], memory="8g") for name in "ab"}
+    there = [container(name, settings={**SETTINGS, "ports": []}) for name in "ab"]
+    assert steps(wanted, *there) == [("up", "a"), ("wait", "a"), ("up", "b"), ("wait", "b")]
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
