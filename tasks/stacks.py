@@ -27,8 +27,7 @@ def stacks(run: HostRun) -> None:
         operations.own_folders(name="stacks | folders of services", folders=folders, account=account)
     if seeds:
         operations.seeded(name="stacks | seeds", seeds=seeds, account=account)
-    for stack in run.stacks:
-        operations.rendered(name=f"stacks | files of {stack}", run=run, stack=stack)
+    operations.rendered(name="stacks | files", run=run)
     operations.running(name="stacks | services run", run=run)
     unit = plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
     units.unit(name="stacks | boot unit", stage="stacks", wanted=unit, backups=run.layout.backups)

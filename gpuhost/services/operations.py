@@ -80,40 +80,40 @@ def _seed(path: str, text: str) -> str:
 
 
 @operation()
-def rendered(run: HostRun, stack: str) -> Commands:
-    """A stack's folder holds its compose file, `.env.docker`, configuration and secret files, as the catalogue says."""
+def rendered(run: HostRun) -> Commands:
+    """The folder of each stack holds its compose file, `.env.docker`, configuration and secret files, as the catalogue
+    says."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
-    wanted, key = stacks.files(stack), run.secrets.file_key()
+    wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
     observed = observe(wanted, key)
     changes = reconcile("stacks", wanted, resolve(wanted), observed, key, "rendered")
-    changes = _explained(run, stacks, stack, changes, observed)
-    yield from write(changes, wanted, observed, run.layout.backups, key)
+    yield from write(_with_secret_diffs(run, stacks, changes, observed), wanted, observed, run.layout.backups, key)
 
 
-def _explained(
-    run: HostRun, stacks: Stacks, stack: str, changes: list[Change], observed: Mapping[str, FileState]
+def _with_secret_diffs(
+    run: HostRun, stacks: Stacks, changes: list[Change], observed: Mapping[str, FileState]
 ) -> list[Change]:
     """The changes of files that hold secrets, with the differences name by name."""
-    env_file, key = run.layout.env_file(stack), run.secrets.optional(LABEL_KEY)
-    templates = {path: text for name in run.stacks[stack] for path, text in stacks.secret_files(name).items()}
-    held = {path: stacks.file_variables(template) for path, template in templates.items()}
-    held[env_file] = stacks.variables(stack)
-    asked = [change.resource.name for change in changes if change.resource.name in held]
-    there = [path for path in asked if path in observed]
+    key, changed = run.secrets.optional(LABEL_KEY), {change.resource.name for change in changes}
+    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    templates = {path: text for name in run.services for path, text in stacks.secret_files(name).items()}
+    wanted = env_files | {path: stacks.file_variables(template) for path, template in templates.items()}
+    wanted = {path: variables for path, variables in wanted.items() if path in changed}
+    there = {path for path in wanted if path in observed}
     seen: dict[str, Mapping[str, HeldVariable]] = {}
     if there and key:
-        env = {env_file: held[env_file]} if env_file in there else {}
-        files = {path: templates[path] for path in there if path in templates}
+        env = {path: env_files[path] for path in there & env_files.keys()}
+        files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
         if not isinstance(answer, tuple):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
-    found = {
-        path: locations.differences(held[path], seen.get(path, {}), run.secrets.fingerprint if key else None)
-        for path in asked
+    diffs = {
+        path: locations.differences(variables, seen.get(path, {}), run.secrets.fingerprint if key else None)
+        for path, variables in wanted.items()
         if path not in there or path in seen
     }
-    return [replace(change, diff=found.get(change.resource.name, ())) for change in changes]
+    return [replace(change, diff=diffs.get(change.resource.name, ())) for change in changes]
 
 
 def _of_file(file: HeldFile | None) -> dict[str, HeldVariable]:
