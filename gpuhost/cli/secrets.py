@@ -127,7 +127,7 @@ def _sync(options: argparse.Namespace) -> int:
 def _only_secrets(outcome: Outcome) -> Problem | None:
     """The problem of a plan that would do something else, too."""
     for change in outcome.changes("plan"):
-        if not change["cause"]:
+        if not change["scope"]:
             what = f"not only secrets differ: `{change['stage']}: {change['action']} {change['resource']['name']}`"
             hint = "`gpuhost apply` makes all right, the secrets too"
             return Problem(f"{what}, because {change['reason']}", hint, change["host"])

@@ -67,7 +67,7 @@ def reconcile(
     contents: Mapping[str, str | None],
     observed: Mapping[str, FileState],
     key: str = "",
-    cause: Literal["", "rendered"] = "",
+    scope: Literal["", "rendered"] = "",
 ) -> list[Change]:
     """The files to write, in order."""
     changes = []
@@ -75,5 +75,5 @@ def reconcile(
         found = observed.get(spec.path)
         why = reason(spec, contents[spec.path], found, key)
         if why:
-            changes.append(Change(stage, Resource("file", spec.path), "write" if found else "create", why, cause=cause))
+            changes.append(Change(stage, Resource("file", spec.path), "write" if found else "create", why, scope=scope))
     return changes

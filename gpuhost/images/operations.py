@@ -16,6 +16,7 @@ from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
+from hostside import labels as label
 
 
 @operation()
@@ -55,7 +56,7 @@ def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Comm
 
 
 def _build(name: str, tag: str, image: BuildImage, layout: Layout) -> str:
-    labels = {"gpuhost.image": name, "gpuhost.spec": canonical(rules.spec(image))}
+    labels = {label.IMAGE: name, label.SPEC: canonical(rules.spec(image))}
     options = [f"--label={key}={value}" for key, value in labels.items()]
     options += [f"--build-arg={key}={value}" for key, value in image.args.items()]
     # Plain progress: the failing step and its output are in the log, not painted over.

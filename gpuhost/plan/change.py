@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Cause = Literal["", "secret", "rendered"]
+Scope = Literal["", "secret", "rendered"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,11 @@ class Impact:
 class Change:
     """One thing that a run will do, or did.
 
-    `stage`: the file in `tasks/`; `action`: the verb; `reason`: why, in words; `diff`: the fields that differ. `cause`:
-    `secret` when only a secret's value asks for it, `rendered` when it is a file that holds what was decided elsewhere,
-    else "". `impact` is computed on the control side (plan/impact.py), None until then. Two changes are the same change
-    when stage, resource and action are (the reason may read differently once an earlier stage has run).
+    `stage`: the file in `tasks/`; `action`: the verb; `reason`: why, in words; `diff`: the fields that differ. `scope`:
+    `secret` when `gpuhost secrets sync` may do it, because a secret's value or an interrupted run asks for it;
+    `rendered` when it is a file that holds what was decided elsewhere; else "". `impact` is computed on the control
+    side (plan/impact.py), None until then. Two changes are the same change when stage, resource and action are (the
+    reason may read differently once an earlier stage has run).
     """
 
     stage: str
@@ -60,7 +61,7 @@ class Change:
     action: str
     reason: str
     diff: tuple[Difference, ...] = ()
-    cause: Cause = ""
+    scope: Scope = ""
     impact: Impact | None = None
 
     @property
@@ -82,7 +83,7 @@ class Change:
             action=made["action"],
             reason=made["reason"],
             diff=tuple(Difference(**each) for each in made["diff"]),
-            cause=made["cause"],
+            scope=made["scope"],
             impact=None
             if impact is None
             else Impact(tuple(impact["stops"]), tuple(impact["restarts"]), impact["download_bytes"]),

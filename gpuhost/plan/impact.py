@@ -22,7 +22,7 @@ _DOWNLOADED = {
 
 
 @dataclass(frozen=True)
-class Running:
+class LiveContainer:
     """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy."""
 
     name: str
@@ -32,7 +32,7 @@ class Running:
 def with_impacts(changes: Iterable[Event], events: Sequence[Event]) -> list[Event]:
     """The change events of a run with what each costs; `events`: all of the run, which say what runs on each host."""
     running = {
-        event["host"]: [Running(**container) for container in event["containers"]]
+        event["host"]: [LiveContainer(**container) for container in event["containers"]]
         for event in select(events, "running")
     }
     return [
@@ -42,12 +42,12 @@ def with_impacts(changes: Iterable[Event], events: Sequence[Event]) -> list[Even
     ]
 
 
-def with_impact(change: Change, running: Sequence[Running]) -> Change:
+def with_impact(change: Change, running: Sequence[LiveContainer]) -> Change:
     """The change with what it costs on a host where these containers run."""
     return replace(change, impact=_impact(change, running))
 
 
-def _impact(change: Change, running: Sequence[Running]) -> Impact:
+def _impact(change: Change, running: Sequence[LiveContainer]) -> Impact:
     kind, name, action = change.resource.kind, change.resource.name, change.action
     download = None if (kind, action) in _DOWNLOADED else 0
     if kind == "engine":

@@ -28,7 +28,7 @@ from hostside.wire import WireError, from_host, printable, to_json
 def generated(store: SecretStore, names: Sequence[str]) -> Commands:
     """Every named secret that can be generated exists in the control's file for this host."""
     changes = [
-        Change("secrets", Resource("secret", name), "generate", f"no source has it; into {store.path}", cause="secret")
+        Change("secrets", Resource("secret", name), "generate", f"no source has it; into {store.path}", scope="secret")
         for name in store.to_generate(names)
     ]
 

@@ -13,11 +13,9 @@ from typing import Any
 
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
+from hostside import labels
 from hostside.timestamps import unix_ns
 
-SERVICE_LABEL = "gpuhost.service"
-STACK_LABEL = "gpuhost.stack"
-SPEC_LABEL = "gpuhost.spec"
 PROJECT_LABEL = "com.docker.compose.project"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 CDI = "nvidia.com/gpu="
@@ -65,16 +63,16 @@ class Container:
 def parse(text: str) -> Container:
     """One line that INSPECT made. Raises ValueError, KeyError or TypeError for another."""
     seen = json.loads(text)
-    labels = seen["labels"] or {}
+    attached = seen["labels"] or {}
     return Container(
         id=seen["id"],
         name=seen["name"].removeprefix("/"),
-        service=labels[SERVICE_LABEL],
-        project=labels.get(PROJECT_LABEL, ""),
+        service=attached[labels.SERVICE],
+        project=attached.get(PROJECT_LABEL, ""),
         state=seen["state"],
-        spec=parse_spec(labels.get(SPEC_LABEL)),
+        spec=parse_spec(attached.get(labels.SPEC)),
         settings=_settings(seen),
-        one_off=labels.get(ONE_OFF_LABEL) == "True",
+        one_off=attached.get(ONE_OFF_LABEL) == "True",
         started_s=unix_ns(seen["started"]) / 10**9,
         restarts=int(seen["restarts"]),
     )

@@ -23,9 +23,9 @@ from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.containers import Container
-from gpuhost.services.rules import WILL_BE_WRITTEN, Clock
+from gpuhost.services.rules import WILL_BE_WRITTEN, FileTimes, ServiceStep
 from gpuhost.services.stacks import Stacks
-from gpuhost.verify.document import request
+from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
 from hostside.wire import to_json
 
@@ -129,14 +129,14 @@ def running(run: HostRun) -> Commands:
     before is healthy."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
     reading = host.get_fact(DockerState)
-    way = rules.reconcile(
+    planned = rules.reconcile(
         stacks.desired(),
         _with_environments(run, reading.containers),
         run.placement.skipped,
-        Clock(_written(run, stacks), reading.now_s),
+        FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
     )
-    yield from carry_out(way.changes, (_command(run, step) for step in way.steps))
+    yield from carry_out(planned.changes, (_command(run, step) for step in planned.steps))
 
 
 def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequence[Container]:
@@ -146,7 +146,7 @@ def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequenc
     if not (names and key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the host has no such program yet, or no whole one, which this run puts right
+    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each.env for each in answer.containers}
     return [replace(each, environment=held.get(each.name)) for each in containers]
@@ -169,34 +169,34 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_ALONE = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
+_UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
 
 
-def _command(run: HostRun, step: rules.Step) -> Step:
+def _command(run: HostRun, step: ServiceStep) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
             gone = f"docker inspect {step.container} >/dev/null 2>&1 || exit 0"
             script = f"{gone}; docker stop {step.container} >/dev/null; docker rm -f {step.container} >/dev/null"
-            return Step(_ALONE + script, _explain)
+            return Step(_UNDER_LOCK + script, _docker_hint)
         case "unpause":
-            return Step(f"docker unpause {step.container} >/dev/null", _explain)
+            return Step(f"docker unpause {step.container} >/dev/null", _docker_hint)
         case "up":
-            return Step(_up(run, step), _explain)
+            return Step(_up(run, step), _docker_hint)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
             return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
-def _up(run: HostRun, step: rules.Step) -> str:
+def _up(run: HostRun, step: ServiceStep) -> str:
     stack, layout = run.services[step.service].stack, run.layout
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     compose = f"docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
-    return _ALONE + compose
+    return _UNDER_LOCK + compose
 
 
-def _explain(text: str) -> tuple[str, str] | None:
+def _docker_hint(text: str) -> tuple[str, str] | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
             return line.strip(), "another program took the port since preflight: stop it, then run again"

@@ -13,10 +13,11 @@ import jinja2
 from gpuhost.catalog.checks import variable_names
 from gpuhost.catalog.types import Service
 from gpuhost.project import PROJECT
-from gpuhost.services.containers import SERVICE_LABEL, STACK_LABEL, address
+from gpuhost.services.containers import address
 from hostside import envfile
+from hostside import labels as label
 
-COMPOSE_HEADER = "docker-compose.yml.j2"
+COMPOSE_TEMPLATE = "docker-compose.yml.j2"
 
 
 def _environment(folder: Path) -> jinja2.Environment:
@@ -26,7 +27,7 @@ def _environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # YAML and env files, not HTML; scalars go through `tojson` and `envquote`
+        autoescape=False,  # YAML and env files, not HTML; scalars go through `yaml` and `envquote`
     )
     # JSON is YAML: any scalar or list survives; compose's own `$` is doubled.
     environment.filters["yaml"] = lambda value: json.dumps(value).replace("$", "$$")
@@ -77,7 +78,7 @@ class ServiceContext:
             "restart": "unless-stopped" if self.entry.start == "always" else '"no"',
             "variables": {"port": port, "memory": memory, "cpus": cpus},
             "health_test": health_test(self.entry),
-            "labels": {SERVICE_LABEL: self.name, STACK_LABEL: self.entry.stack, **labels},
+            "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **labels},
         }
 
 
@@ -102,7 +103,7 @@ def text(template: str, **context: Any) -> str:
 
 def compose_file(stack: str, networks: Sequence[str], fragments: Sequence[str]) -> str:
     """A stack's whole compose file."""
-    return text(COMPOSE_HEADER, stack=stack, networks=networks, fragments=fragments)
+    return text(COMPOSE_TEMPLATE, stack=stack, networks=networks, fragments=fragments)
 
 
 def env_file(stack: str, values: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from gpuhost.plan.change import Cause, Change, Difference, Resource
+from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.services.containers import Container
 from gpuhost.services.spec import changed_settings, secret_differences
@@ -39,21 +39,21 @@ class Desired:
 
 
 @dataclass(frozen=True)
-class Clock:
+class FileTimes:
     """`written_s`: service -> when the newest file that its process reads at its start was written (Unix time, or
     WILL_BE_WRITTEN); `now_s`: the host's time. A file from the future says nothing: a clock was set back."""
 
     written_s: Mapping[str, float] = field(default_factory=dict)
     now_s: float = 0.0
 
-    def read_before(self, service: str, started_s: float) -> bool:
+    def started_before_files(self, service: str, started_s: float) -> bool:
         """True when the process started before its files became what they are."""
         written = self.written_s.get(service, 0.0)
         return written == WILL_BE_WRITTEN or started_s < written <= self.now_s
 
 
 @dataclass(frozen=True)
-class Step:
+class ServiceStep:
     """One thing to do. `remove`: a container by its id, without its data; `up`: make (and start) the service's
     container, taking the place of the old one; `wait`: until it is healthy, or will never be."""
 
@@ -64,11 +64,11 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Way:
+class ServicePlan:
     """`changes`: what a plan says, one a service; `steps`: how it is done, in order."""
 
     changes: list[Change]
-    steps: list[Step]
+    steps: list[ServiceStep]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class _Finding:
     action: Literal["create", "recreate", "unpause"]
     reason: str
     diff: tuple[Difference, ...] = ()
-    cause: Cause = ""
+    scope: Scope = ""
 
 
 _RESTARTING = _Finding("recreate", "it is restarting")
@@ -86,20 +86,20 @@ def reconcile(
     desired: Mapping[str, Desired],
     containers: Sequence[Container],
     skipped: Mapping[str, str] | None = None,
-    clock: Clock | None = None,
+    clock: FileTimes | None = None,
     planned: Set[tuple[str, str]] | None = None,
-) -> Way:
-    """From what is there to what should be. `desired` is in start order; `skipped`: enabled services that this host
-    cannot run -> why; `planned`: what the plan said, as (service, action), None when this is the plan.
+) -> ServicePlan:
+    """The steps from what is there to what should be. `desired` is in start order; `skipped`: enabled services that
+    this host cannot run -> why; `planned`: what the plan said, as (service, action), None when this is the plan.
 
     Whether a container runs is a volatile reading, which decides once, in the plan: one that restarts in a loop may run
-    at this moment. One that began to restart since then is left to the verification, which knows the cause.
+    at this moment. One that began to restart since then is left to the verification, which knows the scope.
     Containers of `docker compose run` are somebody's own and are left alone.
     """
     ours = [each for each in containers if not each.one_off]
     found: dict[str, _Finding] = {}
     for name, wanted in desired.items():
-        finding = _finding(name, wanted, _of(ours, name), clock or Clock())
+        finding = _finding(name, wanted, _of(ours, name), clock or FileTimes())
         current = _current(ours, name, wanted)
         if planned is not None and current:
             if finding is None and (name, "recreate") in planned and current.restarts:
@@ -111,10 +111,10 @@ def reconcile(
     orphans = sorted({each.service for each in ours} - desired.keys())
     changes = [_removal(name, (skipped or {}).get(name)) for name in orphans]
     changes += [
-        Change("stacks", Resource("service", name), each.action, each.reason, each.diff, each.cause)
+        Change("stacks", Resource("service", name), each.action, each.reason, each.diff, each.scope)
         for name, each in found.items()
     ]
-    return Way(changes, list(_steps(desired, ours, found)))
+    return ServicePlan(changes, list(_steps(desired, ours, found)))
 
 
 def _of(containers: Sequence[Container], name: str) -> list[Container]:
@@ -131,7 +131,7 @@ def _removal(name: str, why_skipped: str | None) -> Change:
     return Change("stacks", Resource("service", name), "remove", reason)
 
 
-def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock: Clock) -> _Finding | None:
+def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock: FileTimes) -> _Finding | None:
     """What is wrong with a service; None when the right container is there."""
     if not containers:
         return _Finding("create", "no container")
@@ -141,7 +141,7 @@ def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock:
     if len(containers) > 1:
         others = [each.name for each in containers if each.name != name]
         if all(_UNFINISHED.fullmatch(other) for other in others):
-            return _Finding("recreate", _INTERRUPTED, cause="secret")
+            return _Finding("recreate", _INTERRUPTED, scope="secret")
         return _Finding("recreate", f"it has another container, {', '.join(others)}")
     return _differing(wanted, current) or _not_running(wanted, current, clock)
 
@@ -149,7 +149,7 @@ def _finding(name: str, wanted: Desired, containers: Sequence[Container], clock:
 def _misplaced(name: str, wanted: Desired, containers: Sequence[Container]) -> _Finding:
     there = containers[0]
     if _UNFINISHED.fullmatch(there.name):
-        return _Finding("recreate", _INTERRUPTED, cause="secret")
+        return _Finding("recreate", _INTERRUPTED, scope="secret")
     if there.name != name:
         return _Finding("recreate", f"its container was renamed to {there.name}")
     diff = (Difference("stack", there.project or None, wanted.stack),)
@@ -189,10 +189,10 @@ def _shortened(difference: Difference) -> Difference:
     return replace(difference, before=before, after=after or "(to be generated)")
 
 
-def _not_running(wanted: Desired, current: Container, clock: Clock) -> _Finding | None:
+def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Finding | None:
     on_demand = wanted.start == "on-demand"
-    if current.state in ("running", "paused") and clock.read_before(current.service, current.started_s):
-        return _Finding("recreate", "it started before its files were last written", cause="secret")
+    if current.state in ("running", "paused") and clock.started_before_files(current.service, current.started_s):
+        return _Finding("recreate", "it started before its files were last written", scope="secret")
     if current.state == "running":
         return None
     if on_demand and current.state in ("created", "exited"):
@@ -200,29 +200,29 @@ def _not_running(wanted: Desired, current: Container, clock: Clock) -> _Finding 
     if current.state == "paused":
         return _Finding("unpause", "it is paused")
     if current.state == "created":
-        return _Finding("recreate", "it was made and never started", cause="secret")
+        return _Finding("recreate", "it was made and never started", scope="secret")
     return _RESTARTING if current.state == "restarting" else _Finding("recreate", f"it is {current.state}")
 
 
 def _steps(
     desired: Mapping[str, Desired], containers: Sequence[Container], found: Mapping[str, _Finding]
-) -> Iterator[Step]:
+) -> Iterator[ServiceStep]:
     """First what frees a name, a port or a GPU that another one needs; then each service in start order, the next one
     when the one before is healthy."""
     made = {name: desired[name] for name, finding in found.items() if finding.action in ("create", "recreate")}
     for container in containers:
         if _must_go_first(container, desired, made):
-            yield Step("remove", container.service, container.id)
+            yield ServiceStep("remove", container.service, container.id)
     for name, finding in found.items():
         if finding.action == "unpause":
             current = _current(containers, name, desired[name])
-            yield Step("unpause", name, current.id if current else "")
+            yield ServiceStep("unpause", name, current.id if current else "")
             continue
         ran = any(each.state in ("running", "restarting", "paused") for each in _of(containers, name))
         start = desired[name].start == "always" or ran
-        yield Step("up", name, start=start)
+        yield ServiceStep("up", name, start=start)
         if start:
-            yield Step("wait", name)
+            yield ServiceStep("wait", name)
 
 
 def _must_go_first(container: Container, desired: Mapping[str, Desired], made: Mapping[str, Desired]) -> bool:

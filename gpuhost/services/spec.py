@@ -15,13 +15,14 @@ import yaml
 from gpuhost.plan.change import Difference
 from gpuhost.plan.spec import Spec, differences
 from gpuhost.services.containers import CDI, Container, size_bytes, size_text
+from hostside import labels
 
 # compose's name of a field -> ours, which is the one in the catalogue
 _NAMES = {"mem_limit": "memory", "shm_size": "shm"}
-# Labels of which a container may keep an old one: nothing that runs depends on them.
-_FREE_LABELS = {"gpuhost.models", "gpuhost.spec"}
+# Labels of which a container may keep an old value: nothing that runs depends on them.
+_IGNORED_LABELS = {labels.MODELS, labels.SPEC}
 
-# What Docker says of a container for which the field is not asked.
+# Docker's value of a field that the compose file leaves out.
 _DEFAULTS: dict[str, Any] = {
     "restart": "no",
     "memory": "0",
@@ -64,7 +65,7 @@ def of_compose(
             made[field] = sorted(map(str, made[field]))
     if "cpus" in made:
         made["cpus"] = f"{float(made['cpus']):g}"
-    made["labels"] = {key: text for key, text in made.get("labels", {}).items() if key not in _FREE_LABELS}
+    made["labels"] = {key: text for key, text in made.get("labels", {}).items() if key not in _IGNORED_LABELS}
     made["volumes"] = {each["target"]: _volume(each) for each in made.get("volumes", [])}
     made["gpus"] = _gpus(made.pop("deploy", {}))
     return {

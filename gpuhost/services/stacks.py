@@ -12,11 +12,10 @@ from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import render
-from gpuhost.services.containers import SPEC_LABEL
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
-from hostside import placeholders
+from hostside import labels, placeholders
 
 
 class Stacks:
@@ -102,7 +101,7 @@ class Stacks:
             for secret, fingerprint in spec["secrets"].items():
                 if fingerprint is None:
                     raise NotYet(secret)
-            fragments.append(self.contexts[name].fragment({SPEC_LABEL: canonical(spec)}))
+            fragments.append(self.contexts[name].fragment({labels.SPEC: canonical(spec)}))
         networks = sorted({self._run.services[name].network for name in self._run.stacks[stack]})
         return render.compose_file(stack, networks, fragments)
 

@@ -18,7 +18,7 @@ from gpuhost.run.session import Commands, current, failing, note, only, report_p
 from gpuhost.secrets.store import NotYet
 from gpuhost.services.containers import address
 from gpuhost.verify.addresses import tunnel
-from gpuhost.verify.document import request
+from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge
 from hostside.protocol import ServiceSeen
 from hostside.wire import WireError, from_host, printable, to_json

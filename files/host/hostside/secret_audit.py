@@ -21,14 +21,13 @@ from typing import Any
 
 import docker.errors  # type: ignore[import-untyped]
 
-from hostside import envfile, placeholders
+from hostside import envfile, labels, placeholders
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
 from hostside.fingerprint import fingerprint
 from hostside.protocol import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer, SecretAuditRequest
 from hostside.timestamps import unix_ns
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
-SERVICE_LABEL = "gpuhost.service"
 FILE_BYTES_MAX = 4 * 2**20
 
 
@@ -104,7 +103,7 @@ def containers(request: SecretAuditRequest) -> list[HoldingContainer]:
         return []
     api, inspected = connect(), []
     try:
-        for listed in api.containers(all=True, filters={"label": SERVICE_LABEL}):
+        for listed in api.containers(all=True, filters={"label": labels.SERVICE}):
             with contextlib.suppress(docker.errors.NotFound):  # gone since it was listed
                 inspected.append(api.inspect_container(listed["Id"]))
     except FAILURES as error:
@@ -114,11 +113,11 @@ def containers(request: SecretAuditRequest) -> list[HoldingContainer]:
 
 
 def _container(inspected: dict[str, Any], request: SecretAuditRequest, wanted: list[str]) -> HoldingContainer:
-    labels, state = inspected["Config"]["Labels"], inspected["State"]
+    state = inspected["State"]
     pairs = [entry.partition("=") for entry in inspected["Config"]["Env"] or []]
     return HoldingContainer(
         name=inspected["Name"].removeprefix("/"),
-        service=labels[SERVICE_LABEL],
+        service=inspected["Config"]["Labels"][labels.SERVICE],
         state=state["Status"],
         started_ns=unix_ns(state["StartedAt"]),
         env=fingerprints(request, {name: value for name, equals, value in pairs if equals and name in wanted}),

@@ -168,8 +168,8 @@ def test_an_audit_that_could_not_look_says_why(fake: Fake, capsys: pytest.Captur
 
 # --- sync -------------------------------------------------------------------------------------------------------------
 
-SECRET = change(name="api", stage="stacks", action="recreate", cause="secret")
-RENDERED = change(name="/stacks/x/.env.docker", stage="stacks", action="write", cause="rendered")
+SECRET = change(name="api", stage="stacks", action="recreate", scope="secret")
+RENDERED = change(name="/stacks/x/.env.docker", stage="stacks", action="write", scope="rendered")
 RENDERED["diff"] = [{"field": "API_TOKEN", "before": "(0123456789ab)", "after": "(ba9876543210)"}]
 DRIFT = change(name="web", stage="stacks", action="create", reason="no container")
 SYNCED = [HOST, *({**each, "event": "performed"} for each in (SECRET, RENDERED)), ADDRESS]

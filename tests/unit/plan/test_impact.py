@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from gpuhost.plan.change import Change, Impact, Resource
-from gpuhost.plan.impact import Running, with_impact, with_impacts
+from gpuhost.plan.impact import LiveContainer, with_impact, with_impacts
 from gpuhost.plan.text import change_lines
 
-RUNNING = [Running("api", "unless-stopped"), Running("theirs", "no"), Running("always", "always")]
+RUNNING = [LiveContainer("api", "unless-stopped"), LiveContainer("theirs", "no"), LiveContainer("always", "always")]
 
 
 def change(kind: str, name: str, action: str) -> Change:

@@ -12,7 +12,7 @@ Event = dict[str, Any]
 
 
 def change(name: str, host: str = "one", event: str = "change") -> Event:
-    made = {"event": event, "host": host, "stage": "layout", "action": "create", "reason": "why", "cause": ""}
+    made = {"event": event, "host": host, "stage": "layout", "action": "create", "reason": "why", "scope": ""}
     return {**made, "resource": {"kind": "folder", "name": name}, "diff": [], "impact": None}
 
 

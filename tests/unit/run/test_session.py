@@ -91,7 +91,7 @@ def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
         "action": "create",
         "reason": "it does not exist",
         "diff": [],
-        "cause": "",
+        "scope": "",
         "impact": None,
     }
     assert not path.exists()

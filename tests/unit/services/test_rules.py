@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuhost.services.containers import Container
-from gpuhost.services.rules import WILL_BE_WRITTEN, Clock, Desired, Step, reconcile
+from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile
 
 SPEC: dict[str, Any] = {
     "name": "api",
@@ -121,7 +121,7 @@ def test_an_unhealthy_container_is_left_to_verify() -> None:
 )
 def test_which_secret_is_another_one(secrets: dict[str, str], names: str) -> None:
     [change] = reconcile(API, [container(spec={**SPEC, "secrets": secrets})]).changes
-    assert (change.reason, change.cause) == (f"it runs with another value of {names}", "secret")
+    assert (change.reason, change.scope) == (f"it runs with another value of {names}", "secret")
 
 
 def test_a_fingerprint_is_shown_in_part() -> None:
@@ -133,7 +133,7 @@ def test_a_secret_that_is_still_to_be_generated() -> None:
     wanted = {"api": desired(secrets={"API_TOKEN": None, "OTHER": "b" * 64})}
     [change] = reconcile(wanted, [container()]).changes
     assert [each.line() for each in change.diff] == [f"~ secrets.API_TOKEN: ({'a' * 12}) -> (to be generated)"]
-    assert change.cause == "secret"
+    assert change.scope == "secret"
 
 
 def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
@@ -141,7 +141,7 @@ def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
     wanted = {"api": replace(desired(), environment=frozenset({"API_TOKEN"}))}
     for held in ({"API_TOKEN": "c" * 64}, {}):
         [change] = reconcile(wanted, [container(environment=held)]).changes
-        assert (change.reason, change.cause) == (
+        assert (change.reason, change.scope) == (
             "its environment holds another value of API_TOKEN than its label records",
             "secret",
         )
@@ -154,7 +154,7 @@ def test_only_a_secret_is_a_matter_of_secrets() -> None:
     both = container(spec={**SPEC, "memory": "1g", "secrets": {}})
     for there in ([], [both], [container(state="exited")], [running(memory="1g")], [container(state="paused")]):
         [change] = reconcile(API, there).changes
-        assert change.cause == ""
+        assert change.scope == ""
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_only_a_secret_is_a_matter_of_secrets() -> None:
 )
 def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: float, older: bool) -> None:
     reason = "it started before its files were last written"
-    changes = reconcile(API, [container()], clock=Clock({"api": written_s}, now_s)).changes
-    assert [(change.reason, change.cause) for change in changes] == ([(reason, "secret")] if older else [])
-    assert not reconcile(API, [container()], clock=Clock({"other": written_s}, now_s)).changes
+    changes = reconcile(API, [container()], clock=FileTimes({"api": written_s}, now_s)).changes
+    assert [(change.reason, change.scope) for change in changes] == ([(reason, "secret")] if older else [])
+    assert not reconcile(API, [container()], clock=FileTimes({"other": written_s}, now_s)).changes
 
 
 # -- what an interrupted run left --------------------------------------------------------------------------------------
@@ -183,9 +183,9 @@ def test_what_a_killed_run_left_is_cleared_away() -> None:
     for there in ([container(), HALF], [HALF]):
         way = reconcile(API, there)
         [change] = way.changes
-        assert (change.action, change.cause) == ("recreate", "secret")
+        assert (change.action, change.scope) == ("recreate", "secret")
         assert change.reason == "an earlier run was interrupted while it made its container"
-        assert way.steps == [Step("remove", "api", "half"), Step("up", "api"), Step("wait", "api")]
+        assert way.steps == [ServiceStep("remove", "api", "half"), ServiceStep("up", "api"), ServiceStep("wait", "api")]
 
 
 def test_a_container_of_docker_compose_run_is_somebodys_own() -> None:
@@ -252,7 +252,7 @@ def test_an_orphan_goes_first_and_is_named() -> None:
     way = reconcile({"new": desired("new")}, [container("old")])
     assert [(change.action, change.resource.name) for change in way.changes] == [("remove", "old"), ("create", "new")]
     assert "its data stays" in way.changes[0].reason
-    assert way.steps == [Step("remove", "old", "id-old"), Step("up", "new"), Step("wait", "new")]
+    assert way.steps == [ServiceStep("remove", "old", "id-old"), ServiceStep("up", "new"), ServiceStep("wait", "new")]
 
 
 def test_a_service_that_this_host_cannot_run_any_more_is_stopped_and_says_why() -> None:
@@ -265,7 +265,7 @@ def test_a_renamed_container_gives_its_place_to_the_right_one() -> None:
 
 
 def test_a_paused_service_is_woken() -> None:
-    assert reconcile(API, [container(state="paused")]).steps == [Step("unpause", "api", "id-api")]
+    assert reconcile(API, [container(state="paused")]).steps == [ServiceStep("unpause", "api", "id-api")]
 
 
 # -- on demand ---------------------------------------------------------------------------------------------------------
@@ -280,15 +280,15 @@ def test_whether_a_service_on_demand_runs_is_no_drift() -> None:
 
 
 def test_a_service_on_demand_is_made_and_not_started() -> None:
-    assert reconcile(ON_DEMAND, []).steps == [Step("up", "api", start=False)]
+    assert reconcile(ON_DEMAND, []).steps == [ServiceStep("up", "api", start=False)]
     changed = container(state="exited", spec={**SPEC, "memory": "1g"})
-    assert reconcile(ON_DEMAND, [changed]).steps == [Step("up", "api", start=False)]
+    assert reconcile(ON_DEMAND, [changed]).steps == [ServiceStep("up", "api", start=False)]
 
 
 def test_a_service_on_demand_that_ran_runs_again_with_its_new_spec() -> None:
     assert reconcile(ON_DEMAND, [container(spec={**SPEC, "memory": "1g"})]).steps == [
-        Step("up", "api"),
-        Step("wait", "api"),
+        ServiceStep("up", "api"),
+        ServiceStep("wait", "api"),
     ]
 
 
@@ -312,11 +312,11 @@ def test_a_loop_that_began_after_the_plan_is_left_to_the_verification() -> None:
 
 def test_another_container_of_somebodys_is_no_matter_of_secrets() -> None:
     [change] = reconcile(API, [container(), container("copy", service="api")]).changes
-    assert (change.reason, change.cause) == ("it has another container, copy", "")
+    assert (change.reason, change.scope) == ("it has another container, copy", "")
 
 
 def test_a_paused_process_is_older_than_its_files_too() -> None:
-    clock = Clock({"api": STARTED_S + 1}, STARTED_S + 9)
+    clock = FileTimes({"api": STARTED_S + 1}, STARTED_S + 9)
     assert found(API, container(state="paused"), clock=clock) == [
         ("recreate", "api", "it started before its files were last written")
     ]

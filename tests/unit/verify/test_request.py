@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from gpuhost.secrets import envfile
-from gpuhost.verify.document import request
 from gpuhost.verify.questions import WRONG_TOKEN, retired_name
+from gpuhost.verify.request import request
 from hostside.protocol import Expectation, Header, Probe, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
