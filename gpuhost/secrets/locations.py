@@ -21,6 +21,7 @@ from hostside.protocol import (
 )
 
 SHOWN = 12  # hex digits of a fingerprint that people see
+TO_BE_GENERATED = "(to be generated)"
 Fingerprint = Callable[[str, str], str]  # (name, value) -> 64 hex
 Kind = Literal["control", "env file", "secret file", "container", "stray container"]
 
@@ -74,6 +75,11 @@ def request(
     )
 
 
+def shown(fingerprint: str) -> str:
+    """A fingerprint as people see it in the place of a value."""
+    return f"({fingerprint[:SHOWN]})"
+
+
 def differences(
     wanted: Sequence[Variable], observed: Mapping[str, HeldVariable], fingerprint: Fingerprint | None
 ) -> tuple[Difference, ...]:
@@ -82,9 +88,7 @@ def differences(
     `fingerprint` None: there is no key for them yet.
     """
     after = {variable.name: _shown(variable, fingerprint) for variable in wanted}
-    before = {
-        name: f"({held.fingerprint[:SHOWN]})" if held.value is None else held.value for name, held in observed.items()
-    }
+    before = {name: shown(held.fingerprint) if held.value is None else held.value for name, held in observed.items()}
     return tuple(
         Difference(name, before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
@@ -94,10 +98,10 @@ def differences(
 
 def _shown(variable: Variable, fingerprint: Fingerprint | None) -> str:
     if variable.value is None:
-        return "(to be generated)"
+        return TO_BE_GENERATED
     if not variable.secret:
         return variable.value or "(not known yet)"
-    return f"({fingerprint(variable.name, variable.value)[:SHOWN]})" if fingerprint else "(given)"
+    return shown(fingerprint(variable.name, variable.value)) if fingerprint else "(given)"
 
 
 def audit(

@@ -9,10 +9,10 @@ from typing import Literal
 
 from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
+from gpuhost.secrets.locations import TO_BE_GENERATED, shown
 from gpuhost.services.containers import Container
 from gpuhost.services.spec import changed_settings, secret_differences
 
-SHOWN = 12  # hex digits of a fingerprint that people see
 WILL_BE_WRITTEN = float("inf")
 # compose makes the new container under such a name, and gives it the service's when the old one is gone.
 _UNFINISHED = re.compile(r"[0-9a-f]{12}_.+")
@@ -185,8 +185,8 @@ def _shortened(difference: Difference) -> Difference:
     """Fingerprints as people see them."""
     if not difference.field.startswith("secrets."):
         return difference
-    before, after = (None if text is None else f"({text[:SHOWN]})" for text in (difference.before, difference.after))
-    return replace(difference, before=before, after=after or "(to be generated)")
+    before, after = (text and shown(text) for text in (difference.before, difference.after))
+    return replace(difference, before=before, after=after or TO_BE_GENERATED)
 
 
 def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Finding | None:
