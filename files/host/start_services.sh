@@ -7,9 +7,9 @@ set -u
 docker ps -a --filter label=gpuhost.start=always --filter label=com.docker.compose.oneoff=False \
     --filter status=exited --filter status=created --format '{{.Names}}' |
 while read -r name; do
-    docker inspect --format '{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{.State.Error}}' "$name"
+    docker inspect --format '{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{if .State.Error}}failed{{end}}' "$name"
 done | sort -n | while read -r order name error; do
     [ -n "$error" ] || continue
-    echo "starting ${name#/} (order $order): dockerd could not: $error"
+    echo "starting ${name#/} (order $order): dockerd could not"
     docker start "${name#/}" || echo "${name#/} does not start"
 done

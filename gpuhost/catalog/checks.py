@@ -18,7 +18,19 @@ LABEL_KEY = "LABEL_HMAC_KEY"  # the secret with which fingerprints of secret val
 
 def check(catalog: Catalog) -> None:
     """Raises PydanticCustomError, with a hint in its context, for the first thing that does not fit."""
-    for rule in (_complete, _ports, _variables, _networks, _names, _toolkit, _auth, _seeds, _models, _passwords):
+    for rule in (
+        _complete,
+        _ports,
+        _variables,
+        _networks,
+        _names,
+        _toolkit,
+        _auth,
+        _seeds,
+        _models,
+        _environments,
+        _passwords,
+    ):
         rule(catalog)
 
 
@@ -157,6 +169,16 @@ def _models(catalog: Catalog) -> None:
                 "give one of them another `folder`",
             )
         owner[path] = name
+
+
+def _environments(catalog: Catalog) -> None:
+    """A name stands once in an environment."""
+    for name, service in catalog.services.items():
+        for key in sorted(service.environment.keys() & set(service.secrets)):
+            refuse(
+                f"`services.{name}.environment.{key}` is a secret of the service, too",
+                "keep it in `secrets` alone",
+            )
 
 
 def _passwords(catalog: Catalog) -> None:

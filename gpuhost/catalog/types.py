@@ -45,7 +45,7 @@ def _absolute(path: str) -> str:
             f"`{path}` has a space or a sign that shells or systemd read",
             "use letters, digits, `.`, `_`, `-`, `+`, `@`",
         )
-    return path
+    return str(PurePosixPath(path))  # without `//`, `/./` and a last `/`: as Docker writes it
 
 
 def _address(text: str) -> str:
@@ -53,7 +53,7 @@ def _address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         refuse(f"`{text}` is no IP address", "write one such as `127.0.0.1` or `::1`")
-    return text
+    return str(ipaddress.ip_address(text))
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]

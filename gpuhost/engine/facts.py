@@ -139,6 +139,8 @@ class DockerState(HostFact[DockerReading]):
 
     def read(self, output: list[str]) -> DockerReading:
         """Lines of kind and value; `absent` alone means no Docker."""
+        if not {"absent", "end"} & set(output[-1:]):  # dockerd died in the middle: what it has would seem to be missing
+            raise UserError(Problem("Docker stopped answering while it was read", "systemctl status docker"))
         reading = DockerReading(installed="absent" not in output)
         for line in output:
             kind, _, value = line.partition("\t")

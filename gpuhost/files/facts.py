@@ -64,6 +64,23 @@ class FilesState(HostFact[dict[str, FileState]]):
         return parse(output)
 
 
+class Kinds(HostFact[dict[str, str]]):
+    """path -> what lies there in stat's words, a link being a link; for what a container can write: nothing is read."""
+
+    def command(self, paths: Iterable[str]) -> str:
+        """One question."""
+        return f"stat -c '%F|%n' {shlex.join(paths)} 2>/dev/null || true"
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        """Nothing is there."""
+        return {}
+
+    def read(self, output: list[str]) -> dict[str, str]:
+        """Lines of kind and path."""
+        return {path: kind for kind, _, path in (line.partition("|") for line in output)}
+
+
 class Texts(HostFact[dict[str, str]]):
     """path -> content of small text files of ours that hold no secret (stamps, manifests); a missing one is absent."""
 

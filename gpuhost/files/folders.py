@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
@@ -12,7 +13,7 @@ from pyinfra.context import host
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.fact import HostFact
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out, failing
+from gpuhost.run.session import Commands, carry_out, fail_host
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class FolderState:
 class FoldersState(HostFact[dict[str, FolderState]]):
     """path -> what is there; a path with nothing is not in the answer."""
 
-    def command(self, paths: Iterable[str]) -> str:
-        """One question for all paths; stat's complaints about those that are not there are no answer."""
-        return f"stat -L -c '%F|%a|%U:%G|%n' {shlex.join(paths)} 2>/dev/null || true"
+    def command(self, paths: Iterable[str], own: Iterable[str] = ()) -> str:
+        """Two questions: of `paths` a link is what it points to, of `own` it is a link."""
+        form = "'%F|%a|%U:%G|%n'"
+        asked = [f"stat -L -c {form} {shlex.join(paths)}", f"stat -c {form} {shlex.join(own)}"]
+        return "; ".join(f"{each} 2>/dev/null" for each in asked) + "; true"
 
     @staticmethod
     def default() -> dict[str, FolderState]:
@@ -68,28 +71,42 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
     return changes
 
 
-# What stands there already keeps its content and gets its owner before its mode: chown takes setgid away.
+# What stands there already keeps its content and gets its owner before its mode: chown takes setgid away. A mode has
+# five digits: with fewer, chmod keeps the setgid of a folder. In a folder of the account's, where it may put a link at
+# any moment, root only gives away what lies there itself (-h), and the account does the rest.
 _MAKE = r"""
 set -eu; umask 022
-# A mode of five digits: with fewer, chmod keeps the setgid of a folder.
 folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }
+own() {
+  [ ! -e "$1" ] || chown -h "$3:$3" "$1"
+  setpriv --reuid="$3" --regid="$3" --clear-groups -- \
+    sh -c '[ -d "$1" ] || mkdir -m 700 "$1"; chmod "$2" "$1"' sh "$1" "$2"
+}
 """
 
 
 @operation()
 def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
     """Every folder is there, with its owner and mode; parents before what is in them."""
-    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[folder.path for folder in wanted])
+    own = inside(wanted)
+    paths = [folder.path for folder in wanted if folder.path not in own]
+    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=paths, own=sorted(own))
     for path, there in observed.items():
         if there.kind != "directory":
-            yield failing(
-                f"a {there.kind} is in the place of the folder {path}",
-                "move it away; nothing is deleted that gpuhost did not make",
-            )
+            what = f"a {there.kind} is in the place of the folder {path}"
+            yield from fail_host(what, "move it away; nothing is deleted that gpuhost did not make")
             return
     changes = reconcile(stage, wanted, observed)
     named = {change.resource.name for change in changes}
     calls = [
-        f"folder {shlex.join([each.path, each.mode.zfill(5), each.owner])}" for each in wanted if each.path in named
+        shlex.join(["own" if each.path in own else "folder", each.path, each.mode.zfill(5), each.owner])
+        for each in wanted
+        if each.path in named
     ]
     yield from carry_out(changes, [Step(_MAKE + "\n".join(calls))])
+
+
+def inside(wanted: Sequence[Folder]) -> set[str]:
+    """The folders that lie in one of another account than root, which may put a link in their place. Pure."""
+    others = {folder.path for folder in wanted if folder.owner != "root"}
+    return {folder.path for folder in wanted if str(PurePosixPath(folder.path).parent) in others}

@@ -6,6 +6,7 @@ The script prints lines of `key<TAB>value...`; the parsing is pure and tested wi
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -41,7 +42,7 @@ elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>
   done
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
   docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
-      .HostConfig.RestartPolicy.Name}}$t{{index .Config.Labels \"gpuhost.service\"}}$t{{
+      .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
       range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
@@ -208,12 +209,18 @@ def _network(reading: HostReading, values: list[str]) -> None:
     reading.networks[name] = subnets.split()
 
 
+def _range(port: str) -> range:
+    """`8000` or, as Docker keeps a range that it chooses from, `8000-8010`."""
+    first, _, last = port.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
 def _container(reading: HostReading, values: list[str]) -> None:
     name, state, restart, service, ports, gpus = values
     uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
-    numbers = frozenset(int(port) for port in ports.split() if port)
+    numbers = frozenset(number for port in ports.split() for number in _range(port))
     reading.containers.append(
-        HostContainer(name.removeprefix("/"), state, restart, service.replace("<no value>", ""), numbers, uuids)
+        HostContainer(name.removeprefix("/"), state, restart, json.loads(service) or "", numbers, uuids)
     )
 
 

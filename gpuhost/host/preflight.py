@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -219,7 +220,7 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
 
 def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
     for other, subnets in reading.networks.items():
-        if any(wanted.overlaps(ipaddress.ip_network(subnet)) for subnet in subnets):
+        if any(wanted.overlaps(each) for each in _networks(subnets)):
             return f"Docker network `{other}` has {' '.join(subnets)}"
     for interface, network in reading.routes:
         if wanted.overlaps(network):
@@ -227,9 +228,16 @@ def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6N
     return ""
 
 
+def _networks(subnets: Iterable[str]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """Subnets as Docker keeps them; older engines kept host bits."""
+    for subnet in subnets:
+        with contextlib.suppress(ValueError):
+            yield ipaddress.ip_network(subnet, strict=False)
+
+
 def _free(reading: HostReading, catalog: Catalog) -> str:
     taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
-    taken += [ipaddress.ip_network(subnet) for subnets in reading.networks.values() for subnet in subnets]
+    taken += [each for subnets in reading.networks.values() for each in _networks(subnets)]
     taken += [ipaddress.ip_network(subnet) for subnet in catalog.networks.values()]
     candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
     return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")

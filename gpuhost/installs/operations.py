@@ -38,6 +38,6 @@ def installed(
     options += [f"--env={key}={value}" for key, value in environment.items()]
     options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]
     options += [image, "bash", "/install.sh"]
-    name = f"gpuhost-install-{digest(spec)[:12]}"
+    name = f"gpuhost-install-{digest([path, spec])[:12]}"
     command = _ONE_SHOT.replace("@NAME@", name).replace("@OPTIONS@", shlex.join(options))
     yield from carry_out(changes, [Step(command, live=True)])

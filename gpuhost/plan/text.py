@@ -9,6 +9,7 @@ from typing import Any
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
 from gpuhost.plan.report import select
+from hostside.wire import printable
 
 Event = dict[str, Any]
 NOTES = ("skipped", "gpu", "limit", "on_demand")  # events that say something of a host that is no problem
@@ -23,9 +24,9 @@ def change_lines(changes: Iterable[Event]) -> Iterator[str]:
             yield heading
             stage = heading
         made = Change.of(change)
-        yield f"  {made.action} {made.resource.name}: {made.reason}"
+        yield printable(f"  {made.action} {made.resource.name}: {made.reason}")
         for difference in made.diff:
-            yield f"      {difference.line()}"
+            yield printable(f"      {difference.line()}")
         yield from _stops(made)
 
 

@@ -25,6 +25,7 @@ from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
+from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
 Explain = Callable[[str], tuple[str, str] | None]
@@ -147,6 +148,15 @@ def failing(what: str, hint: str, detail: Sequence[str] = ()) -> PyinfraCommand:
     return FunctionCommand(fail, [], {})
 
 
+def fail_host(what: str, hint: str) -> Commands:
+    """Fail this host, and no other: a plan says it at once, for it never runs a command."""
+    if state.is_executing:
+        yield failing(what, hint)
+    else:
+        report_problem(Problem(what, hint, host.name))
+        state.fail_hosts({host})
+
+
 def _refused(draw: Callable[[], Iterable[PyinfraCommand]], change: Change) -> Commands:
     """Instead of the commands that `draw` gives: nothing when there are none, else a refusal."""
     for _ in draw():
@@ -167,9 +177,9 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     phase = "apply" if state.is_executing else "plan"
     for change in changes:
         session.report.add("change", host.name, phase=phase, source="own", **_fields(change))
-        host.log(f"{'doing' if state.is_executing else 'will'}: {change.line()}")
+        host.log(printable(f"{'doing' if state.is_executing else 'will'}: {change.line()}"))
         for difference in change.diff:
-            host.log(f"    {difference.line()}")
+            host.log(printable(f"    {difference.line()}"))
     if not state.is_executing:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)

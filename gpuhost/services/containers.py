@@ -119,9 +119,9 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "ports": _ports(host.get("PortBindings") or {}),
         "gpus": _gpus(host.get("DeviceRequests") or []),
         "volumes": {
-            each["Destination"]: f"{each.get('Source') or each.get('Name', '')}{'' if each.get('RW') else ':ro'}"
+            each["Destination"]: f"{each.get('Source', '')}{'' if each.get('RW') else ':ro'}"
             for each in seen["mounts"] or []
-            if each["Type"] != "tmpfs"
+            if each["Type"] == "bind"  # an image may ask for volumes of its own
         },
     }
 

@@ -12,7 +12,7 @@ from pyinfra.context import host, state
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerGroup, DockerState
-from gpuhost.files.facts import FilesState, FileState
+from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.operations import observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Resource
@@ -48,7 +48,7 @@ def _as_account(account: Account, script: str) -> Step:
 @operation()
 def own_folders(folders: Sequence[str], account: Account) -> Commands:
     """Folders that a service wants in its data folder; there from the first start on, then its own."""
-    observed = host.get_fact(FilesState, paths=list(folders))
+    observed: dict[str, str] = host.get_fact(Kinds, paths=list(folders))
     absent = [path for path in folders if path not in observed]
     changes = [Change("stacks", Resource("folder", path), "create", "the service needs it") for path in absent]
     yield from carry_out(changes, [_as_account(account, f"umask 022; mkdir -p {shlex.join(absent)}")])
@@ -58,8 +58,8 @@ def own_folders(folders: Sequence[str], account: Account) -> Commands:
 def seeded(seeds: Mapping[str, str], account: Account) -> Commands:
     """Files that are made once and then belong to the service; one that holds anything is left alone. `seeds`: path ->
     text with marks."""
-    observed = host.get_fact(FilesState, paths=list(seeds))
-    absent = [path for path in seeds if path not in observed or observed[path].kind == "regular empty file"]
+    observed: dict[str, str] = host.get_fact(Kinds, paths=list(seeds))
+    absent = [path for path in seeds if observed.get(path, "regular empty file") == "regular empty file"]
     changes = [
         Change("stacks", Resource("file", path), "create", "it is empty" if path in observed else "it does not exist")
         for path in absent
@@ -172,12 +172,17 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 _UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
 
 
+_REMOVE = r"""
+docker stop @ID@ >/dev/null 2>&1; said="$(docker rm -f @ID@ 2>&1)" && exit 0
+docker info >/dev/null 2>&1 && ! docker inspect @ID@ >/dev/null 2>&1 && exit 0
+printf '%s\n' "$said" >&2; exit 1
+"""
+
+
 def _command(run: HostRun, step: ServiceStep) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            gone = f"docker inspect {step.container} >/dev/null 2>&1 || exit 0"
-            script = f"{gone}; docker stop {step.container} >/dev/null; docker rm -f {step.container} >/dev/null"
-            return Step(_UNDER_LOCK + script, _docker_hint)
+            return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
         case "unpause":
             return Step(f"docker unpause {step.container} >/dev/null", _docker_hint)
         case "up":
@@ -192,8 +197,9 @@ def _up(run: HostRun, step: ServiceStep) -> str:
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
-    compose = f"docker compose {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
-    return _UNDER_LOCK + compose
+    # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
+    alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
+    return f"{_UNDER_LOCK}{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
 
 
 def _docker_hint(text: str) -> tuple[str, str] | None:

@@ -35,7 +35,9 @@ class _Card:
         return int(self.gpu.vram_mib * part) - self.taken_mib
 
     def fits(self, vram_mib: int | None) -> bool:
-        return vram_mib is None or vram_mib <= self.room_mib
+        if vram_mib is None:  # it takes something: not beside one that needs more than its share
+            return self.users == 0 or self.room_mib >= 0
+        return vram_mib <= self.room_mib
 
     def take(self, vram_mib: int | None) -> None:
         self.users += 1

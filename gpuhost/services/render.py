@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,19 @@ from hostside import labels as label
 COMPOSE_TEMPLATE = "docker-compose.yml.j2"
 
 
+def _yaml(value: Any) -> str:
+    """JSON is YAML, but for characters that JSON writes as two surrogates; compose's own `$` is doubled."""
+    text = re.sub(r"\\\\|\\u(d[89ab]..)\\u(d[c-f]..)", _as_one, json.dumps(value), flags=re.IGNORECASE)
+    return text.replace("$", "$$")
+
+
+def _as_one(found: re.Match[str]) -> str:
+    if found[1] is None:  # an escaped backslash, so that what follows it is no escape
+        return found[0]
+    high, low = int(found[1], 16), int(found[2], 16)
+    return f"\\U{0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00):08x}"
+
+
 def _environment(folder: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -29,8 +43,7 @@ def _environment(folder: Path) -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # YAML and env files, not HTML; scalars go through `yaml` and `envquote`
     )
-    # JSON is YAML: any scalar or list survives; compose's own `$` is doubled.
-    environment.filters["yaml"] = lambda value: json.dumps(value).replace("$", "$$")
+    environment.filters["yaml"] = _yaml
     environment.filters["envquote"] = envfile.quote
     return environment
 

@@ -23,18 +23,20 @@ _INTERRUPTED = "an earlier run was interrupted while it made its container"
 
 @dataclass(frozen=True)
 class Desired:
-    """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `environment`: the secrets
-    that its environment holds; `start`: whether it runs, or only exists."""
+    """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `reads_gpus`: it only reads
+    the state of all; `environment`: the secrets that its environment holds; `start`: whether it runs, or only
+    exists."""
 
     stack: str
     spec: Spec
     gpus: frozenset[str] = frozenset()
+    reads_gpus: bool = False
     environment: frozenset[str] = frozenset()
     start: Literal["always", "on-demand"] = "always"
 
     @property
     def ports(self) -> set[str]:
-        """Address and port of the host that it needs: `127.0.0.1:8188`."""
+        """The ports of the host that it needs, on whatever address: 0.0.0.0 takes them all."""
         return {_on_host(port) for port in self.spec.get("ports", ())}
 
 
@@ -195,7 +197,7 @@ def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Find
         return _Finding("recreate", "it started before its files were last written", scope="secret")
     if current.state == "running":
         return None
-    if on_demand and current.state in ("created", "exited"):
+    if on_demand and current.state in ("created", "exited", "paused"):
         return None
     if current.state == "paused":
         return _Finding("unpause", "it is paused")
@@ -211,7 +213,7 @@ def _steps(
     when the one before is healthy."""
     made = {name: desired[name] for name, finding in found.items() if finding.action in ("create", "recreate")}
     for container in containers:
-        if _must_go_first(container, desired, made):
+        if _must_go_first(container, containers, desired, made):
             yield ServiceStep("remove", container.service, container.id)
     for name, finding in found.items():
         if finding.action == "unpause":
@@ -225,7 +227,12 @@ def _steps(
             yield ServiceStep("wait", name)
 
 
-def _must_go_first(container: Container, desired: Mapping[str, Desired], made: Mapping[str, Desired]) -> bool:
+def _must_go_first(
+    container: Container,
+    containers: Sequence[Container],
+    desired: Mapping[str, Desired],
+    made: Mapping[str, Desired],
+) -> bool:
     wanted = desired.get(container.service)
     if wanted is None:
         return True
@@ -233,13 +240,23 @@ def _must_go_first(container: Container, desired: Mapping[str, Desired], made: M
         return False
     if container.name != container.service or container.project != wanted.stack:
         return True  # compose does not take it for the one to replace, and would trip over its name
-    others = [each for name, each in made.items() if name != container.service]
     ports = {_on_host(port) for port in container.ports} - wanted.ports
-    # Who only reads the state of cards is in nobody's way; a card that is kept is shared already.
-    gpus = set(container.gpus) - wanted.gpus if wanted.gpus else set()
-    return any(ports & each.ports or gpus & each.gpus for each in others)
+    cards = set() if wanted.reads_gpus else set(container.gpus)
+    return any(
+        ports & other.ports or _frees(cards, wanted, other, _of(containers, name))
+        for name, other in made.items()
+        if name != container.service
+    )
+
+
+def _frees(cards: Set[str], wanted: Desired, other: Desired, now: Sequence[Container]) -> bool:
+    """True when one of these cards must be free before `other` starts: because its user leaves it, or because `other`
+    (whose containers are `now`) comes to it only now. Two that share a card and stay there go one after the other."""
+    shared = cards & other.gpus
+    there = {gpu for container in now for gpu in container.gpus}
+    return bool(shared - wanted.gpus or shared - there)
 
 
 def _on_host(port: str) -> str:
-    """`127.0.0.1:8188:80` -> `127.0.0.1:8188`."""
-    return port.rpartition(":")[0]
+    """`127.0.0.1:8188:80` -> `8188`."""
+    return port.split(":")[-2]

@@ -56,6 +56,7 @@ class Stacks:
                 entry.stack,
                 self.specs[name],
                 frozenset() if entry.all_gpus else frozenset(self._run.placement.gpus[name]),
+                entry.all_gpus,
                 frozenset(entry.secrets),
                 entry.start,
             )

@@ -24,7 +24,7 @@ def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> pro
         container=name,
         stack=entry.stack,
         port=entry.port,
-        host="127.0.0.1" if entry.bind in ("0.0.0.0", "::") else entry.bind,
+        host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(entry.bind, entry.bind),
         start_budget_s=entry.health.start_budget_s,
         probes=_probes(run, entry) if with_secrets else [],
     )

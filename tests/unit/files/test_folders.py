@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,8 +41,8 @@ def test_a_right_one_is_left_alone() -> None:
     assert reconcile("layout", [WANTED], {"/data": RIGHT, "/other": RIGHT}) == []
 
 
-def read(*paths: Path) -> dict[str, FolderState]:
-    script = FoldersState().command([str(path) for path in paths])
+def read(*paths: Path, own: list[str] | None = None) -> dict[str, FolderState]:
+    script = FoldersState().command([str(path) for path in paths], own or [])
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     return FoldersState().process(done.stdout.splitlines())
 
@@ -58,8 +59,10 @@ def test_one_question_reads_them_all(tmp_path: Path) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, wanted: list[Folder]) -> list[PyinfraCommand]:
-    observed = read(*(Path(folder.path) for folder in wanted))
-    monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=lambda fact, paths: observed))
+    def get_fact(fact: object, paths: list[str], own: list[str]) -> dict[str, FolderState]:
+        return read(*map(Path, paths), own=own)
+
+    monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=get_fact))
     monkeypatch.setattr(module, "carry_out", lambda changes, commands: commands if changes else [])
     return list(module.folders._inner(stage="layout", wanted=wanted))
 
@@ -83,6 +86,29 @@ def test_made_corrected_and_then_left_alone(monkeypatch: pytest.MonkeyPatch, tmp
 def test_a_file_in_the_place_of_a_folder_fails_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said: list[tuple[str, str]] = []
-    monkeypatch.setattr(module, "failing", lambda what, hint: said.append((what, hint)))
+    monkeypatch.setattr(module, "fail_host", lambda what, hint: said.append((what, hint)) or [])
     run(monkeypatch, [Folder(str(tmp_path / "file"), "755", "root")])
     assert said[0][0] == f"a regular empty file is in the place of the folder {tmp_path / 'file'}"
+
+
+@needs_root
+def test_root_follows_no_link_in_a_folder_of_the_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who may write there puts a link to a folder of root's in the place of one that we correct."""
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent.stat().st_mode & 0o001 == 0:
+            parent.chmod(parent.stat().st_mode | 0o001)
+    account = pwd.getpwuid(1).pw_name  # `daemon`, which has a group of its name on Debian and Ubuntu
+    models, precious = tmp_path / "models", tmp_path / "precious"
+    wanted = [Folder(str(models), "2775", account), Folder(str(models / "vae"), "2775", account)]
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert run(monkeypatch, wanted) == []
+    precious.mkdir(mode=0o755)
+    (models / "vae").rmdir()
+    (models / "vae").symlink_to(precious)
+    said: list[str] = []
+    monkeypatch.setattr(module, "fail_host", lambda what, hint: said.append(what) or [])
+    assert run(monkeypatch, wanted) == [] and said == [f"a symbolic link is in the place of the folder {models}/vae"]
+    # And when the link comes between the look and the act:
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=False)  # type: ignore[attr-defined]
+    assert (precious.stat().st_uid, precious.stat().st_mode & 0o7777) == (0, 0o755)

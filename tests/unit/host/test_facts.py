@@ -67,9 +67,9 @@ user	admin	10001
 group	svc	10001
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
-container	/api	paused	unless-stopped	api	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
-container	/painter	exited	no	painter	9002 9002 	
-container	/theirs	running	no	<no value>		
+container	/api	paused	unless-stopped	"api"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
+container	/painter	exited	no	"painter"	9002 9003-9005 	
+container	/theirs	running	no	null		
 nvidia_pci	0x030200
 gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
 gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
@@ -111,7 +111,7 @@ def test_networks(host: HostReading) -> None:
 def test_containers(host: HostReading) -> None:
     assert host.containers == [
         HostContainer("api", "paused", "unless-stopped", "api", frozenset({9001}), ("GPU-1", "GPU-2")),
-        HostContainer("painter", "exited", "no", "painter", frozenset({9002})),
+        HostContainer("painter", "exited", "no", "painter", frozenset({9002, 9003, 9004, 9005})),
         HostContainer("theirs", "running", "no", ""),
     ]
     assert host.placed == {"api": ("GPU-1", "GPU-2")}
@@ -287,9 +287,15 @@ def test_docker_that_runs() -> None:
     assert one.started_s == 1795261275.25 < reading.now_s
 
 
+def test_a_reading_that_ends_in_the_middle_is_none() -> None:
+    """Docker died between two questions: nothing seems to be there."""
+    with pytest.raises(UserError, match="stopped answering"):
+        DockerState().read(["active", "version\t29.0.1"])
+
+
 def test_a_broken_daemon_json_fails_this_host_alone() -> None:
     with pytest.raises(UserError, match=r"daemon\.json is not JSON"):
-        DockerState().read([f"config\t{encoded('{')}"])
+        DockerState().read([f"config\t{encoded('{')}", "end"])
 
 
 def test_no_environment_is_ever_read() -> None:

@@ -86,6 +86,14 @@ def test_a_whole_card_may_be_used_by_one_and_less_by_several() -> None:
     assert set(place({"a": service(1, part), "b": service(1, part + 20)}, CARDS[:1]).gpus) == {"a"}
 
 
+def test_a_second_run_changes_nothing() -> None:
+    """One that needs more than its share is alone on its card, whoever came first."""
+    wanted = {"unmeasured": service(1), "large": service(1, 23000)}
+    first = place(wanted, CARDS[:1], {"large": ["GPU-0"]})
+    assert set(first.gpus) == {"large"}
+    assert place(wanted, CARDS[:1], first.gpus).gpus == first.gpus
+
+
 NEEDS = st.dictionaries(
     st.sampled_from("abcdef"), st.tuples(st.integers(0, 3), st.none() | st.integers(1, 30000)), max_size=6
 )

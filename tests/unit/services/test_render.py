@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuhost.catalog.checks import variable_names
 from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
-from gpuhost.services.render import env_file, variables
+from gpuhost.services.render import _yaml, env_file, variables
 from gpuhost.services.spec import of_compose
 from gpuhost.services.stacks import Stacks
 from hostside import placeholders
@@ -132,6 +135,23 @@ def test_installs_models_and_secrets_are_mounted_read_only() -> None:
 def test_environment_is_escaped_for_compose() -> None:
     changes = {"services.painter.environment": {"PRICE": 'US$5 "net": #1'}}
     assert service("painter", changes)["environment"]["PRICE"] == 'US$$5 "net": #1'
+
+
+def test_a_variable_of_the_template_can_be_set_by_the_entry() -> None:
+    made = rendered({"services.painter.environment": {"HF_HUB_OFFLINE": "0"}})
+    assert made.compose("paint").count("HF_HUB_OFFLINE:") == 1
+    assert (
+        service("painter", {"services.painter.environment": {"HF_HUB_OFFLINE": "0"}})["environment"]["HF_HUB_OFFLINE"]
+        == "0"
+    )
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\\\\\"'$🦊\U0010ffff\u2028\x85")))
+def test_any_text_is_yaml(text: str) -> None:
+    scalar = _yaml(text)
+    assert yaml.safe_load(f"a: {scalar}")["a"].replace("$$", "$") == text.replace("$$", "$")
+    assert not re.search(r"(?<!\\\\)(\\\\\\\\)*\\\\u[dD][89abAB]", scalar)  # compose refuses half a character
+    assert scalar.isascii()
 
 
 def test_no_secret_value_is_in_a_compose_file_and_each_env_file_has_its_own_services_secrets_alone() -> None:

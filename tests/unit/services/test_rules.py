@@ -237,10 +237,24 @@ def test_a_card_is_handed_over() -> None:
 
 
 def test_who_only_reads_the_state_of_cards_is_in_nobodys_way() -> None:
-    reader = replace(desired("reader", ports=[]), gpus=frozenset())
+    reader = replace(desired("reader", ports=[]), gpus=frozenset(), reads_gpus=True)
     there = container("reader", spec={**SPEC, "name": "reader", "memory": "1g"}, settings={**SETTINGS, "ports": []})
     wanted = {"reader": reader, "api": desired()}
     assert ("remove", "reader") not in steps(wanted, there)
+
+
+def test_a_card_is_free_before_its_next_user_starts() -> None:
+    """Its user gives it up altogether, or makes room for one that joins it: either holds its memory until it ends."""
+    old = container("z", spec={**SPEC, "name": "z", "memory": "1g", "ports": []}, settings={**SETTINGS, "ports": []})
+    for z in (desired("z", ports=[], gpus=[]), desired("z", ports=[])):
+        assert steps({"new": desired("new", ports=[]), "z": z}, old)[0] == ("remove", "z")
+
+
+def test_an_address_that_takes_a_port_everywhere_is_in_the_way_of_the_port() -> None:
+    everywhere, here = "0.0.0.0:8188:80", "127.0.0.1:8188:80"
+    a = container("a", settings={**SETTINGS, "ports": [everywhere], "gpus": []}, spec={**SPEC, "name": "a"})
+    wanted = {"b": desired("b", ports=[here], gpus=[]), "a": desired("a", ports=["127.0.0.1:9000:80"], gpus=[])}
+    assert steps(wanted, a)[0] == ("remove", "a")
 
 
 def test_a_service_that_is_recreated_alone_keeps_its_container_until_the_new_one_is_made() -> None:
@@ -274,7 +288,7 @@ ON_DEMAND = {"api": replace(desired(), start="on-demand")}
 
 
 def test_whether_a_service_on_demand_runs_is_no_drift() -> None:
-    for state in ("running", "exited", "created"):
+    for state in ("running", "exited", "created", "paused"):
         assert reconcile(ON_DEMAND, [container(state=state)]).changes == []
     assert found(ON_DEMAND, container(state="dead")) == [("recreate", "api", "it is dead")]
 
