@@ -30,6 +30,10 @@ until docker info >/dev/null 2>&1; do
     echo "error: dockerd does not answer after 60 s" >&2; echo "hint: journalctl -u docker" >&2; exit 1; }
   sleep 0.5
 done
+# It starts the containers that dockerd could not; what is read next must not find them stopped.
+if systemctl is-enabled --quiet gpuhost-services.service 2>/dev/null; then
+  systemctl start gpuhost-services.service || true
+fi
 """
 
 

@@ -43,6 +43,7 @@ elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
   docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
       .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
+      json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
       range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
@@ -216,12 +217,12 @@ def _range(port: str) -> range:
 
 
 def _container(reading: HostReading, values: list[str]) -> None:
-    name, state, restart, service, ports, gpus = values
+    name, state, restart, service, one_off, ports, gpus = values
     uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
     numbers = frozenset(number for port in ports.split() for number in _range(port))
-    reading.containers.append(
-        HostContainer(name.removeprefix("/"), state, restart, json.loads(service) or "", numbers, uuids)
-    )
+    # What somebody made by `docker compose run` of a service of ours is his own.
+    ours = "" if json.loads(one_off) == "True" else json.loads(service) or ""
+    reading.containers.append(HostContainer(name.removeprefix("/"), state, restart, ours, numbers, uuids))
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:

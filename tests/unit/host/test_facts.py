@@ -67,9 +67,10 @@ user	admin	10001
 group	svc	10001
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
-container	/api	paused	unless-stopped	"api"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
-container	/painter	exited	no	"painter"	9002 9003-9005 	
-container	/theirs	running	no	null		
+container	/api	paused	unless-stopped	"api"	"False"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
+container	/painter	exited	no	"painter"	null	9002 9003-9005 	
+container	/api-run-1	running	no	"api"	"True"	9009 	
+container	/theirs	running	no	null	null		
 nvidia_pci	0x030200
 gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
 gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
@@ -112,6 +113,7 @@ def test_containers(host: HostReading) -> None:
     assert host.containers == [
         HostContainer("api", "paused", "unless-stopped", "api", frozenset({9001}), ("GPU-1", "GPU-2")),
         HostContainer("painter", "exited", "no", "painter", frozenset({9002, 9003, 9004, 9005})),
+        HostContainer("api-run-1", "running", "no", "", frozenset({9009})),
         HostContainer("theirs", "running", "no", ""),
     ]
     assert host.placed == {"api": ("GPU-1", "GPU-2")}
