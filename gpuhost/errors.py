@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -18,6 +20,18 @@ class Problem:
         """What a person reads: `error: [host] what`, `hint: ...`, then the detail (a log's end), if there is one."""
         where = f"[{self.host}] " if self.host else ""
         return [f"error: {where}{self.what}", f"hint: {self.hint}", *(f"  | {line}" for line in self.detail)]
+
+
+def explain(known: Iterable[tuple[str, str, str]], text: str) -> tuple[str, str] | None:
+    """The first of the known failures that a program's output shows, as (sentence, hint); None when it shows none.
+
+    `known`: pattern, sentence, hint; the groups of the pattern that matched stand for `{0}`, `{1}` in the sentence.
+    """
+    for pattern, what, hint in known:
+        found = re.search(pattern, text)
+        if found:
+            return what.format(*(group for group in found.groups() if group)), hint
+    return None
 
 
 class UserError(Exception):

@@ -3,13 +3,13 @@ newer, held packages, and failures that name their cause."""
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
 
+from gpuhost import errors
 from gpuhost.apt.facts import AptState
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.plan.change import Change, Difference, Resource
@@ -73,11 +73,7 @@ _CAUSES = (
 
 def explain(text: str) -> tuple[str, str] | None:
     """The cause of an apt failure as (sentence, hint); None when it is none of those known."""
-    for pattern, what, hint in _CAUSES:
-        found = re.search(pattern, text)
-        if found:
-            return what.format(*found.groups()), hint
-    return None
+    return errors.explain(_CAUSES, text)
 
 
 _KEY = r"""

@@ -3,10 +3,10 @@ contexts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from gpuhost import errors
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
 from gpuhost.plan.change import Change, Difference, Resource
@@ -62,34 +62,30 @@ def _listed(reference: str) -> str:
 
 _CAUSES = (
     (
-        r"(?:pull access denied for|repository) ([\w./:-]+)(?:, repository)? (?:does not exist|not found)",
+        r"(?i)(?:pull access denied for|repository) ([\w./:-]+)(?:, repository)? (?:does not exist|not found)",
         "the registry has no image {0}",
         "check its name and tag in group_data; a private image needs `docker login` on the host",
     ),
     (
-        r"manifest for ([\w./:@-]+) not found|([\w./:@-]+): (?:failed to resolve source metadata[^\n]*|)not found",
+        r"(?i)manifest for ([\w./:@-]+) not found|([\w./:@-]+): (?:failed to resolve source metadata[^\n]*|)not found",
         "the registry has no image {0}",
         "check its tag in group_data",
     ),
     (
-        r"(?:toomanyrequests|429 Too Many Requests)",
+        r"(?i)(?:toomanyrequests|429 Too Many Requests)",
         "the registry's rate limit is reached",
         "wait, or `docker login` on the host",
     ),
     (
-        r"failed to do request: \w+ \"https?://([^/\"]+)|"
+        r"(?i)failed to do request: \w+ \"https?://([^/\"]+)|"
         r"(?:dial tcp|lookup) ([\w.-]+(?::\d+)?).*(?:no such host|connection refused|i/o timeout|server misbehaving)",
         "the registry {0} cannot be reached",
         "check the host's DNS and network",
     ),
-    (r"no space left on device", "the disk is full", "free space on /var/lib/docker and run again"),
+    (r"(?i)no space left on device", "the disk is full", "free space on /var/lib/docker and run again"),
 )
 
 
 def explain(text: str) -> tuple[str, str] | None:
     """The cause of a failed pull or build as (sentence, hint)."""
-    for pattern, what, hint in _CAUSES:
-        found = re.search(pattern, text, re.IGNORECASE)
-        if found:
-            return what.format(next((group for group in found.groups() if group), "")), hint
-    return None
+    return errors.explain(_CAUSES, text)
