@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from gpuhost.errors import Problem, UserError
 from gpuhost.run.fact import HostFact
 from gpuhost.services import containers
 from gpuhost.services.containers import Container
+
+Part = Literal["images", "networks", "containers"]
 
 _IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhost.spec")}}}'
 _NETWORK = (
@@ -34,27 +38,36 @@ if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/do
   printf 'stale\n'
 fi
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
-systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1 || { printf 'end\n'; exit 0; }
-printf 'now\t%s\n' "$(date +%s.%N)"
-printf 'version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
+systemctl is-active --quiet docker 2>/dev/null &&
+  version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
+printf 'now\t%s\nversion\t%s\n' "$(date +%s.%N)" "$version"
+"""
+# Each call of `docker` is a program started: what is not asked for is not read.
+_PARTS: dict[Part, str] = {
+    "images": r"""
 docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u |
   xargs -r docker image inspect --format '@IMAGE@' 2>/dev/null | sed -n '/./s/^/image\t/p'
-docker image ls --format '{{.Repository}}:{{.Tag}}' | sed 's/^/tag\t/'
-docker image ls --digests --format '{{.Repository}}@{{.Digest}}' | sed 's/^/tag\t/'
-docker network ls -q | xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null |
-  sed -n '/./s/^/network\t/p'
+docker image ls --digests --format '{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}' |
+  tr ' ' '\n' | sed 's/^/tag\t/'
+""",
+    "networks": r"""
+docker network ls -q | xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
+""",
+    "containers": r"""
 docker ps -aq --no-trunc --filter label=gpuhost.service | sort |
   xargs -r docker inspect --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
-printf 'end\n'
-"""
+""",
+}
 
 
 @dataclass
 class DockerReading:
-    """The engine and what it holds. `config`: daemon.json parsed, None when there is none; `config_owner`: its mode,
-    user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp of our builds; `tags`:
-    every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our label, whatever their
-    names and states."""
+    """The engine and what it holds, as far as it was asked for.
+
+    `config`: daemon.json parsed, None when there is none; `config_owner`: its mode, user and group; `stale`: written
+    after dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the
+    host's clock, Unix time; `containers`: those with our label, whatever their names and states.
+    """
 
     installed: bool = False
     active: bool = False
@@ -125,12 +138,13 @@ class DockerGroup(HostFact[str]):
 
 
 class DockerState(HostFact[DockerReading]):
-    """One reading of everything."""
+    """The engine, and of what it holds the parts that are asked for."""
 
-    def command(self) -> str:
+    def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        script = _SCRIPT.replace("@IMAGE@", _IMAGE).replace("@NETWORK@", _NETWORK).replace("@LOCK@", UP_LOCK)
-        return script.replace("@CONTAINER@", containers.INSPECT)
+        marks = {"LOCK": UP_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK, "CONTAINER": containers.INSPECT}
+        script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
+        return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)
 
     @staticmethod
     def default() -> DockerReading:

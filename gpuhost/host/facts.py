@@ -35,11 +35,12 @@ awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
 if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"; fi
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 if ! command -v docker >/dev/null 2>&1; then :
-elif systemctl is-active --quiet docker 2>/dev/null && docker info >/dev/null 2>&1; then
-  printf 'docker_version\t%s\n' "$(docker version --format '{{.Server.Version}}')"
-  docker network ls -q | while read -r id; do
-    docker network inspect "$id" --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
-  done
+elif systemctl is-active --quiet docker 2>/dev/null &&
+  version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)"
+then
+  printf 'docker_version\t%s\n' "$version"
+  docker network ls -q |
+    xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
   docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
       .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{

@@ -22,7 +22,7 @@ from hostside import labels as label
 @operation()
 def networks(wanted: Mapping[str, str]) -> Commands:
     """Every wanted network exists. `wanted`: name -> subnet."""
-    existing = host.get_fact(DockerState).networks
+    existing = host.get_fact(DockerState, parts=["networks"]).networks
     absent = {name: subnet for name, subnet in wanted.items() if name not in existing}
     changes = [
         Change("layout", Resource("network", name), "create", f"no such network ({subnet})")
@@ -38,7 +38,7 @@ def networks(wanted: Mapping[str, str]) -> Commands:
 @operation()
 def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Commands:
     """Every wanted image is on the host, built from the context and arguments that it is declared with."""
-    reading = host.get_fact(DockerState)
+    reading = host.get_fact(DockerState, parts=["images"])
     changes = rules.reconcile(wanted, reading)
     subjects = {change.resource.name for change in changes}
 

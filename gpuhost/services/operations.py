@@ -128,7 +128,7 @@ def running(run: HostRun) -> Commands:
     """Every service has the right container, and no other service of ours has one. The next one starts when the one
     before is healthy."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
-    reading = host.get_fact(DockerState)
+    reading = host.get_fact(DockerState, parts=["containers"])
     planned = rules.reconcile(
         stacks.desired(),
         _with_environments(run, reading.containers),

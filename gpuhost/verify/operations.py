@@ -56,9 +56,8 @@ def _running(run: HostRun) -> list[str]:
     on_demand = {name for name, entry in run.services.items() if entry.start == "on-demand"}
     if not on_demand:
         return list(run.services)
-    started = {
-        each.service for each in host.get_fact(DockerState).containers if each.state == "running" and not each.one_off
-    }
+    there = host.get_fact(DockerState, parts=["containers"]).containers
+    started = {each.service for each in there if each.state == "running" and not each.one_off}
     waiting = sorted(on_demand - started)
     if waiting:
         note("on_demand", f"not started, they run on demand: {', '.join(waiting)}", services=waiting)
