@@ -71,9 +71,10 @@ def _folders(run: HostRun) -> None:
     shared |= {layout.service_data(name): "750" for name in run.services}
     shared |= {layout.service_seeds(name): "700" for name, entry in run.services.items() if entry.seeds}
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
-    shared |= dict.fromkeys(secret, "700")
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
     wanted += [Folder(path, mode, account) for path, mode in shared.items()]
+    # The account reads the files in them; root, which writes them, shares no folder with anybody while it does.
+    wanted += [Folder(path, "750", "root", account) for path in secret]
     folders(name="layout | folders", stage="layout", wanted=wanted)
 
 

@@ -18,11 +18,18 @@ from gpuhost.run.session import Commands, carry_out, fail_host
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of one owner (whose group has the same name). `mode`: octal without a leading 0."""
+    """A folder as it should be. `mode`: octal without a leading 0; `group`: the owner's, which has the same name, when
+    none is given."""
 
     path: str
     mode: str
     owner: str
+    group: str = ""
+
+    @property
+    def ownership(self) -> str:
+        """`owner:group`."""
+        return f"{self.owner}:{self.group or self.owner}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
         if there is None:
             changes.append(Change(stage, resource, "create", "it does not exist"))
             continue
-        pairs = (("mode", there.mode, folder.mode), ("owner", there.owner, f"{folder.owner}:{folder.owner}"))
+        pairs = (("mode", there.mode, folder.mode), ("owner", there.owner, folder.ownership))
         diff = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
         if diff:
             reason = ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
@@ -76,10 +83,10 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
 # any moment, root only gives away what lies there itself (-h), and the account does the rest.
 _MAKE = r"""
 set -eu; umask 022
-folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3:$3" "$1"; chmod "$2" "$1"; }
+folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3" "$1"; chmod "$2" "$1"; }
 own() {
-  [ ! -e "$1" ] || chown -h "$3:$3" "$1"
-  setpriv --reuid="$3" --regid="$3" --clear-groups -- \
+  [ ! -e "$1" ] || chown -h "$3" "$1"
+  setpriv --reuid="${3%%:*}" --regid="${3##*:}" --clear-groups -- \
     sh -c '[ -d "$1" ] || mkdir -m 700 "$1"; chmod "$2" "$1"' sh "$1" "$2"
 }
 """
@@ -99,7 +106,7 @@ def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
     changes = reconcile(stage, wanted, observed)
     named = {change.resource.name for change in changes}
     calls = [
-        shlex.join(["own" if each.path in own else "folder", each.path, each.mode.zfill(5), each.owner])
+        shlex.join(["own" if each.path in own else "folder", each.path, each.mode.zfill(5), each.ownership])
         for each in wanted
         if each.path in named
     ]

@@ -37,6 +37,13 @@ def test_what_is_wrong_is_told(there: FolderState | None, action: str, reason: s
     assert (change.key, change.reason) == (("layout", "folder", "/data", action), reason)
 
 
+def test_a_folder_that_a_group_may_read() -> None:
+    wanted = Folder("/data", "750", "root", "svc")
+    assert reconcile("layout", [wanted], {"/data": FolderState("directory", "750", "root:svc")}) == []
+    [change] = reconcile("layout", [wanted], {"/data": FolderState("directory", "700", "svc:svc")})
+    assert change.reason == "its mode is 700, not 750, its owner is svc:svc, not root:svc"
+
+
 def test_a_right_one_is_left_alone() -> None:
     assert reconcile("layout", [WANTED], {"/data": RIGHT, "/other": RIGHT}) == []
 
