@@ -68,7 +68,7 @@ def test_health_says_why_docker_does_not_answer(api: httpx.Client, fake: FakeDoc
     fake.status = 500
     answer = api.get("/health")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "unavailable", "scope": "Docker answered 500 to /_ping"}
+    assert answer.json() == {"status": "unavailable", "cause": "Docker answered 500 to /_ping"}
     fake.status = 0
     assert "does not answer on" in api.get("/health").json()["scope"]
 
