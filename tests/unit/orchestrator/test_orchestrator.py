@@ -70,7 +70,7 @@ def test_health_says_why_docker_does_not_answer(api: httpx.Client, fake: FakeDoc
     assert answer.status_code == 503
     assert answer.json() == {"status": "unavailable", "cause": "Docker answered 500 to /_ping"}
     fake.status = 0
-    assert "does not answer on" in api.get("/health").json()["scope"]
+    assert "does not answer on" in api.get("/health").json()["cause"]
 
 
 @pytest.mark.parametrize("names", [("a", "z-old"), ("a", "0-old")])
