@@ -73,8 +73,8 @@ def _folders(run: HostRun) -> None:
     secret = [layout.secret_files(name, entry.stack) for name, entry in run.services.items() if entry.secret_files]
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
     wanted += [Folder(path, mode, account) for path, mode in shared.items()]
-    # The account reads the files in them; root, which writes them, shares no folder with anybody while it does.
-    wanted += [Folder(path, "750", "root", account) for path in secret]
+    # The account opens the files in them by name; root, which writes them, shares the folder with nobody.
+    wanted += [Folder(path, "710", "root", account) for path in secret]
     folders(name="layout | folders", stage="layout", wanted=wanted)
 
 
