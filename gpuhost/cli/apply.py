@@ -67,6 +67,10 @@ def apply(
         print_changes(changes)
     if changes and not yes and not confirmed(f"Apply {counted(len(changes))}?"):
         return None
+    if not changes:  # nothing is written, nobody is asked: what is left of the run is its proof
+        if not as_json:
+            print("Nothing to do.")
+        return Applied(pyinfra.look(target, "verify"))
     outcome = pyinfra.apply(target, planned.outcome.events, live=not as_json, only=only)
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
     return Applied(outcome, unplanned(changes, outcome.events), unnecessary)

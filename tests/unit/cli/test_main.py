@@ -171,7 +171,7 @@ def test_apply_does_the_plan_and_says_where_services_are(fake: Fake, capsys: pyt
 
 def test_a_converged_host_is_still_proved(fake: Fake) -> None:
     assert cli.main(["apply"]) == 0  # and nobody is asked: there is nothing to agree to
-    assert fake.asked == ["plan", "apply"]
+    assert fake.asked == ["plan", "look"]
 
 
 def test_what_was_done_and_not_planned_is_a_defect(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
