@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
+from gpuhost.apt import repository as apt_repository
 from gpuhost.engine import operations as engine
 from gpuhost.files.folders import Folder, folders
 from gpuhost.plan.change import Change, Resource
@@ -24,44 +25,10 @@ def packages(run: HostRun) -> None:
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":
-        repository(run, "docker", KEY, SOURCE, "engine")
+        apt_repository.declared(run, "docker", KEY, SOURCE, "engine")
         _install(run, "Docker Engine", catalog.engine_packages["docker"])
     else:
         _install(run, "Docker Engine", catalog.engine_packages["ubuntu" if run.reading.os_id == "ubuntu" else "debian"])
-
-
-def repository(run: HostRun, which: str, key: str, source: str, stage: str) -> None:
-    """An apt repository: its checked key, its source, and apt's index with it."""
-    repository = run.catalog.apt_repositories[which]  # type: ignore[index]
-    marks = run.reading.url_marks
-    url = repository.url.format(**marks)
-    apt.signing_key(
-        name=f"{stage} | signing key of {which}",
-        stage=stage,
-        url=repository.key_url.format(**marks),
-        fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
-        path=key,
-    )
-    written = builtin(
-        Change(stage, Resource("apt source", which), "write", f"{url} is not declared with our key"),
-        builtin_apt.sources_file(
-            name=f"{stage} | apt source {which}",
-            filename=source,
-            uris=[url],
-            suites=[repository.suites.format(**marks)],
-            components=repository.components.split(),
-            architectures=[run.reading.deb_arch],
-            signed_by=key,
-        ),
-    )
-    apt.index(
-        name=f"{stage} | apt index with {which}",
-        stage=stage,
-        subject=f"apt index with {which}",
-        stamp=run.layout.apt_stamp,
-        source=f"/etc/apt/sources.list.d/{source}.sources",
-        written=written,
-    )
 
 
 def _install(run: HostRun, subject: str, packages: list[str]) -> None:

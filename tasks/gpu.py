@@ -5,13 +5,13 @@ from __future__ import annotations
 from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
+from gpuhost.apt import repository as apt_repository
 from gpuhost.gpu import operations as gpu
 from gpuhost.gpu.rules import TOOLKIT
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import builtin
 from gpuhost.run.stage import stage
-from tasks.engine import repository
 
 KEY = "/etc/apt/keyrings/gpuhost-nvidia.asc"
 SOURCE = "gpuhost-nvidia"
@@ -24,7 +24,7 @@ def toolkit(run: HostRun) -> None:
         return
     version = run.catalog.nvidia_toolkit_version
     packages = [f"{name}={version}" for name in TOOLKIT]
-    repository(run, "nvidia", KEY, SOURCE, "gpu")
+    apt_repository.declared(run, "nvidia", KEY, SOURCE, "gpu")
     builtin(
         Change(
             "gpu",

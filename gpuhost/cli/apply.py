@@ -12,8 +12,8 @@ from gpuhost.cli.arguments import Commands, run_options, target
 from gpuhost.cli.console import ERROR, confirmed, counted, exit_code, print_changes, print_result
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
+from gpuhost.plan.document import change_fields
 from gpuhost.plan.performed import already_done, unplanned
-from gpuhost.plan.text import change_fields
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome, Target
 

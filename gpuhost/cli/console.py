@@ -9,6 +9,7 @@ from typing import Any
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
+from gpuhost.plan.document import document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 
@@ -38,19 +39,17 @@ def problems_of(outcome: Outcome) -> list[Problem]:
 
 
 def print_result(
-    outcome: Outcome, as_json: bool, problems: Sequence[Problem] = (), document: dict[str, Any] | None = None
+    outcome: Outcome, as_json: bool, problems: Sequence[Problem] = (), more: dict[str, Any] | None = None
 ) -> int:
     """Print how an apply or a look ended; the exit code.
 
-    `problems`: those that the run did not report itself; `document`: further parts of the JSON document.
+    `problems`: those that the run did not report itself; `more`: further parts of the JSON document.
     """
     found = [*problems_of(outcome), *problems]
     code = ERROR if found else OK
     if as_json:
         performed = report.select(outcome.events, "performed")
-        print(
-            json.dumps({**text.document(RESULTS[code], performed, outcome.events, found), **(document or {})}, indent=2)
-        )
+        print(json.dumps({**document(RESULTS[code], performed, outcome.events, found), **(more or {})}, indent=2))
         return code
     print_notes(outcome)
     print_problems(*found)

@@ -16,7 +16,7 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
-from gpuhost.plan import text
+from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
 
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
     if options.json:
-        print(json.dumps(text.document(RESULTS[code], changes, outcome.events, problems_of(outcome)), indent=2))
+        print(json.dumps(document(RESULTS[code], changes, outcome.events, problems_of(outcome)), indent=2))
         return code
     print_notes(outcome)
     print_problems(*problems_of(outcome))

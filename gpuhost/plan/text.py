@@ -1,14 +1,11 @@
-"""A run's report as text for people and as one JSON document for programs. Pure."""
+"""A run's report as text for people. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
-from gpuhost.plan.report import select
 from hostside.wire import printable
 
 Event = dict[str, Any]
@@ -38,24 +35,3 @@ def _stops(change: Change) -> Iterator[str]:
         yield f"      stops for it: {', '.join(stops)}"
         if stay:
             yield f"      and do not start again by themselves: {', '.join(stay)}"
-
-
-def change_fields(changes: Iterable[Event]) -> list[Event]:
-    """Changes as the JSON document holds them."""
-    fields = ("host", "stage", "resource", "action", "reason", "diff", "impact")
-    return [{key: change[key] for key in fields} for change in changes]
-
-
-def document(result: str, changes: Iterable[Event], events: Sequence[Event], problems: Iterable[Problem]) -> Event:
-    """The JSON document of a run: `result`, changes, and what its events say."""
-    return {
-        "result": result,
-        "changes": change_fields(changes),
-        "skipped": [
-            {"host": event["host"], "service": event["service"], "reason": event["reason"]}
-            for event in select(events, "skipped")
-        ],
-        "notes": [{"host": event["host"], "message": event["message"]} for event in select(events, *NOTES)],
-        "observed": list(select(events, "observed")),
-        "errors": [asdict(problem) for problem in problems],
-    }

@@ -47,7 +47,7 @@ class Session:
         self.explained: set[str] = set()  # hosts whose failure has been explained
         self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
-    def planned(self, host_name: str, change: Change) -> bool:
+    def allows(self, host_name: str, change: Change) -> bool:
         """True when there is no allow-list, or the change stands in it."""
         return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
 
@@ -104,7 +104,7 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         changes = [builtin_change]
     for change in changes:
         event = "performed" if meta.did_succeed() else "failed"
-        session.report.add(event, target.name, **_fields(change), planned=session.planned(target.name, change))
+        session.report.add(event, target.name, **_fields(change))
     if meta.did_error() and target.name not in session.explained:
         cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
         what, hint = cause or ("the command failed", "the lines above are its own")
@@ -184,7 +184,7 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)
     for change in changes:
-        if not session.planned(host.name, change):
+        if not session.allows(host.name, change):
             return _unplanned(change)
     return None
 
@@ -215,7 +215,7 @@ def builtin(
     """
     session = current()
     session.builtins[(host.name, meta._hash)] = (change, explain)
-    if not session.planned(host.name, change):
+    if not session.allows(host.name, change):
         data = state.get_op_data_for_host(host, meta._hash)
         data.command_generator = partial(_refused, data.command_generator, change)
     if state.should_check_for_changes() and not state.is_executing and meta.will_change:
