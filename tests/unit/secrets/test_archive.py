@@ -11,6 +11,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyrage
 import pytest
@@ -143,6 +144,18 @@ def test_a_file_for_a_key() -> None:
         "error: this age file was encrypted to a key, not with a passphrase",
         "hint: give the file that an export wrote; `age -d -i KEY FILE` opens this one",
     ]
+
+
+def test_a_machine_that_was_busy_for_a_moment(packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, genuine = iter([False, False, True]), archive.sealed.decrypt
+
+    def decrypt(data: bytes, passphrase: str) -> Any:
+        if next(measured):
+            return genuine(data, passphrase)
+        raise pyrage.DecryptError("Excessive work parameter for passphrase")
+
+    monkeypatch.setattr(archive, "sealed", SimpleNamespace(decrypt=decrypt))
+    assert archive.unpack(packed, PHRASE) == FILES
 
 
 def test_a_passphrase_that_takes_too_long(packed: bytes) -> None:
