@@ -147,7 +147,7 @@ def test_a_file_for_a_key() -> None:
 
 
 def test_a_machine_that_was_busy_for_a_moment(packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured, genuine = iter([False, False, True]), archive.sealed.decrypt
+    measured, genuine = iter([False, False, True]), pyrage.passphrase.decrypt
 
     def decrypt(data: bytes, passphrase: str) -> Any:
         if next(measured):
