@@ -159,7 +159,7 @@ def _seeds(catalog: Catalog) -> None:
 
 
 def _models(catalog: Catalog) -> None:
-    """Two models under one path would replace each other at every run."""
+    """Two models under one path would replace each other at every run; a token travels encrypted."""
     owner: dict[tuple[str, str], str] = {}
     for name, model in catalog.models.items():
         path = (model.folder, PurePosixPath(model.file).name)
@@ -169,6 +169,11 @@ def _models(catalog: Catalog) -> None:
                 "give one of them another `folder`",
             )
         owner[path] = name
+        if model.gated and not catalog.hub_endpoint.startswith("https://"):
+            refuse(
+                f"`models.{name}` is gated, and `hub_endpoint` is not an https address: no token is sent there",
+                "give a hub that is reached by https",
+            )
 
 
 def _environments(catalog: Catalog) -> None:

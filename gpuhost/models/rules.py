@@ -117,6 +117,7 @@ def _to(
             sha256=model.sha256 or verified_sha256,
             action=action,
             commit=commit,
+            gated=model.gated,
         ),
         why,
     )
