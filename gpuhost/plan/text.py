@@ -32,6 +32,6 @@ def _stops(change: Change) -> Iterator[str]:
     stops = [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
     if stops and change.impact:
         stay = [name for name in stops if name not in change.impact.restarts]
-        yield f"      stops for it: {', '.join(stops)}"
+        yield printable(f"      stops for it: {', '.join(stops)}")
         if stay:
-            yield f"      and do not start again by themselves: {', '.join(stay)}"
+            yield printable(f"      and do not start again by themselves: {', '.join(stay)}")

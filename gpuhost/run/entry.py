@@ -16,6 +16,7 @@ from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import refuse_unknown_keys
+from gpuhost.run.output import show_as_text
 from gpuhost.run.session import CWD_DATA, REPORT_DATA
 
 _site: Site | None = None
@@ -28,6 +29,7 @@ def check_command_line() -> None:
     """
     global _site
     refuse_unknown_keys()
+    show_as_text()
     parameters = click.get_current_context().params
     entries = [entry.partition("=") for entry in parameters["data"]]
     overrides = {key: parse_cli_arg(value) for key, _, value in entries}

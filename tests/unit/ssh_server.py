@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ class SshServer:
                 continue
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # or accept() goes on with it
         self._socket.close()
         for transport in self._transports:
             transport.close()
