@@ -202,7 +202,8 @@ class ModelFile:
 
     `fetch`: download `revision` (a commit or a branch); `verify`: hash the file that the cache shows for `commit`;
     `link`: link that file, which is as the manifest says, into the models folder. `dest`: relative to that folder.
-    `sha256`: what the bytes must have, None = what the hub itself announced. `gated`: the hub wants to know who asks.
+    `sha256`: what the bytes must have, None = what the hub itself announced; `size` (bytes), where it is known: a file
+    of another size is not even read. `gated`: the hub wants to know who asks.
     """
 
     name: str
@@ -213,6 +214,7 @@ class ModelFile:
     sha256: str | None
     action: ModelAction
     commit: str | None
+    size: int | None = None
     gated: bool = False
 
 

@@ -292,6 +292,19 @@ def test_a_damaged_file_that_is_not_linked_is_set_aside_too(hub: HubServer, host
     assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
 
 
+def test_a_file_of_another_size_is_set_aside_unread(
+    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody put 2 TB that cost nothing in its place."""
+    host.fetch()
+    os.truncate(host.linked, 2 * 10**12)
+    assert actions(host.planned()) == [("verify", "the file changed since it was verified")]
+    monkeypatch.setattr(fetch, "digest", None)
+    ((kind, message),) = errors_of(host.fetch())
+    assert kind == "bytes" and "it has 2000000000000 bytes, not 300000" in message and not host.linked.exists()
+    monkeypatch.undo()
+
+
 def test_what_changed_since_the_plan_is_left_alone(hub: HubServer, host: Host) -> None:
     host.fetch()
     host.linked.unlink()

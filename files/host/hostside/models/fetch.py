@@ -150,20 +150,24 @@ class Run:
     def _verify(self, model: ModelFile) -> None:
         """Reads the cached file's bytes again. Wrong ones are set aside, not fetched: that is for the next plan."""
         pointer = self._pointer(model)
-        if _stat(pointer) is None:
+        there = _stat(pointer)
+        if there is None:
             raise _vanished(model)
-        read, etag = digest(pointer), self._store.etag(pointer)
-        if read.agrees(model.sha256, etag):
-            self._keep(model, str(model.commit), read.sha256, "verified")
-            return
-        if read.sha256 == etag:
-            # The bytes are the hub's; it is the pin that is another's. A typing error must not cost the download.
-            raise _wrong_bytes(model, read.sha256)
+        found = f"it has {there[0]} bytes, not {model.size}"
+        if model.size in (None, there[0]):
+            read, etag = digest(pointer), self._store.etag(pointer)
+            if read.agrees(model.sha256, etag):
+                self._keep(model, str(model.commit), read.sha256, "verified")
+                return
+            if read.sha256 == etag:
+                # The bytes are the hub's; it is the pin that is another's. A typing error must not cost the download.
+                raise _wrong_bytes(model, read.sha256)
+            found = f"its sha256 is {read.sha256[:12]}..."
         was, moved_to = self._store.set_aside(pointer, model.dest)
         report(MovedAside(name=model.name, moved_from=str(was), moved_to=str(moved_to)))
         raise FetchError(
             "bytes",
-            f"`{model.name}` changed since it was fetched: its sha256 is {read.sha256[:12]}...; it is now {moved_to}",
+            f"`{model.name}` changed since it was fetched: {found}; it is now {moved_to}",
             "run again: it is then fetched",
         )
 
