@@ -27,6 +27,7 @@ def check(catalog: Catalog) -> None:
         _toolkit,
         _auth,
         _seeds,
+        _commits,
         _models,
         _environments,
         _passwords,
@@ -155,6 +156,18 @@ def _seeds(catalog: Catalog) -> None:
                 refuse(
                     f"`services.{name}.seeds.{file}` has the mark `{{{min(unknown)}}}`, which gpuhost does not know",
                     f"there is: {', '.join(f'`{{{mark}}}`' for mark in sorted(SEED_MARKS))}",
+                )
+
+
+def _commits(catalog: Catalog) -> None:
+    """A tag or a branch can be moved to other code, between a plan and its apply, too."""
+    for name, install in catalog.installs.items():
+        for key, value in install.environment.items():
+            if key.endswith("_REF") and not re.fullmatch(r"[0-9a-f]{40}", value):
+                url = install.environment.get(f"{key.removesuffix('_REF')}_URL", "URL")
+                refuse(
+                    f"`installs.{name}.environment.{key}`: `{value}` is no commit, and may be another one tomorrow",
+                    f"write the 40 digits that `git ls-remote {url} {value}` shows (of a tag those at `^{{}}`)",
                 )
 
 

@@ -174,6 +174,7 @@ class Install(Entry):
 
     `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
     with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
+    A variable `..._REF` is a commit of git.
     """
 
     version: Name

@@ -33,6 +33,15 @@ def destination(model: Model) -> str:
     return f"{model.folder}/{PurePosixPath(model.file).name}"
 
 
+def unpinned(models: Mapping[str, Model]) -> list[tuple[str, str]]:
+    """(model, what is not checked) of those whose bytes are whatever the hub says."""
+    return [
+        (name, f"`{model.revision}` is no commit and there is no `sha256`: only compared with what the hub announces")
+        for name, model in models.items()
+        if model.sha256 is None and not _COMMIT.fullmatch(model.revision)
+    ]
+
+
 def reconcile(
     wanted: Mapping[str, Model], reading: ModelsReading, models_dir: str, cache_dir: str
 ) -> list[PlannedFile]:

@@ -9,7 +9,7 @@ from gpuhost.plan.change import Change
 from hostside.wire import printable
 
 Event = dict[str, Any]
-NOTES = ("skipped", "gpu", "limit", "on_demand")  # events that say something of a host that is no problem
+NOTES = ("skipped", "gpu", "limit", "unpinned", "on_demand")  # events that say something of a host that is no problem
 
 
 def change_lines(changes: Iterable[Event]) -> Iterator[str]:

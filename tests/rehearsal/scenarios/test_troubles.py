@@ -126,8 +126,8 @@ TROUBLES = {
     ),
     "a commit that is not there": Trouble(
         pinned_elsewhere,
-        r"0{40} is neither a commit nor a tag of https://github\.com/comfyanonymous/ComfyUI\.git$",
-        "check the pinned commit or tag",
+        r"0{40} is not a commit of https://github\.com/comfyanonymous/ComfyUI\.git$",
+        "check the pinned commit",
     ),
     "the network goes": Trouble(
         cut_on_the_way, r"the package index https://download\.pytorch\.org/\S+ cannot be reached$", "check network, DNS"
