@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(_unusable(target, "read", error)) from None
     key = _chosen(target, known, options.fingerprint)
-    if key in known:
+    # The first of a kind counts: paramiko looks at no second one.
+    if key == next((each for each in known if each.get_name() == key.get_name()), None):
         print(f"known already: {_line(name, key)}", file=sys.stderr)
         return OK
     for old in known:

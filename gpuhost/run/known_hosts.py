@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from paramiko import HostKeys, PKey, SSHException
-from paramiko.hostkeys import HostKeyEntry
+from paramiko.hostkeys import HostKeyEntry, InvalidHostKey
 
 
 def name_of(hostname: str, port: int) -> str:
@@ -70,12 +70,7 @@ def _without(line: str, name: str) -> str | None:
 
 
 def _is(written: str, name: str) -> bool:
-    if not written.startswith("|1|"):
-        return written == name
-    try:
-        return HostKeys.hash_host(name, written) == written
-    except ValueError:  # no base64
-        return False
+    return HostKeys.hash_host(name, written) == written if written.startswith("|1|") else written == name
 
 
 def _entry(line: str) -> HostKeyEntry | None:
@@ -83,9 +78,12 @@ def _entry(line: str) -> HostKeyEntry | None:
     if not line.strip() or line.lstrip()[0] in "#@":
         return None
     try:
-        return HostKeyEntry.from_line(" ".join(line.split()))
-    except (SSHException, ValueError):
+        entry = HostKeyEntry.from_line(" ".join(line.split()))
+        for name in entry.hostnames if entry else ():
+            _is(name, "")
+    except (SSHException, InvalidHostKey, ValueError, AssertionError):  # the last: a hash that is none
         return None
+    return entry
 
 
 def _lines(file: Path) -> list[str]:

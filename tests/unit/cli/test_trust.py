@@ -220,8 +220,23 @@ def test_a_changed_key_is_never_replaced_without_both_being_shown(operator: Oper
     assert not operator.knows(operator.key) and operator.knows(operator.rsa)
 
 
+def test_an_old_key_before_the_new_one_is_forgotten(operator: Operator) -> None:
+    """OpenSSH takes either; a run looks at the first only, and would refuse the host."""
+    for key in (operator.other, operator.key):
+        known_hosts.add(operator.known_hosts, operator.name, key, hashed=False)
+    refuse_unknown_keys()
+    assert "does not match" in operator.connect()
+    code, said = operator.trust("gpu1", answer="y")
+    assert code == 0 and operator.other.fingerprint in said[0]
+    assert "Authentication error" in operator.connect()
+
+
 def test_a_line_that_paramiko_does_not_understand_hides_none_behind_it(operator: Operator) -> None:
-    operator.known_hosts.write_text("@cert-authority *.example ssh-ed25519 AAAA\n|1|x|y ssh-ed25519 ?\n\xff\n")
+    lines = ["@cert-authority *.example ssh-ed25519 AAAA", "|1|x|y ssh-ed25519 ?", "\xff", "gpu9 ssh-ed25519 AAAA"]
+    lines += [
+        f"|1|{salt} {operator.other.get_name()} {operator.other.get_base64()}" for salt in ("x|y", "eHg=|eHg=", "")
+    ]
+    operator.known_hosts.write_text("\n".join([*lines, "gpu9 ssh-new AAAA", ""]))
     assert operator.trust("gpu1", answer="y")[0] == 0
     refuse_unknown_keys()
     assert "Authentication error" in operator.connect()
