@@ -3,10 +3,10 @@
 #
 # Read from the environment:
 #   INSTALL_SPEC     the whole spec, made by the control side: JSON on one line; the final stamp begins with it
-#   COMFYUI_URL      git repository of ComfyUI         COMFYUI_REF   its commit (40 hex) or tag
+#   COMFYUI_URL      git repository of ComfyUI         COMFYUI_REF   its commit (40 hex)
 #   TORCH_INDEX_URL  package index of the torch build  TORCH_PACKAGES "torch==2.8.0 torchvision==0.23.0 ..."
 #   AUTH             1: install ComfyUI-Login and the guard, from LOGIN_URL at LOGIN_REF; 0: neither
-#   EXTRA_NODES      optional, one custom node a line: "name url ref"
+#   EXTRA_NODES      optional, one custom node a line: "name url commit"
 #   EXTRA_REQUIREMENTS  optional, lines for pip next to the requirements of ComfyUI and its nodes. Those are open
 #                    ranges: what the newest packages break is pinned here (.gpuhost/packages.txt: what it became)
 #   MIN_FREE_MIB     optional, what a whole install needs on the disk of /app (default 12288)
@@ -84,15 +84,15 @@ need() { # variable, pattern, what it must be
 }
 
 check_input() {
-    local url='^[^-[:space:]][^[:space:]]*$' ref='^[A-Za-z0-9][A-Za-z0-9._/-]*$' name='^[A-Za-z0-9][A-Za-z0-9._-]*$'
+    local url='^[^-[:space:]][^[:space:]]*$' ref='^[0-9a-f]{40}$' name='^[A-Za-z0-9][A-Za-z0-9._-]*$'
     need COMFYUI_URL "$url" "a repository's URL"
-    need COMFYUI_REF "$ref" "a commit or a tag"
+    need COMFYUI_REF "$ref" "a commit (40 hex digits)"
     need TORCH_INDEX_URL "$url" "the URL of a package index"
     need TORCH_PACKAGES '^torch==[^[:space:]]+( [a-z0-9_-]+==[^[:space:]]+)*$' "torch==VERSION and what goes with it"
     need AUTH '^[01]$' "0 or 1"
     if [ "$AUTH" = 1 ]; then
         need LOGIN_URL "$url" "a repository's URL"
-        need LOGIN_REF "$ref" "a commit or a tag"
+        need LOGIN_REF "$ref" "a commit (40 hex digits)"
         [ -f "$GUARD_SOURCE/__init__.py" ] ||
             die "the image holds no guard node in $GUARD_SOURCE" "run the installer in the gpuhost/comfyui image"
     fi
@@ -101,7 +101,7 @@ check_input() {
     while read -r node_name node_url node_ref rest; do
         [ -n "$node_name" ] || continue
         [[ $node_name =~ $name && $node_url =~ $url && $node_ref =~ $ref && -z $rest ]] ||
-            die "EXTRA_NODES has the line '$node_name $node_url $node_ref $rest'" "a line is: name url ref"
+            die "EXTRA_NODES has the line '$node_name $node_url $node_ref $rest'" "a line is: name url commit (40 hex digits)"
         node_names+=("$node_name") node_urls+=("$node_url") node_refs+=("$node_ref")
     done <<<"${EXTRA_NODES-}"
 }
@@ -150,20 +150,13 @@ explain_git() { # url
     die "git failed on $(redact <<<"$1"): $(tail -n 1 "$LOG")" "the lines above are git's own"
 }
 
-fetch_commit() { # url, ref: fetched into the repository we stand in; the commit goes to $commit
-    local wanted=refs/tags/$2
-    [[ $2 =~ ^[0-9a-f]{40}$ ]] && wanted=$2
-    git_here fetch --no-tags --depth 1 origin "$wanted" &&
-        commit=$(git rev-parse -q --verify 'FETCH_HEAD^{commit}') && return
-    # Some servers give no commit by its hash, or nothing shallow; and no server knows a short hash: then everything.
-    if [[ $2 =~ ^[0-9a-f]{7,40}$ ]] || log_says shallow; then
-        log_says 'unadvertised object|not our ref|remote ref|shallow' || explain_git "$1"
-        git_here fetch origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || explain_git "$1"
-        commit=$(git rev-parse -q --verify "refs/tags/$2^{commit}" || git rev-parse -q --verify "$2^{commit}") && return
-    elif ! log_says 'remote ref'; then
-        explain_git "$1"
-    fi
-    die "$2 is neither a commit nor a tag of $(redact <<<"$1")" "check the pinned commit or tag in the host's data"
+fetch_commit() { # url, commit: fetched into the repository we stand in
+    git_here fetch --no-tags --depth 1 origin "$2" && return
+    # Some servers give no commit by its hash, or nothing shallow: then everything.
+    log_says 'unadvertised object|not our ref|remote ref|shallow' || explain_git "$1"
+    git_here fetch origin '+refs/heads/*:refs/remotes/origin/*' '+refs/tags/*:refs/tags/*' || explain_git "$1"
+    git rev-parse -q --verify "$2^{commit}" >/dev/null ||
+        die "$2 is not a commit of $(redact <<<"$1")" "check the pinned commit in the host's data"
 }
 
 untouched() { # checkout: at its commit, with nothing changed in it
@@ -172,24 +165,24 @@ untouched() { # checkout: at its commit, with nothing changed in it
         [ -z "$(git -C "$1" status --porcelain --untracked-files=all)" ]
 }
 
-checkout() { # name, url, ref, destination, mount points ("dir/" or "file") to make in it
-    local name=$1 url=$2 ref=$3 dest=$4 new=$TMP/checkout commit='' stamp point
+checkout() { # name, url, commit, destination, mount points ("dir/" or "file") to make in it
+    local name=$1 url=$2 commit=$3 dest=$4 new=$TMP/checkout got stamp point
     shift 4
     must_be_ours "$dest"
-    stamp=$(digest "$(declare -f checkout)" "$url" "$ref" "$@")
+    stamp=$(digest "$(declare -f checkout)" "$url" "$commit" "$@")
     if [ "$(cat "$dest/.gpuhost/stamp" 2>/dev/null)" = "$stamp" ] && untouched "$dest"; then
-        stage "$name" "already at $(cat "$dest/.gpuhost/commit")"
+        stage "$name" "already at $commit"
         return
     fi
-    stage "$name" "fetching $ref from $url"
+    stage "$name" "fetching $commit from $url"
     rm -rf "$new"
     git init -q "$new"
     cd "$new"
     git remote add origin "$url"
-    fetch_commit "$url" "$ref"
-    if [[ $ref =~ ^[0-9a-f]{40}$ && $commit != "$ref" ]]; then
-        die "$(redact <<<"$url") answered commit $commit for $ref" "check the pinned commit in the host's data"
-    fi
+    fetch_commit "$url" "$commit"
+    got=$(git rev-parse -q --verify "$commit^{commit}") # of a tag's own hash the commit that it names
+    [ "$got" = "$commit" ] ||
+        die "$(redact <<<"$url") answered commit $got for $commit" "check the pinned commit in the host's data"
     # Not ComfyUI's, ours: git must not call the tree changed because of them.
     printf '%s\n' /.gpuhost/ __pycache__/ "${@/#//}" >.git/info/exclude
     git_here checkout -q --detach "$commit" || explain_git "$url"
@@ -198,7 +191,7 @@ checkout() { # name, url, ref, destination, mount points ("dir/" or "file") to m
     for point in "$@"; do
         if [[ $point == */ ]]; then mkdir -p "$point"; else : >"$point"; fi
     done
-    untouched "$new" || die "the checkout of $ref is not clean" "see git's lines above; run again"
+    untouched "$new" || die "the checkout of $commit is not clean" "see git's lines above; run again"
     printf '%s\n' "$stamp" >.gpuhost/stamp
     cd "$APP"
     if ours "$dest" && ! untouched "$dest"; then

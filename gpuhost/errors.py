@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hostside.wire import printable
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -17,9 +19,13 @@ class Problem:
     detail: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """What a person reads: `error: [host] what`, `hint: ...`, then the detail (a log's end), if there is one."""
+        """What a person reads: `error: [host] what`, `hint: ...`, then the detail (a log's end), if there is one.
+
+        All of it may quote what a host or a container said: control characters are shown as text.
+        """
         where = f"[{self.host}] " if self.host else ""
-        return [f"error: {where}{self.what}", f"hint: {self.hint}", *(f"  | {line}" for line in self.detail)]
+        lines = [f"error: {where}{self.what}", f"hint: {self.hint}", *(f"  | {line}" for line in self.detail)]
+        return [printable(line) for line in lines]
 
 
 def explain(known: Iterable[tuple[str, str, str]], text: str) -> tuple[str, str] | None:

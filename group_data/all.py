@@ -62,7 +62,7 @@ secrets_dir = "secrets"
 secrets = {
     "HF_TOKEN": {
         "aliases": ["HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN"],
-        "about": "Hugging Face read token; needed for gated models, reaches the model fetch only",
+        "about": "Hugging Face read token; sent for models that are `gated`, reaches the model fetch only",
         "renew": "make one at https://huggingface.co/settings/tokens, write it where the old one stands, revoke that",
     },
     "CIVITAI_TOKEN": {
@@ -93,6 +93,7 @@ images = {
 }
 
 # --- Models: one shared Hugging Face cache, linked into <data_root>/models/<folder>/ ----------------------------------
+# "gated": True for a repository whose licence wants an account: HF_TOKEN is sent for it, and for no other.
 hub_endpoint = "https://huggingface.co"
 models = {
     "qwen-image-vae": {

@@ -64,7 +64,8 @@ def _folders(run: HostRun) -> None:
     ours |= {layout.service_data(name).rpartition("/")[0]: "755" for name in run.services}
     ours |= dict.fromkeys([*_program_folders(layout), layout.scripts], "755")
     # setgid: what anybody of the group puts there stays the group's.
-    shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache, layout.outputs), "2775")
+    shared = dict.fromkeys((layout.models, f"{layout.data}/cache", layout.hub_cache), "2775")
+    shared |= {layout.outputs: "2770"}  # what people made is not everybody's to see
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
     shared |= {f"{layout.state}/models": "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}

@@ -8,6 +8,7 @@ from gpuhost.catalog.messages import suggest
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.models.rules import unpinned
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
@@ -68,6 +69,8 @@ def preflight() -> HostRun | None:
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):
         note("limit", f"{service}: {why}", service=service, reason=why)
+    for model, why in unpinned(run.models):
+        note("unpinned", f"{model}: {why}", model=model, reason=why)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run

@@ -77,15 +77,15 @@ def explain(text: str) -> tuple[str, str] | None:
 
 
 _KEY = r"""
-set -eu; umask 022; mkdir -p /etc/apt/keyrings
+set -eu; umask 022; mkdir -p /etc/apt/keyrings; url=@URL@
 new="$(mktemp -d)"; trap 'rm -rf "$new"' EXIT
-curl -fsSL --retry 3 --max-time 60 -o "$new/key" @URL@ 2> "$new/why" || {
-  echo "error: the signing key at @URL@ could not be fetched: $(tail -n1 "$new/why")" >&2
+curl -fsSL --retry 3 --max-time 60 -o "$new/key" -- "$url" 2> "$new/why" || {
+  echo "error: the signing key at $url could not be fetched: $(tail -n1 "$new/why")" >&2
   echo "hint: check that the host reaches that address" >&2; exit 1; }
 fingerprints="$(gpg --batch --homedir "$new" --show-keys --with-colons "$new/key" 2>/dev/null |
   awk -F: '$1=="pub"{p=1} $1=="fpr"&&p{print $10; p=0}')"
 [ "$fingerprints" = @FINGERPRINT@ ] || {
-  echo "error: the signing key at @URL@ has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
+  echo "error: the signing key at $url has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
   echo "hint: do not trust it; compare with the publisher's page before you change apt_key_fingerprints" >&2; exit 1; }
 rm -f @PATH@.*  # a stamp of an earlier key must not vouch for this one
 chmod 644 "$new/key"; sync "$new/key"; mv -f "$new/key" @PATH@

@@ -27,6 +27,7 @@ def check(catalog: Catalog) -> None:
         _toolkit,
         _auth,
         _seeds,
+        _commits,
         _models,
         _environments,
         _passwords,
@@ -158,8 +159,20 @@ def _seeds(catalog: Catalog) -> None:
                 )
 
 
+def _commits(catalog: Catalog) -> None:
+    """A tag or a branch can be moved to other code, between a plan and its apply, too."""
+    for name, install in catalog.installs.items():
+        for key, value in install.environment.items():
+            if key.endswith("_REF") and not re.fullmatch(r"[0-9a-f]{40}", value):
+                url = install.environment.get(f"{key.removesuffix('_REF')}_URL", "URL")
+                refuse(
+                    f"`installs.{name}.environment.{key}`: `{value}` is no commit, and may be another one tomorrow",
+                    f"write the 40 digits that `git ls-remote {url} {value}` shows (of a tag those at `^{{}}`)",
+                )
+
+
 def _models(catalog: Catalog) -> None:
-    """Two models under one path would replace each other at every run."""
+    """Two models under one path would replace each other at every run; a token travels encrypted."""
     owner: dict[tuple[str, str], str] = {}
     for name, model in catalog.models.items():
         path = (model.folder, PurePosixPath(model.file).name)
@@ -169,6 +182,11 @@ def _models(catalog: Catalog) -> None:
                 "give one of them another `folder`",
             )
         owner[path] = name
+        if model.gated and not catalog.hub_endpoint.startswith("https://"):
+            refuse(
+                f"`models.{name}` is gated, and `hub_endpoint` is not an https address: no token is sent there",
+                "give a hub that is reached by https",
+            )
 
 
 def _environments(catalog: Catalog) -> None:

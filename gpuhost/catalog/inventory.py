@@ -93,6 +93,11 @@ def read(request: Request) -> Site:
     return Site(site_folder(request.inventory), [host.name for host in chosen], catalogs, layers)
 
 
+def inventory(request: Request) -> Inventory:
+    """The inventory as pyinfra has it. Raises UserError."""
+    return _read(request)[0]
+
+
 def site_folder(inventory: str) -> Path:
     """The folder of an inventory file, relative (`.`) when it is the working directory, which it also is when the
     inventory is no file."""

@@ -156,7 +156,8 @@ Image = Annotated[
 class Model(Entry):
     """One file of a Hugging Face repository, linked into `models/<folder>/`.
 
-    `revision`: a commit (40 hex) or a branch; `sha256`: hex, when somebody has checked it.
+    `revision`: a commit (40 hex) or a branch; `sha256`: hex, when somebody has checked it; `gated`: its repository is
+    gated or private, so HF_TOKEN is sent for it.
     """
 
     repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
@@ -164,6 +165,7 @@ class Model(Entry):
     folder: Name
     revision: str = "main"
     sha256: Sha256 | None = None
+    gated: bool = False
 
 
 class Install(Entry):
@@ -172,6 +174,7 @@ class Install(Entry):
 
     `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
     with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
+    A variable `..._REF` is a commit of git.
     """
 
     version: Name

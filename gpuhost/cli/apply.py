@@ -16,6 +16,7 @@ from gpuhost.plan.document import change_fields
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome, Target
+from hostside.wire import printable
 
 Check = Callable[[Outcome], Problem | None]
 
@@ -83,7 +84,7 @@ def print_applied(applied: Applied | None, as_json: bool, document: dict[str, An
     if not as_json:
         for change in applied.already_done:
             made = Change.of(change)
-            line = f"{made.stage}: {made.action} {made.resource.name}"
+            line = printable(f"{made.stage}: {made.action} {made.resource.name}")
             print(f"[{change['host']}] already done when its turn came: {line}", file=sys.stderr)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
     return print_result(applied.outcome, as_json, applied.problems, parts)

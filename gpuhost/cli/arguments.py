@@ -7,14 +7,16 @@ import getpass
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
 from pyinfra_cli.util import parse_cli_arg
 
-from gpuhost.catalog.inventory import Request, Site, read
+from gpuhost.catalog.inventory import Request, Site, inventory, read
 from gpuhost.catalog.messages import suggest
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError
@@ -86,12 +88,23 @@ def inventory_file(named: str) -> Path:
 
 def site(options: argparse.Namespace) -> Site:
     """What every host of the command line should be. Contacts none. Raises UserError."""
+    with ctx_state.use(State()):  # pyinfra notes there which file it reads
+        return read(_request(options))
+
+
+def inventory_hosts(options: argparse.Namespace) -> Mapping[str, Host]:
+    """The hosts of the inventory by name, with pyinfra's data. Contacts none. Raises UserError."""
+    with ctx_state.use(State()):
+        return {host.name: host for host in inventory(_request(options))}
+
+
+def _request(options: argparse.Namespace) -> Request:
     parser = argparse.ArgumentParser(add_help=False)
     for option in ("--limit", "--exclude", "--data", "--group-data"):
         parser.add_argument(option, action="append", default=[])
     known, _ = parser.parse_known_args(options.pyinfra)
     data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
-    request = Request(
+    return Request(
         str(inventory_file(options.inventory)),
         project=PROJECT,
         data=data,
@@ -99,8 +112,6 @@ def site(options: argparse.Namespace) -> Site:
         excluded=known.exclude,
         group_data=known.group_data,
     )
-    with ctx_state.use(State()):  # pyinfra notes there which file it reads
-        return read(request)
 
 
 def _ask_password() -> str:

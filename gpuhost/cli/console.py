@@ -12,6 +12,7 @@ from gpuhost.plan import report, text
 from gpuhost.plan.document import document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
+from hostside.wire import printable
 
 OK, ERROR, CHANGES = 0, 1, 2
 USAGE = 64  # a command line that cannot be read: EX_USAGE of sysexits.h, for 2 is taken
@@ -62,7 +63,7 @@ def print_result(
 def print_notes(outcome: Outcome) -> None:
     """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand."""
     for event in report.select(outcome.events, *text.NOTES):
-        print(f"[{event['host']}] {event['message']}", file=sys.stderr)
+        print(printable(f"[{event['host']}] {event['message']}"), file=sys.stderr)
 
 
 def print_problems(*problems: Problem) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def _audit(options: argparse.Namespace) -> int:
         strays = sorted({location["where"] for location in wrong if location["kind"] == "stray container"})
         hint = "`gpuhost secrets sync` makes them right"
         if strays:
-            hint += f"; no service of this host is any more, so remove it there: docker rm -f {' '.join(strays)}"
+            hint += f"; no service of this host is any more, so remove it there: docker rm -f {shlex.join(strays)}"
         print_problems(Problem(what, hint))
     elif code == OK:
         print(f"{counted(len(locations), 'location')} in sync.")

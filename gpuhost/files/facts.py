@@ -23,10 +23,15 @@ class FileState:
     sha256: str
 
 
-_READ = r"""
+# No link is followed, no FIFO waited for, and a file is read as far as one of ours can be long: a longer one has
+# another hash anyway.
+BYTES_MAX = 16 * 2**20
+_CONTENT = 'dd if="$p" iflag=nofollow,nonblock,fullblock bs=1M count=17 2>/dev/null'
+
+_READ = rf"""
 for p in "$@"; do
   seen="$(stat -c '%F\t%a\t%U\t%G\t%.9Y' "$p" 2>/dev/null | sed 's/\\t/\t/g')"; [ -n "$seen" ] || continue
-  sum=-; [ -f "$p" ] && [ ! -L "$p" ] && sum="$({ printf '%s' "$key"; cat "$p"; } | sha256sum | cut -c1-64)"
+  sum=-; [ -f "$p" ] && [ ! -L "$p" ] && sum="$({{ printf '%s' "$key"; {_CONTENT}; }} | sha256sum | cut -c1-64)"
   printf '%s\t%s\t%s\n' "$p" "$seen" "$sum"
 done; printf 'end\n'
 """
@@ -87,10 +92,8 @@ class Texts(HostFact[dict[str, str]]):
     def command(self, paths: Iterable[str]) -> str:
         """base64, so that any content is one line."""
         names = " ".join(map(shlex.quote, paths))
-        loop = (
-            r"""for p in "$@"; do [ -f "$p" ] && printf '%s\t%s\n' "$p" "$(base64 -w0 < "$p")"; done; printf 'end\n'"""
-        )
-        return f"set -- {names}; {loop}"
+        row = rf"""printf '%s\t%s\n' "$p" "$({_CONTENT} | base64 -w0)" """
+        return f"""set -- {names}; for p in "$@"; do [ ! -f "$p" ] || {row}; done; printf 'end\\n'"""
 
     @staticmethod
     def default() -> dict[str, str]:

@@ -79,13 +79,15 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
 
 
 # What stands there already keeps its content and gets its owner before its mode: chown takes setgid away. A mode has
-# five digits: with fewer, chmod keeps the setgid of a folder. In a folder of the account's, where it may put a link at
-# any moment, root only gives away what lies there itself (-h), and the account does the rest.
+# five digits: with fewer, chmod keeps the setgid of a folder. In a folder of the account's, where it may put a link (to
+# a folder, or a hard one to a file) at any moment, root only gives away the folder in which it stands, and the account
+# does the rest.
 _MAKE = r"""
 set -eu; umask 022
 folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3" "$1"; chmod "$2" "$1"; }
 own() {
-  [ ! -e "$1" ] || chown -h "$3" "$1"
+  [ ! -e "$1" ] || (
+    parent="$(cd -P "${1%/*}" && pwd -P)"; cd -P "$1"; [ "$(pwd -P)" = "$parent/${1##*/}" ]; chown "$3" .)
   setpriv --reuid="${3%%:*}" --regid="${3##*:}" --clear-groups -- \
     sh -c '[ -d "$1" ] || mkdir -m 700 "$1"; chmod "$2" "$1"' sh "$1" "$2"
 }

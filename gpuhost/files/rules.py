@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gpuhost.files.facts import FileState
+from gpuhost.files.facts import BYTES_MAX, FileState
 from gpuhost.plan.change import Change, Resource
 
 
@@ -51,6 +51,7 @@ def reason(wanted: FileSpec, content: str | None, observed: FileState | None, ke
 
 def encoded(content: str) -> bytes:
     """The bytes of a content; of a file that is no UTF-8 text those that it had."""
+    assert len(content) <= BYTES_MAX, "a host reads no more of a file"
     return content.encode("utf-8", "surrogateescape")
 
 

@@ -10,8 +10,8 @@ from gpuhost.run.fact import HostFact
 
 _SCRIPT = r"""
 for folder in @ROOT@/*/; do
-  [ -d "$folder" ] && [ -n "$(ls -A "$folder")" ] || continue
-  # The account owns the folder: no link of its is followed, no FIFO waited for.
+  # The account owns the folder: it is not listed to its end, no link of its is followed, no FIFO waited for.
+  [ -d "$folder" ] && [ -n "$(find "$folder" -mindepth 1 -maxdepth 1 -printf x -quit)" ] || continue
   stamp="$(dd if="$folder@STAMP@" iflag=nofollow,nonblock,fullblock bs=64k count=1 2>/dev/null | base64 -w0)"
   printf '%s\t%s\n' "${folder%/}" "$stamp"
 done; printf 'end\n'

@@ -13,12 +13,14 @@ from hostside.protocol import Manifest
 from hostside.wire import WireError, from_host
 
 # `stat` follows links into the cache (a snapshot is a link to its blob) and none in the models folder, where a model is
-# a plain file. The account may write all three folders: nothing there is opened but the manifest, which is no link.
+# a plain file. The account may write all three folders: nothing there is opened but the manifest, which is no link, and
+# a cache with more commits than anybody fetches is not looked through to its end.
 _SCRIPT = r"""
 [ -f "$manifest" ] && printf 'manifest\t%s\n' "$(
   dd if="$manifest" iflag=nofollow,nonblock,fullblock bs=1M count=16 2>/dev/null | base64 -w0)"
 for p in @LINKS@; do stat --printf='model\t%F\t%s\t%.9Y\t%i\t%n\n' -- "$p" 2>/dev/null; done
-for p in @SNAPSHOTS@; do stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%n\n' -- "$p" 2>/dev/null; done
+printf '%s\0' @SNAPSHOTS@ | head -zn 100000 |
+  xargs -0 stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%n\n' -- 2>/dev/null
 printf 'end\n'
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
@@ -15,27 +16,22 @@ from gpuhost.models.facts import ModelsState
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 from gpuhost.secrets.store import SecretStore
-from hostside.protocol import ModelFailure, ModelsRequest, model_event
+from hostside.protocol import ModelEvent, ModelFailure, ModelsRequest, model_event
 from hostside.wire import WireError, to_json
 
 STALL_S = 120.0
 
-# The token is stdin's first line; it lives in a folder that only root and the account can read, in memory.
+# The request, with the token in it, goes from our stdin to the program's: it is in no file and no argument.
 _FETCH = r"""
-set -eu; umask 077; IFS= read -r token; IFS= read -r request
-mkdir -p -m 755 /run/gpuhost; credentials="$(mktemp -d /run/gpuhost/fetch.XXXXXX)"
-trap 'rm -rf "$credentials"' EXIT INT TERM HUP
-[ -z "$token" ] || printf '%s' "$token" > "$credentials/hf_token"
-chown -R @ACCOUNT@ "$credentials"; cd /
-printf '%s' "$request" | HOME="$credentials" CREDENTIALS_DIRECTORY="$credentials" HF_ENDPOINT=@ENDPOINT@ \
-  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt HF_HUB_DISABLE_TELEMETRY=1 \
-  setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@
+set -eu; umask 022; cd /
+exec env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_TELEMETRY=1 \
+  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@
 """
 
 
 def _script(layout: Layout, account: Account, endpoint: str) -> str:
     marks = {
-        "@ACCOUNT@": f"{account.uid}:{account.gid}",
+        "@HOME@": layout.hub_cache,
         "@UID@": str(account.uid),
         "@GID@": str(account.gid),
         "@ENDPOINT@": shlex.quote(endpoint),
@@ -48,15 +44,21 @@ def _script(layout: Layout, account: Account, endpoint: str) -> str:
 
 
 def _explain(text: str) -> tuple[str, str] | None:
-    """The last error that the program reported."""
-    for line in reversed(text.splitlines()):
-        try:
-            event = model_event(line)
-        except WireError:
-            continue
+    """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
+    events = [_event(line) for line in text.splitlines()]
+    for event in reversed(events):
         if isinstance(event, ModelFailure):
             return event.message, event.hint
+    if events and all(events):
+        return "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
     return None
+
+
+def _event(line: str) -> ModelEvent | None:
+    try:
+        return model_event(line)
+    except WireError:
+        return None
 
 
 @operation()
@@ -82,8 +84,8 @@ def fetched(
     )
 
     def act() -> Commands:
-        token = secrets.optional("HF_TOKEN") or ""
-        script = _script(layout, account, endpoint)
-        yield Step(script, _explain, stdin=f"{token}\n{to_json(request)}\n", live=True)
+        needed = any(each.file.gated and each.file.action == "fetch" for each in planned)
+        asked = replace(request, token=secrets.optional("HF_TOKEN") if needed else None)
+        yield Step(_script(layout, account, endpoint), _explain, stdin=f"{to_json(asked)}\n", live=True)
 
     yield from carry_out([each.change() for each in planned], act())

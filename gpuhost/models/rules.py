@@ -33,6 +33,15 @@ def destination(model: Model) -> str:
     return f"{model.folder}/{PurePosixPath(model.file).name}"
 
 
+def unpinned(models: Mapping[str, Model]) -> list[tuple[str, str]]:
+    """(model, what is not checked) of those whose bytes are whatever the hub says."""
+    return [
+        (name, f"`{model.revision}` is no commit and there is no `sha256`: only compared with what the hub announces")
+        for name, model in models.items()
+        if model.sha256 is None and not _COMMIT.fullmatch(model.revision)
+    ]
+
+
 def reconcile(
     wanted: Mapping[str, Model], reading: ModelsReading, models_dir: str, cache_dir: str
 ) -> list[PlannedFile]:
@@ -55,9 +64,9 @@ def _planned(name: str, model: Model, reading: ModelsReading, models_dir: str, c
     if entry.path != path:
         return _to(name, model, "fetch", f"it was verified in another cache, as {entry.path}")
     if cached != FileStat(entry.size, entry.mtime_ns, entry.inode):
-        return _to(name, model, "verify", "the file changed since it was verified", entry.commit, entry.sha256)
+        return _to(name, model, "verify", "the file changed since it was verified", entry.commit, entry)
     why = _unlinked(model, entry, cached, reading.links, models_dir)
-    return _to(name, model, "link", why, entry.commit, entry.sha256) if why else None
+    return _to(name, model, "link", why, entry.commit, entry) if why else None
 
 
 def _another(model: Model, entry: ManifestEntry) -> str:
@@ -105,7 +114,7 @@ def _to(
     action: ModelAction,
     why: str,
     commit: str | None = None,
-    verified_sha256: str | None = None,
+    verified: ManifestEntry | None = None,
 ) -> PlannedFile:
     return PlannedFile(
         ModelFile(
@@ -114,9 +123,11 @@ def _to(
             revision=model.revision,
             file=model.file,
             dest=destination(model),
-            sha256=model.sha256 or verified_sha256,
+            sha256=model.sha256 or (verified.sha256 if verified else None),
             action=action,
             commit=commit,
+            size=verified.size if verified else None,
+            gated=model.gated,
         ),
         why,
     )

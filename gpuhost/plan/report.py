@@ -1,6 +1,6 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `host`, `running`, `gpu`, `skipped`, `limit` (what preflight found), `change` (phase plan or apply),
+Events: `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned` (what preflight found), `change` (phase plan or apply),
 `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`, `address`, `secret_location`.
 Nothing secret is ever an event's value.
 """

@@ -9,7 +9,7 @@ from gpuhost.plan.change import Change
 from hostside.wire import printable
 
 Event = dict[str, Any]
-NOTES = ("skipped", "gpu", "limit", "on_demand")  # events that say something of a host that is no problem
+NOTES = ("skipped", "gpu", "limit", "unpinned", "on_demand")  # events that say something of a host that is no problem
 
 
 def change_lines(changes: Iterable[Event]) -> Iterator[str]:
@@ -32,6 +32,6 @@ def _stops(change: Change) -> Iterator[str]:
     stops = [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
     if stops and change.impact:
         stay = [name for name in stops if name not in change.impact.restarts]
-        yield f"      stops for it: {', '.join(stops)}"
+        yield printable(f"      stops for it: {', '.join(stops)}")
         if stay:
-            yield f"      and do not start again by themselves: {', '.join(stay)}"
+            yield printable(f"      and do not start again by themselves: {', '.join(stay)}")

@@ -1,11 +1,17 @@
-"""The SSH connection under a host: how it is tuned, and how its loss is explained."""
+"""The SSH connection under a host: to whom it is made, how it is tuned, and how its loss is explained."""
 
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 from paramiko import Transport
 from pyinfra.api.host import Host
+from pyinfra.connectors.ssh import connector_data_meta
+from pyinfra.connectors.sshuserclient import client
+from pyinfra.connectors.sshuserclient.client import get_missing_host_key_policy as _policy
+
+from gpuhost.run import known_hosts
 
 # Without the first a command on loopback takes 52 ms instead of 6. Without the others a run waits for ever for a host
 # that went away: it ends a minute after the last sign of life. Not every system has all of them.
@@ -16,6 +22,25 @@ _TCP = {
     "TCP_KEEPCNT": 3,
     "TCP_USER_TIMEOUT": 60_000,
 }
+
+
+def refuse_unknown_keys() -> None:
+    """From now on a host whose key is not in known_hosts is refused, unless its data or the user's ssh_config says
+    otherwise.
+
+    pyinfra by itself takes any key that it sees first (`accept-new`), over what ssh_config says; a host on the way
+    (ProxyJump) it asks about, without a fingerprint. Its SSHClient has no `_ssh_config` before it reached the last of
+    them, and reads it to explain another key than the known one.
+    """
+    connector_data_meta["ssh_strict_host_key_checking"].default = None
+    client.get_missing_host_key_policy = _strict
+    client.get_host_keys = known_hosts.read
+    client.SSHClient._ssh_config = {}
+
+
+def _strict(setting: str | None) -> Any:
+    """pyinfra's policy for a value of StrictHostKeyChecking; `gpuhost trust` is what asks."""
+    return _policy("yes" if setting in (None, "ask") else setting)
 
 
 def tune(host: Host) -> None:

@@ -15,6 +15,8 @@ from pyinfra_cli.util import parse_cli_arg
 from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.report import Report
+from gpuhost.run.connection import refuse_unknown_keys
+from gpuhost.run.output import show_as_text
 from gpuhost.run.session import CWD_DATA, REPORT_DATA
 
 _site: Site | None = None
@@ -26,6 +28,8 @@ def check_command_line() -> None:
     Prints every problem and exits 1 when there is one.
     """
     global _site
+    refuse_unknown_keys()
+    show_as_text()
     parameters = click.get_current_context().params
     entries = [entry.partition("=") for entry in parameters["data"]]
     overrides = {key: parse_cli_arg(value) for key, _, value in entries}
@@ -57,12 +61,12 @@ def site() -> Site:
     return _site
 
 
-# pyinfra's own words for a failed connection -> sentence, hint
+# pyinfra's own words for a failed connection -> sentence, hint; {host} is the host's name in the inventory
 _CONNECTION = (
     (
         r"SSH host key error \(Host key for (\S+) does not match",
         "the SSH host key of {0} is not the one in known_hosts",
-        "if the host was rebuilt, remove the old key with `ssh-keygen -R`, log in once and compare the new one",
+        "if the host was rebuilt, `gpuhost trust {host}` shows the old and the new fingerprint, and asks",
     ),
     (
         r"Authentication error \(.*?(?:username=(\S+?))?[,)]",
@@ -70,7 +74,11 @@ _CONNECTION = (
         "check `ssh_user` and `ssh_key` in the inventory; the key's .pub must be in authorized_keys on the host",
     ),
     (r"Could not resolve hostname \((.*)\)", "the host's name cannot be resolved ({0})", "check `ssh_hostname`"),
-    (r"No host key for (\S+) found", "the SSH host key of {0} is not known", "log in once by `ssh` and accept the key"),
+    (
+        r"No host key for (\S+) found",
+        "the SSH host key of {0} is not known",
+        "`gpuhost trust {host}` shows its fingerprint, and asks",
+    ),
     (
         r"(?:Could not connect|SSH error|EOF error) \((?:\[Errno None\] )?(.*)\)",
         "no SSH connection: {0}",
@@ -79,14 +87,14 @@ _CONNECTION = (
 )
 
 
-def explain_connection(message: str) -> tuple[str, str] | None:
+def explain_connection(message: str, host: str = "HOST") -> tuple[str, str] | None:
     """The cause of a failed connection as (sentence, hint); None when the line is no such failure."""
     for pattern, what, hint in _CONNECTION:
         found = re.search(pattern, message)
         if found:
             groups = [group or "" for group in found.groups()]
             user = f" for user {groups[0].strip(',')}" if groups and groups[0] else ""
-            return what.format(*(groups or [""]), user), hint
+            return what.format(*(groups or [""]), user), hint.replace("{host}", host)
     return None
 
 
@@ -101,7 +109,7 @@ class _ConnectionHints(logging.Handler):
         """Called for every error that pyinfra logs."""
         message = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
         name = re.match(r"\s*\[(.+?)\]", message)  # a line without a host comes again with it
-        cause = explain_connection(message) if name else None
+        cause = explain_connection(message, name[1]) if name else None
         if name and cause:
             problem = Problem(*cause, host=name[1])
             self._report.add("problem", problem.host, what=problem.what, hint=problem.hint)

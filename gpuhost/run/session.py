@@ -135,7 +135,7 @@ def report_problem(problem: Problem) -> None:
 def note(event: str, message: str, **fields: Any) -> None:
     """Report a fact about the host that is no change: a skipped service, an address."""
     current().report.add(event, host.name, message=message, **fields)
-    host.log(message)
+    host.log(printable(message))
 
 
 def failing(what: str, hint: str, detail: Sequence[str] = ()) -> PyinfraCommand:
@@ -222,5 +222,5 @@ def builtin(
         change = replace(change, reason=reason()) if reason else change
         session.builtins[(host.name, meta._hash)] = (change, explain)
         session.report.add("change", host.name, phase="plan", source="builtin", **_fields(change))
-        host.log(f"will: {change.line()}")
+        host.log(printable(f"will: {change.line()}"))
     return meta

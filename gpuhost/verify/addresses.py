@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gpuhost.services.containers import address
+from hostside.wire import printable
 
 
 def tunnel(user: str, hostname: str, port: int, key: str, services: Iterable[tuple[str, int]]) -> str:
@@ -18,4 +19,4 @@ def tunnel(user: str, hostname: str, port: int, key: str, services: Iterable[tup
 
 def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
     """What the end of a run says, from its report's `address` events."""
-    return [f"[{event['host']}] {event['message']}" for event in events if event["event"] == "address"]
+    return [printable(f"[{event['host']}] {event['message']}") for event in events if event["event"] == "address"]

@@ -53,7 +53,7 @@ _DATA: dict[str, Any] = {
             "version": "v0.3.64",
             "script": "install_comfyui.sh",
             "image": "painter",
-            "environment": {"SOURCE_URL": "https://git.example/tree.git", "SOURCE_REF": "v0.3.64"},
+            "environment": {"SOURCE_URL": "https://git.example/tree.git", "SOURCE_REF": "c" * 40},
         }
     },
     "services": {

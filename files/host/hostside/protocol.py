@@ -202,7 +202,8 @@ class ModelFile:
 
     `fetch`: download `revision` (a commit or a branch); `verify`: hash the file that the cache shows for `commit`;
     `link`: link that file, which is as the manifest says, into the models folder. `dest`: relative to that folder.
-    `sha256`: what the bytes must have, None = what the hub itself announced.
+    `sha256`: what the bytes must have, None = what the hub itself announced; `size` (bytes), where it is known: a file
+    of another size is not even read. `gated`: the hub wants to know who asks.
     """
 
     name: str
@@ -213,17 +214,21 @@ class ModelFile:
     sha256: str | None
     action: ModelAction
     commit: str | None
+    size: int | None = None
+    gated: bool = False
 
 
 @dataclass(frozen=True)
 class ModelsRequest:
-    """`cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`: how long a download may stand still."""
+    """`cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`: how long a download may stand still;
+    `token`: of an account of the hub, sent for gated files only."""
 
     models: list[ModelFile]
     cache_dir: str
     models_dir: str
     manifest: str
     stall_s: float
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

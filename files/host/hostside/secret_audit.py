@@ -11,8 +11,6 @@ not answer.
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import sys
 import time
 import traceback
@@ -25,6 +23,7 @@ from hostside import envfile, labels, placeholders
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
 from hostside.fingerprint import fingerprint
 from hostside.protocol import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer, SecretAuditRequest
+from hostside.regular import UnusableFile, read_regular
 from hostside.timestamps import unix_ns
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
@@ -60,16 +59,12 @@ def read(path: str) -> tuple[str, int] | None:
     """A file's content and its time of modification (Unix ns), None when there is none. Raises `Refusal`."""
     hint = f"look at it with `ls -ld {path}`; where it does not belong, move it away"
     try:
-        # Before it is opened: a FIFO would keep us waiting for ever.
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise Refusal(f"{path} is not a regular file", hint)
-        with Path(path).open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-            if len(content) > FILE_BYTES_MAX:
-                raise Refusal(f"{path} is larger than {FILE_BYTES_MAX >> 20} MiB", hint)
-            return content.decode("utf-8", "surrogateescape"), os.fstat(file.fileno()).st_mtime_ns
+        content, modified_ns = read_regular(Path(path), FILE_BYTES_MAX)
+        return content.decode("utf-8", "surrogateescape"), modified_ns
     except FileNotFoundError:
         return None
+    except UnusableFile as error:
+        raise Refusal(f"{path} {error}", hint) from error
     except OSError as error:
         raise Refusal(f"{path} cannot be read: {error.strerror}", hint) from error
 

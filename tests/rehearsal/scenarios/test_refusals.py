@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -216,10 +217,32 @@ def test_a_password_that_sudo_refuses_or_that_nobody_can_type(bare: FreshHost) -
         assert "sudo asks for a password, and there is no terminal to ask on" in plain.stderr
 
 
-def test_a_rebuilt_host_is_not_trusted_until_somebody_looked(bare: FreshHost) -> None:
+def test_a_host_is_not_trusted_until_somebody_looked(bare: FreshHost) -> None:
     """Last on this host: it is another one afterwards."""
+    trusts = r"`gpuhost trust refused` shows"
+    bare.known_hosts.write_text("")
+    refused(bare, r"the SSH host key of \S+ is not known$", trusts)
+    assert bare.known_hosts.read_text() == ""
+    control = Control(bare)
+    shown = control.typed("trust", bare.name, answers=[("[y/N]", "y")])
+    assert shown.code == 0 and f"{fingerprint(bare)} [127.0.0.1]:{bare.port} (ED25519)" in shown.text
+    assert control.plan().code == 2
+    old = fingerprint(bare)
     bare.rebuild()
     bare.ssh("sudo -n true")
-    refused(bare, r"the SSH host key of \S+ is not the one in known_hosts$", "`ssh-keygen -R`")
-    bare.trust_new_key()
-    assert Control(bare).plan().code == 2
+    refused(bare, r"the SSH host key of \S+ is not the one in known_hosts$", trusts)
+    told = control.text("trust", bare.name, "--yes", "--fingerprint", old)
+    shown_once(
+        told.returncode,
+        told.stderr,
+        f"no SSH host key has the fingerprint {re.escape(old)}",
+        "somebody else may answer",
+    )
+    told = control.text("trust", bare.name, "--yes", "--fingerprint", fingerprint(bare))
+    assert told.returncode == 0 and old in told.stderr and fingerprint(bare) in told.stderr
+    assert control.plan().code == 2
+
+
+def fingerprint(host: FreshHost) -> str:
+    """Of the host's SSH key, read there."""
+    return host.root("ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", check=True).stdout.split()[1]

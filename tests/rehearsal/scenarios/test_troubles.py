@@ -42,6 +42,8 @@ def gated(world: World, host: FreshHost) -> Iterator[None]:
         yield
     finally:
         world.hub_grant(TOKEN, [model["repo"]])
+        with (host.run_dir / "group_data" / "all.py").open("a") as data:
+            data.write("models = {'qwen-image-vae': {'gated': True}}\n")
         with (host.run_dir / "secrets" / f"{host.name}.env").open("a") as secrets:
             secrets.write(f"HF_TOKEN={TOKEN}\n")
 
@@ -77,6 +79,33 @@ def cut_on_the_way(world: World, host: FreshHost) -> Iterator[None]:
     assert world.requests("torch"), "the network was not cut on the way"
 
 
+@contextmanager
+def killed_on_the_way(world: World, host: FreshHost) -> Iterator[None]:
+    """The fetch of the gated model is killed in the middle: the token was and is in no file and no argument."""
+    world.forget_requests()
+    over, found = threading.Event(), []
+    pattern = f"{TOKEN[:-1]}[{TOKEN[-1]}]"  # by which grep does not find itself
+    search = f"grep -rls -- '{pattern}' /run /srv /tmp /var/lib/gpuhost /proc/[0-9]*/cmdline /proc/[0-9]*/environ"
+    half = "ls /srv/genai/cache/huggingface/hub/*/blobs/*.incomplete"
+
+    def kill() -> None:
+        wait_for(lambda: over.is_set() or host.root(half).stdout, "a download", 300)
+        found.append(host.root(search).stdout)
+        found.append(host.root("pkill -KILL -f 'python -I -B -m hostside[.]models$'").stdout)
+
+    with world.misbehave("hub", "slow", slow_bytes_per_s=1024):
+        watcher = threading.Thread(target=kill)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+    found.append(host.root(search).stdout)
+    found.append(host.root("find /run/gpuhost -type f ! -name stacks.lock").stdout)
+    assert found == [""] * 4 and world.requests("hub")
+
+
 TROUBLES = {
     "a tampered package index": Trouble(
         lambda world, host: world.misbehave("docker-apt", "tampered-index"),
@@ -86,9 +115,10 @@ TROUBLES = {
     "a gated model and no token": Trouble(
         gated,
         "`Comfy-Org/Qwen-Image_ComfyUI` is gated, and there is no Hugging Face token$",
-        "accept its licence at .* and set HF_TOKEN",
+        "accept its licence at .*, set `gated` of the model to True, and HF_TOKEN",
         plain=True,
     ),
+    "a killed fetch": Trouble(killed_on_the_way, "^the fetch of the models was killed$", "run again: it goes on$"),
     "an image that the registry has not": Trouble(
         lambda world, host: world.misbehave("registry", 404),
         r"the registry has no image docker\.io/library/python:3\.12\.11-slim-bookworm$",
@@ -96,8 +126,8 @@ TROUBLES = {
     ),
     "a commit that is not there": Trouble(
         pinned_elsewhere,
-        r"0{40} is neither a commit nor a tag of https://github\.com/comfyanonymous/ComfyUI\.git$",
-        "check the pinned commit or tag",
+        r"0{40} is not a commit of https://github\.com/comfyanonymous/ComfyUI\.git$",
+        "check the pinned commit",
     ),
     "the network goes": Trouble(
         cut_on_the_way, r"the package index https://download\.pytorch\.org/\S+ cannot be reached$", "check network, DNS"

@@ -300,6 +300,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.models` names the model `vae`, which does not exist",
         "there is: no model yet",
     ),
+    "a tag in the place of a commit": (
+        {"installs.tree.environment.SOURCE_REF": "v1"},
+        "`installs.tree.environment.SOURCE_REF`: `v1` is no commit, and may be another one tomorrow",
+        "write the 40 digits that `git ls-remote https://git.example/tree.git v1` shows (of a tag those at `^{}`)",
+    ),
+    "a token for a hub that is not encrypted": (
+        {"models.vae.gated": True, "hub_endpoint": "http://hub.example"},
+        "`models.vae` is gated, and `hub_endpoint` is not an https address: no token is sent there",
+        "give a hub that is reached by https",
+    ),
     "missing secret in the environment": (
         {"services.api.secrets": ["API_TOKN"]},
         "`services.api.secrets` names the secret `API_TOKN`, which does not exist",

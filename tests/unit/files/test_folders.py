@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,14 @@ from gpuhost.files.folders import Folder, FoldersState, FolderState, reconcile
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
 WANTED = Folder("/data", "755", "root")
 RIGHT = FolderState("directory", "755", "root:root")
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder that another account reaches: pytest closes those above its own."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +109,10 @@ def test_a_file_in_the_place_of_a_folder_fails_the_host(monkeypatch: pytest.Monk
 
 
 @needs_root
-def test_root_follows_no_link_in_a_folder_of_the_accounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_root_follows_no_link_in_a_folder_of_the_accounts(monkeypatch: pytest.MonkeyPatch, everybodys: Path) -> None:
     """Who may write there puts a link to a folder of root's in the place of one that we correct."""
-    for parent in (tmp_path, *tmp_path.parents):
-        if parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o001)
     account = pwd.getpwuid(1).pw_name  # `daemon`, which has a group of its name on Debian and Ubuntu
-    models, precious = tmp_path / "models", tmp_path / "precious"
+    models, precious = everybodys / "models", everybodys / "precious"
     wanted = [Folder(str(models), "2775", account), Folder(str(models / "vae"), "2775", account)]
     [step] = run(monkeypatch, wanted)
     subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
@@ -119,3 +126,24 @@ def test_root_follows_no_link_in_a_folder_of_the_accounts(monkeypatch: pytest.Mo
     # And when the link comes between the look and the act:
     subprocess.run(["sh", "-c", step.get_raw_value()], check=False)  # type: ignore[attr-defined]
     assert (precious.stat().st_uid, precious.stat().st_mode & 0o7777) == (0, 0o755)
+    (models / "vae").unlink()
+    (precious / "file").touch(mode=0o600)
+    os.link(precious / "file", models / "vae")
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=False)  # type: ignore[attr-defined]
+    assert ((precious / "file").stat().st_uid, (precious / "file").stat().st_mode & 0o7777) == (0, 0o600)
+
+
+@needs_root
+def test_a_folder_of_another_owner_in_one_of_the_accounts_is_given_back(
+    monkeypatch: pytest.MonkeyPatch, everybodys: Path
+) -> None:
+    account = pwd.getpwuid(1).pw_name
+    disk, models = everybodys / "disk", everybodys / "models"
+    disk.mkdir()
+    models.symlink_to(disk)  # another disk: whoever made that link answers for it
+    wanted = [Folder(str(models), "2775", account), Folder(str(models / "v a"), "2775", account)]
+    (models / "v a").mkdir(mode=0o700)
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert ((disk / "v a").stat().st_uid, (disk / "v a").stat().st_mode & 0o7777) == (1, 0o2775)
+    assert run(monkeypatch, wanted) == []

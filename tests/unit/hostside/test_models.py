@@ -45,6 +45,8 @@ class HubServer:
     def __init__(self, root: Path) -> None:
         self.store = HubStore(root)
         self.requests: list[str] = []
+        self.tokens: list[str | None] = []  # of each request
+        self.elsewhere = ""  # where the bytes of a file are asked for, when that is another server
         self.order: Order | None = None
         self.order_times = 0
         self.statuses: list[int] = []  # of the next answers, whatever is asked
@@ -73,9 +75,18 @@ class HubServer:
     def serve(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         self.requests.append(f"{handler.command} {parts.path}")
+        self.tokens.append(handler.headers.get("Authorization"))
         request = Request(handler.command, "hub", parts.path, parts.query, handler.headers, b"")
         order = self.order if handler.command == "GET" and self.order_times > 0 else None
         self.order_times -= order is not None
+        if self.elsewhere:
+            handler.send_response(302)
+            handler.send_header("Location", f"{self.elsewhere}{handler.path}")
+            for name, value in self._hub.serve(request).headers.items():
+                handler.send_header(name, value)
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+            return
         if self.statuses:
             handler.send_response(self.statuses.pop(0))
             handler.send_header("Content-Length", "0")
@@ -110,8 +121,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(fetch, "RETRY_AFTER_S", (0.0, 0.0))
-    for name in ("HF_TOKEN_PATH", "CREDENTIALS_DIRECTORY"):
-        monkeypatch.delenv(name, raising=False)
     yield server
     server.close()
 
@@ -141,14 +150,16 @@ class Host:
         reading = ModelsState().process(said.stdout.splitlines())
         return rules.reconcile(wanted, reading, str(self.models), str(self.cache))
 
-    def request(self, planned: list[rules.PlannedFile], stall_s: float = 120.0) -> ModelsRequest:
+    def request(
+        self, planned: list[rules.PlannedFile], stall_s: float = 120.0, token: str | None = None
+    ) -> ModelsRequest:
         files = [each.file for each in planned]
-        return ModelsRequest(files, str(self.cache), str(self.models), str(self.manifest), stall_s)
+        return ModelsRequest(files, str(self.cache), str(self.models), str(self.manifest), stall_s, token)
 
-    def run(self, request: ModelsRequest, token: str | None = None) -> list[Any]:
+    def run(self, request: ModelsRequest) -> list[Any]:
         """All events of the program in this process; the exit status comes last."""
         try:
-            ok = fetch.Run(fetch.parse(to_json(request)), token).run()
+            ok = fetch.Run(fetch.parse(to_json(request))).run()
         except fetch.FetchError as error:
             fetch.complain(error)
             ok = False
@@ -157,9 +168,9 @@ class Host:
         return [*map(json.loads, out), 0 if ok else 1]
 
     def fetch(self, *, token: str | None = None, more: dict[str, Model] | None = None, **over: Any) -> list[Any]:
-        """Plans and, when there is something to do, runs."""
-        planned = self.planned(more, **over)
-        return self.run(self.request(planned), token) if planned else [0]
+        """Plans and, when there is something to do, runs; the model is gated when there is a token."""
+        planned = self.planned(more, **{"gated": token is not None} | over)
+        return self.run(self.request(planned, token=token)) if planned else [0]
 
     @property
     def linked(self) -> Path:
@@ -281,6 +292,19 @@ def test_a_damaged_file_that_is_not_linked_is_set_aside_too(hub: HubServer, host
     assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
 
 
+def test_a_file_of_another_size_is_set_aside_unread(
+    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody put 2 TB that cost nothing in its place."""
+    host.fetch()
+    os.truncate(host.linked, 2 * 10**12)
+    assert actions(host.planned()) == [("verify", "the file changed since it was verified")]
+    monkeypatch.setattr(fetch, "digest", None)
+    ((kind, message),) = errors_of(host.fetch())
+    assert kind == "bytes" and "it has 2000000000000 bytes, not 300000" in message and not host.linked.exists()
+    monkeypatch.undo()
+
+
 def test_what_changed_since_the_plan_is_left_alone(hub: HubServer, host: Host) -> None:
     host.fetch()
     host.linked.unlink()
@@ -394,6 +418,39 @@ def test_each_refusal_is_one_sentence_before_the_first_byte(hub: HubServer, host
 def test_a_gated_file_with_access(hub: HubServer, host: Host) -> None:
     hub.store.grant("hf_good", ["owner/gated"])
     assert states_of(host.fetch(repo="owner/gated", token="hf_good")) == ["downloaded"]
+    assert set(hub.tokens) == {"Bearer hf_good"}
+
+
+def test_the_token_is_sent_for_gated_files_only(hub: HubServer, host: Host) -> None:
+    hub.store.grant("hf_good", ["owner/gated"])
+    assert states_of(host.fetch(token="hf_good", gated=False)) == ["downloaded"] and set(hub.tokens) == {None}
+    gated = {"gated": a_model(repo="owner/gated", folder="gated", gated=True)}
+    assert states_of(host.fetch(token="hf_good", gated=False, more=gated)) == ["downloaded"]
+    sent = dict(zip(hub.requests, hub.tokens, strict=True))
+    assert {token for asked, token in sent.items() if "owner/gated" in asked} == {"Bearer hf_good"}
+    assert {token for asked, token in sent.items() if "owner/gated" not in asked} == {None}
+
+
+def test_the_token_does_not_follow_to_another_server(
+    hub: HubServer, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.store.grant("hf_good", ["owner/gated"])
+    storage = HubServer(tmp_path / "hub-data")
+    storage.store.add("owner/gated", {FILE: BYTES}, gated=False, commit=None)
+    hub.elsewhere = storage.url
+    host.fetch(repo="owner/gated", token="hf_good")
+    assert set(hub.tokens) == {"Bearer hf_good"} and storage.requests and set(storage.tokens) == {None}
+    storage.close()
+
+
+def test_no_token_of_this_machine_is_found(hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the hub's client would use by itself: its variable, and a file in its home."""
+    monkeypatch.setenv("HF_TOKEN", "hf_environment")
+    home = host.cache.parent
+    home.mkdir(parents=True)
+    (home / "token").write_text("hf_file")
+    process = run_program(hub, host.request(host.planned(gated=True)), HF_HOME=str(home))
+    assert process.wait(20) == 0 and set(hub.tokens) == {None}
 
 
 def test_a_hub_that_is_down(hub: HubServer, host: Host) -> None:
@@ -455,15 +512,16 @@ def wait_for(condition: Any) -> None:
 
 
 def test_killed_in_the_middle_and_run_again_it_finishes(hub: HubServer, host: Host, tmp_path: Path) -> None:
-    secret = tmp_path / "token"
-    secret.write_text("hf_good\n")
     hub.store.grant("hf_good", ["owner/gated"])
     hub.misbehave("slow", slow_bytes_per_s=100_000)
-    process = run_program(hub, host.request(host.planned(repo="owner/gated")), HF_TOKEN_PATH=str(secret))
+    planned = host.planned(repo="owner/gated", gated=True)
+    process = run_program(hub, host.request(planned, token="hf_good"), HF_HOME=str(tmp_path / "host" / "cache"))
     wait_for(lambda: list(host.cache.rglob("*.incomplete")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert list(host.cache.rglob("*.incomplete"))
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and "hub-data" not in path.parts]
+    assert left and not [path for path in left if b"hf_good" in path.read_bytes()]
     hub.order = None
     events = host.fetch(repo="owner/gated", token="hf_good")
     assert states_of(events) == ["downloaded"] and host.linked.read_bytes() == BYTES
@@ -552,16 +610,6 @@ def test_what_was_done_before_a_stall_is_not_done_again(hub: HubServer, host: Ho
     assert [each.file.action for each in planned] == ["link", "fetch"]
     out, _ = run_program(hub, host.request(planned, stall_s=0.2)).communicate(timeout=20)
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["model", "plan", "stalled", "plan", "error"]
-
-
-def test_the_token_comes_from_a_file_only(tmp_path: Path) -> None:
-    (tmp_path / "hf_token").write_text(" hf_x \n")
-    assert fetch.read_token({"HF_TOKEN": "hf_environment"}) is None
-    assert fetch.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "hf_x"
-    assert fetch.read_token({"HF_TOKEN_PATH": str(tmp_path / "hf_token")}) == "hf_x"
-    assert fetch.read_token({"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}) is None
-    with pytest.raises(fetch.FetchError, match="cannot be read"):
-        fetch.read_token({"HF_TOKEN_PATH": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,7 @@ def test_a_rendered_secret_file_is_taken_apart(password: str, user: str) -> None
 
 
 def test_a_file_that_is_not_there_is_left_out(ask: Ask, tmp_path: Path) -> None:
-    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
-    paths = [str(tmp_path / name) for name in ("absent", "no/folder", "dangling")]
+    paths = [str(tmp_path / name) for name in ("absent", "no/folder")]
     found = ask(
         env_files=[{"path": path, "plain": []} for path in paths],
         secret_files=[{"path": path, "template": "{A}"} for path in paths],
@@ -220,7 +219,7 @@ def test_an_empty_file_is_there(ask: Ask, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", [{"env_files": {"plain": []}}, {"secret_files": {"template": "{A}"}}])
-@pytest.mark.parametrize("kind", ["folder", "fifo", "loop", "below a file", "endless"])
+@pytest.mark.parametrize("kind", ["folder", "fifo", "loop", "link", "below a file", "endless"])
 def test_a_file_that_cannot_be_read_is_named(fail: Fail, tmp_path: Path, kind: str, field: dict[str, Any]) -> None:
     path = tmp_path / "file"
     if kind == "folder":
@@ -230,8 +229,9 @@ def test_a_file_that_cannot_be_read_is_named(fail: Fail, tmp_path: Path, kind: s
     elif kind == "endless":
         with path.open("wb") as file:
             file.truncate(secret_audit.FILE_BYTES_MAX + 1)
-    elif kind == "loop":
-        path.symlink_to(path)
+    elif kind in ("loop", "link"):
+        (tmp_path / "another").touch()
+        path.symlink_to(path if kind == "loop" else tmp_path / "another")
     else:
         path.write_text(MARK)
         path = path / "below"

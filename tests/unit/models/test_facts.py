@@ -13,6 +13,7 @@ import pytest
 
 from gpuhost.models.facts import FileStat, ModelsReading, ModelsState
 from hostside.protocol import Manifest, ManifestEntry
+from tests.unit.hostile import make
 
 ENTRY = ManifestEntry("o/m", "main", "a b.bin", "vae/a b.bin", "c" * 40, "/x", 7, 1, 2, "0" * 64)
 
@@ -62,6 +63,25 @@ def test_the_manifest(tmp_path: Path) -> None:
     path.rename(tmp_path / "another")
     path.symlink_to(tmp_path / "another")
     assert read(tmp_path, [], []).manifest == Manifest()  # root follows no link out of the account's folder
+
+
+def test_a_cache_full_of_commits_is_not_looked_through_to_its_end(tmp_path: Path) -> None:
+    snapshots = tmp_path / "hub/models--o--m/snapshots"
+    for number in range(3000):
+        (snapshots / f"{number:040x}").mkdir(parents=True)
+        (snapshots / f"{number:040x}" / "x").touch()
+    script = ModelsState().command(str(tmp_path / "none"), str(tmp_path / "hub"), [], [("o/m", "x")])
+    assert "head -zn 100000" in script
+    for limit, found in (("100000", 3000), ("2", 2)):
+        less = script.replace("head -zn 100000", f"head -zn {limit}")
+        done = subprocess.run(["sh"], input=less, capture_output=True, text=True, check=True, timeout=20)
+        assert len(ModelsState().process(done.stdout.splitlines()).cached) == found
+
+
+@pytest.mark.parametrize("kind", ["fifo", "sparse", "zero"])
+def test_a_manifest_made_to_keep_root_busy(tmp_path: Path, kind: str) -> None:
+    make(tmp_path / "manifest.json", kind)
+    assert read(tmp_path, [], []).manifest == Manifest()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"other": 1}', '{"version": 2, "models": {}}', '{"models": {}}'])

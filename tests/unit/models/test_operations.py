@@ -15,7 +15,7 @@ from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Step
 from hostside import hub_cache
-from hostside.protocol import Manifest, ManifestEntry, ModelFailure, ModelsRequest
+from hostside.protocol import Manifest, ManifestEntry, ModelFailure, ModelsRequest, Progress
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 
@@ -42,7 +42,7 @@ RIGHT = ModelsReading(
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the operation gives to carry_out for what was read: (changes, commands)."""
 
-    def carry(reading: ModelsReading) -> tuple[list[Change], list[Step]]:
+    def carry(reading: ModelsReading, gated: bool = False) -> tuple[list[Change], list[Step]]:
         asked: dict[str, Any] = {}
         given: list[Any] = []
 
@@ -56,7 +56,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=get_fact))
         monkeypatch.setattr(operations, "carry_out", carry_out)
-        catalog = sample.catalog()
+        catalog = sample.catalog({"models.vae.gated": gated})
         secrets = SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)
         steps = operations.fetched._inner(
             wanted=catalog.models,
@@ -79,35 +79,41 @@ def test_what_is_right_starts_no_program(carried_out: Any) -> None:
 
 def test_only_the_files_of_the_plan_are_handed_over(carried_out: Any) -> None:
     for reading, action in ((ModelsReading(), "fetch"), (ModelsReading(RIGHT.manifest, {}, RIGHT.cached), "link")):
-        [change], [step] = carried_out(reading)
-        assert (change.resource.name, change.action) == ("vae", action)
-        token, request, end = step.connector_arguments["_stdin"].split("\n")
-        assert (token, end) == (TOKEN, "") and TOKEN not in request + str(step.get_raw_value())
-        asked = from_json(ModelsRequest, request)
-        assert [(each.name, each.action) for each in asked.models] == [("vae", action)]
-        assert (asked.cache_dir, asked.models_dir) == (CACHE, "/data/models")
+        for gated in (False, True):
+            [change], [step] = carried_out(reading, gated)
+            assert (change.resource.name, change.action) == ("vae", action)
+            asked = from_json(ModelsRequest, step.connector_arguments["_stdin"])
+            assert [(each.name, each.action, each.gated) for each in asked.models] == [("vae", action, gated)]
+            assert (asked.cache_dir, asked.models_dir) == (CACHE, "/data/models")
+            # What is only linked is asked of nobody.
+            assert asked.token == (TOKEN if gated and action == "fetch" else None)
+            assert TOKEN not in repr(asked) + str(step.get_raw_value())
 
 
-def test_the_script_gives_the_token_as_a_credential_and_takes_it_away_again(tmp_path: Path) -> None:
+def test_the_script_hands_its_stdin_on_and_writes_nothing(tmp_path: Path) -> None:
     """Run here, without changing accounts."""
     fake = tmp_path / "python"
-    fake.write_text(
-        '#!/bin/sh\necho "$CREDENTIALS_DIRECTORY"; cat "$CREDENTIALS_DIRECTORY/hf_token" -; echo; pwd; exit 3\n'
-    )
+    fake.write_text('#!/bin/sh\ncat; pwd; env; tr "\\0" " " < /proc/$$/cmdline; exit 3\n')
     fake.chmod(0o755)
     script = operations._script(LAYOUT, sample.catalog().account, "https://hub.example/a b")
-    assert "HF_ENDPOINT='https://hub.example/a b'" in script and "@" not in script.replace("$@", "")
-    script = script.replace("/run/gpuhost", str(tmp_path / "run")).replace("chown -R", "true")
-    script = script.replace(LAYOUT.models_command, str(fake)).replace("setpriv --reuid=10001 --regid=10001", "setpriv")
-    script = script.replace("setpriv --clear-groups -- ", "")
-    done = subprocess.run(["sh", "-c", script], input=f"{TOKEN}\n{{}}\n", capture_output=True, text=True, check=False)
-    folder, said, where = done.stdout.splitlines()
-    assert (said, where, done.returncode, done.stderr) == (TOKEN + "{}", "/", 3, "")
-    assert folder.startswith(str(tmp_path / "run")) and not Path(folder).exists()
+    assert "HF_ENDPOINT='https://hub.example/a b'" in script and "@" not in script
+    script = script.replace(LAYOUT.models_command, str(fake))
+    script = script.replace("setpriv --reuid=10001 --regid=10001 --clear-groups --", "")
+    done = subprocess.run(["sh", "-c", script], input=f"{TOKEN}\n", capture_output=True, text=True, check=False)
+    token, where, *rest = done.stdout.splitlines()
+    assert (token, where, done.returncode, done.stderr) == (TOKEN, "/", 3, "")
+    assert TOKEN not in str(rest) and "HF_HOME=/data/cache/huggingface" in rest
+    assert not any(mark in script for mark in (">", "/run", "mktemp", "tee"))
 
 
 def test_the_last_error_is_the_cause_and_can_be_shown() -> None:
     lines = [to_json(ModelFailure("vae", "disk", what, "free space")) for what in ("first", "last\x1b[2J")]
     said = "\n".join(["talk", *lines, '{"event": "error"}', "not JSON"])
     assert operations._explain(said) == ("last\\x1b[2J", "free space")
-    assert operations._explain("talk") is None
+    assert operations._explain("talk") is None and operations._explain("") is None
+    progress = to_json(Progress("vae", 1, 2))
+    assert operations._explain(f"{progress}\ntalk") is None
+    assert operations._explain(progress) == (
+        "the fetch of the models was killed",
+        "`journalctl -k` says whether for memory; run again: it goes on",
+    )

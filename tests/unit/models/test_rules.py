@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.rules import destination, reconcile
+from gpuhost.models.rules import destination, reconcile, unpinned
 from gpuhost.plan.change import Change, Resource
 from hostside.protocol import Manifest, ManifestEntry
 from tests.unit import sample
 
+BRANCH = "`main` is no commit and there is no `sha256`: only compared with what the hub announces"
 SHA, COMMIT = "0" * 64, "a" * 40
 LINK = "/data/models/vae/one.safetensors"
 CACHE = f"/hub/models--Acme--Models/snapshots/{COMMIT}/split/vae/one.safetensors"
@@ -109,3 +110,9 @@ def test_what_is_hashed_again_is_compared_with_the_pin_else_with_what_it_was() -
 
 def test_a_model_lies_in_its_folder_under_its_own_name() -> None:
     assert destination(sample.catalog().models["vae"]) == "vae/one.safetensors"
+
+
+@pytest.mark.parametrize(("pin", "why"), [({}, BRANCH), ({"revision": COMMIT}, None), ({"sha256": SHA}, None)])
+def test_what_nobody_pinned_is_told(pin: dict[str, str], why: str | None) -> None:
+    model = sample.catalog().models["vae"].model_copy(update=pin)
+    assert unpinned({"vae": model}) == ([("vae", why)] if why else [])

@@ -79,13 +79,13 @@ FAILURES = {
         lambda: paramiko.BadHostKeyException("gpu1.example", *KEYS),
         {},
         "the SSH host key of gpu1.example is not the one in known_hosts",
-        "if the host was rebuilt, remove the old key with `ssh-keygen -R`, log in once and compare the new one",
+        "if the host was rebuilt, `gpuhost trust gpu1` shows the old and the new fingerprint, and asks",
     ),
     "unknown host key": (
         strict,
         {},
         "the SSH host key of gpu1.example is not known",
-        "log in once by `ssh` and accept the key",
+        "`gpuhost trust gpu1` shows its fingerprint, and asks",
     ),
     "unknown name": (
         lambda: socket.gaierror(-2, "Name or service not known"),

@@ -250,7 +250,7 @@ SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "environment": ({"services.painter.environment": {"A": "1"}}, {"environment.A"}),
     "health check": ({"services.painter.health.interval_s": 11}, {"healthcheck.interval"}),
     "image arguments": ({"images.api.args": {"BASE_IMAGE": "python:3.13"}}, {"image"}),
-    "install": ({"installs.tree.environment.SOURCE_REF": "v0.3.65"}, {"volumes./app"}),
+    "install": ({"installs.tree.environment.SOURCE_REF": "d" * 40}, {"volumes./app"}),
     "secret file's form": (
         {"services.painter.secret_files.PASSWORD": "{LOGIN_HASH}\n"},
         {"secret_files.PASSWORD", "secrets.LOGIN_USER"},

@@ -3,9 +3,9 @@
     python -m hostside.models < request
 
 The request is a `protocol.ModelsRequest`: the files that the plan named, each with its action. A file that has not the
-action `fetch` is never downloaded. The token comes from the file that HF_TOKEN_PATH names, else from
-$CREDENTIALS_DIRECTORY/hf_token, else there is none. HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on
-stdout. Exit: 0 every file is there and verified; 1 not; 2 the request is wrong.
+action `fetch` is never downloaded, and the token, which is written nowhere, is sent for none that is not gated.
+HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0 every file is there and verified;
+1 not; 2 the request is wrong.
 
 All state is on disk and made to be interrupted: killed at any moment, planned and run again, it finishes.
 """
@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -81,26 +81,6 @@ def parse(text: str | bytes) -> ModelsRequest:
     return request
 
 
-def read_token(environ: Mapping[str, str]) -> str | None:
-    """The token's value, never from the command line. Raises `FetchError` when its file cannot be read."""
-    if "HF_TOKEN_PATH" in environ:
-        path = Path(environ["HF_TOKEN_PATH"])
-    elif "CREDENTIALS_DIRECTORY" in environ:
-        path = Path(environ["CREDENTIALS_DIRECTORY"], "hf_token")
-        if not path.exists():
-            return None
-    else:
-        return None
-    try:
-        return path.read_text().strip() or None
-    except OSError as error:
-        raise FetchError(
-            "token",
-            f"the token's file `{path}` cannot be read: {error.strerror}",
-            "check the path in `HF_TOKEN_PATH`, or unset it when no model is gated",
-        ) from error
-
-
 def report(event: ModelEvent) -> None:
     """One line of output; one write, because the watchdog's thread reports things too."""
     sys.stdout.write(to_json(event) + "\n")
@@ -110,9 +90,8 @@ def report(event: ModelEvent) -> None:
 class Run:
     """One run over one request."""
 
-    def __init__(self, request: ModelsRequest, token: str | None) -> None:
+    def __init__(self, request: ModelsRequest) -> None:
         self._request = request
-        self._token = token
         self._store = Store(Path(request.cache_dir), Path(request.models_dir))
         self._manifest_path = Path(request.manifest)
         self._finished: set[str] = set()
@@ -171,26 +150,30 @@ class Run:
     def _verify(self, model: ModelFile) -> None:
         """Reads the cached file's bytes again. Wrong ones are set aside, not fetched: that is for the next plan."""
         pointer = self._pointer(model)
-        if _stat(pointer) is None:
+        there = _stat(pointer)
+        if there is None:
             raise _vanished(model)
-        read, etag = digest(pointer), self._store.etag(pointer)
-        if read.agrees(model.sha256, etag):
-            self._keep(model, str(model.commit), read.sha256, "verified")
-            return
-        if read.sha256 == etag:
-            # The bytes are the hub's; it is the pin that is another's. A typing error must not cost the download.
-            raise _wrong_bytes(model, read.sha256)
+        found = f"it has {there[0]} bytes, not {model.size}"
+        if model.size in (None, there[0]):
+            read, etag = digest(pointer), self._store.etag(pointer)
+            if read.agrees(model.sha256, etag):
+                self._keep(model, str(model.commit), read.sha256, "verified")
+                return
+            if read.sha256 == etag:
+                # The bytes are the hub's; it is the pin that is another's. A typing error must not cost the download.
+                raise _wrong_bytes(model, read.sha256)
+            found = f"its sha256 is {read.sha256[:12]}..."
         was, moved_to = self._store.set_aside(pointer, model.dest)
         report(MovedAside(name=model.name, moved_from=str(was), moved_to=str(moved_to)))
         raise FetchError(
             "bytes",
-            f"`{model.name}` changed since it was fetched: its sha256 is {read.sha256[:12]}...; it is now {moved_to}",
+            f"`{model.name}` changed since it was fetched: {found}; it is now {moved_to}",
             "run again: it is then fetched",
         )
 
     def _ask(self, model: ModelFile) -> Remote:
         url = hf_hub_url(model.repo, model.file, revision=model.revision)
-        seen = self._try(model, lambda: get_hf_file_metadata(url, token=self._token or False))
+        seen = self._try(model, lambda: get_hf_file_metadata(url, token=self._token(model) or False))
         if seen.commit_hash is None or seen.etag is None or seen.size is None:
             raise FetchError("network", f"what answers at {url} is not a hub", "check HF_ENDPOINT and the proxy")
         if model.sha256 and len(seen.etag) == len(model.sha256) and seen.etag != model.sha256:
@@ -231,7 +214,7 @@ class Run:
                     model.file,
                     revision=remote.commit,
                     cache_dir=self._request.cache_dir,
-                    token=self._token or False,
+                    token=self._token(model) or False,
                     tqdm_class=Meter,
                 ),
             )
@@ -242,7 +225,7 @@ class Run:
             try:
                 return action()
             except Exception as error:
-                known = explain(error, model.repo, model.revision, model.file, self._token is not None)
+                known = explain(error, model.repo, model.revision, model.file, self._token(model) is not None)
                 if not known.transient or pause_s is None:
                     raise known from error
                 print(f"{known}; again in {pause_s:g} s", file=sys.stderr)
@@ -302,6 +285,10 @@ class Run:
         self._finished.add(model.name)
         report(ModelReady(model.name, state, entry.commit, entry.sha256, entry.size))
 
+    def _token(self, model: ModelFile) -> str | None:
+        """None without one, too: False, not None, keeps the hub's client from looking for one by itself."""
+        return self._request.token if model.gated else None
+
     def _pointer(self, model: ModelFile) -> Path:
         return self._store.pointer(model.repo, str(model.commit), model.file)
 
@@ -355,7 +342,7 @@ def main() -> int:
     os.umask(0o022)
     try:
         request = parse(sys.stdin.buffer.read(MAX_BYTES + 1))
-        return 0 if Run(request, read_token(os.environ)).run() else 1
+        return 0 if Run(request).run() else 1
     except RequestError as error:
         print(f"error: {error}\nhint: `gpuhost apply` ships the programs that fit this gpuhost", file=sys.stderr)
         return 2

@@ -81,7 +81,7 @@ def _refused(
         return FetchError(
             "missing",
             f"the hub knows no public repository `{repo}`",
-            "check its name; a private one needs HF_TOKEN",
+            "check its name; a private one needs `gated` and HF_TOKEN",
         )
     return FetchError(
         "network",
@@ -96,7 +96,8 @@ def _gated(status: int, repo: str, has_token: bool) -> FetchError:
         return FetchError(
             "gated",
             f"`{repo}` is gated, and there is no Hugging Face token",
-            f"accept its licence at {constants.ENDPOINT}/{repo} and set HF_TOKEN to a read token of that account",
+            f"accept its licence at {constants.ENDPOINT}/{repo}, set `gated` of the model to True, and HF_TOKEN to a"
+            " read token of that account",
         )
     if status == 401:
         return FetchError(

@@ -8,14 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from hostside.protocol import Manifest
-from hostside.wire import WireError, from_json
+from hostside.regular import UnusableFile, read_regular
+from hostside.wire import MAX_BYTES, WireError, from_json
 
 
 def load(path: Path) -> Manifest:
     """A manifest that is missing or unreadable is empty: its files are then verified again."""
     try:
-        return from_json(Manifest, path.read_bytes())
-    except (FileNotFoundError, WireError):
+        return from_json(Manifest, read_regular(path, MAX_BYTES)[0])
+    except (FileNotFoundError, UnusableFile, WireError):
         return Manifest()
 
 

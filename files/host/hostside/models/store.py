@@ -26,6 +26,8 @@ from filelock import FileLock, Timeout
 from hostside import hub_cache
 from hostside.models.hub_errors import FetchError
 from hostside.models.manifest import write_atomically
+from hostside.regular import UnusableFile, open_regular, read_regular
+from hostside.wire import MAX_BYTES
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -49,13 +51,18 @@ class Digest:
 
 
 def digest(path: Path) -> Digest:
-    """Reads the file once."""
+    """Reads the file once, as long as it is at the start. Raises `FetchError` for what is no plain file."""
     sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
-    git_sha1.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            sha256.update(chunk)
-            git_sha1.update(chunk)
+    try:
+        with open_regular(path, follow=True) as file:
+            left = os.fstat(file.fileno()).st_size
+            git_sha1.update(b"blob %d\0" % left)
+            while chunk := file.read(min(CHUNK_BYTES, left)):
+                left -= len(chunk)
+                sha256.update(chunk)
+                git_sha1.update(chunk)
+    except UnusableFile as error:
+        raise FetchError("filesystem", f"`{path}` {error}", "move it away, then run again") from error
     return Digest(sha256.hexdigest(), git_sha1.hexdigest())
 
 
@@ -174,8 +181,8 @@ class Store:
     def clean_up(self) -> None:
         """Removes what a killed run left half downloaded, unless another program downloads that very file now."""
         try:
-            blobs = json.loads(self._journal.read_text())
-        except (FileNotFoundError, ValueError):
+            blobs = json.loads(read_regular(self._journal, MAX_BYTES)[0])
+        except (FileNotFoundError, UnusableFile, ValueError):
             return
         for repo, etag in blobs:
             folder = self._repo(repo)

@@ -1,0 +1,47 @@
+"""The stamps of installs, read here by the fact's own script, from folders that are another account's."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gpuhost.installs.facts import Stamps
+from gpuhost.installs.rules import STAMP
+from tests.unit.hostile import KINDS, make
+
+
+def read(root: Path) -> dict[str, str]:
+    script = Stamps().command(str(root))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=20, check=True)
+    assert done.stderr == ""
+    return Stamps().process(done.stdout.splitlines())
+
+
+def test_the_stamp_of_each_version(tmp_path: Path) -> None:
+    for name in ("done", "half", "empty", "hidden"):
+        (tmp_path / name / ".gpuhost").mkdir(parents=True)
+    (tmp_path / "done" / STAMP).write_text('{"spec": {}}')
+    (tmp_path / "half" / "file").touch()
+    (tmp_path / "empty" / ".gpuhost").rmdir()
+    (tmp_path / "file").touch()
+    wanted = {"done": '{"spec": {}}', "half": "", "hidden": ""}
+    assert read(tmp_path) == {f"{tmp_path}/{name}": stamp for name, stamp in wanted.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stamp_made_to_keep_root_busy(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "v1" / ".gpuhost").mkdir(parents=True)
+    make(tmp_path / "v1" / STAMP, kind)
+    [stamp] = read(tmp_path).values()
+    assert len(stamp) <= 2**16 and stamp.strip("\0") == ""
+
+
+def test_a_folder_with_many_files_is_not_listed_to_its_end(tmp_path: Path) -> None:
+    folder = tmp_path / "v1"
+    folder.mkdir()
+    for number in range(20_000):
+        (folder / f"{number:0250}").touch()
+    assert read(tmp_path) == {str(folder): ""}
+    assert "ls " not in Stamps().command(str(tmp_path))
