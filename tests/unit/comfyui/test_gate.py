@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 import threading
 import zlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, FormData, WSServerHandshakeError, web
 
-from .comfy import TOKEN, Comfy, Ended, guarded, while_serving
+from .comfy import GUARD, TOKEN, Comfy, Ended, guarded, while_serving
 
 BEARER = ("Authorization", f"Bearer {TOKEN}")
 HTML = ("Accept", "text/html,*/*")
@@ -104,6 +105,36 @@ def test_without_the_gate_the_holes_are_open(tmp_path: Path) -> None:
 
     while_serving(comfy, asks)
     assert comfy.reached == [("POST", "/userdata/x.js"), ("POST", "/userdata/private.json/move/x.js")]
+
+
+SHIPPED = runpy.run_path(str(GUARD.parents[2] / "group_data" / "all.py"))["services"]["comfyui-qwen"]["auth"]
+LOCKED = [(each["method"], each["path"], *each.get("headers", {}).items()) for each in SHIPPED["locked_requests"]]
+
+
+@pytest.mark.parametrize("with_guard", [True, False])
+def test_what_verify_asks_as_a_stranger_is_refused_by_the_gate_and_not_without_it(
+    tmp_path: Path, with_guard: bool
+) -> None:
+    comfy = Comfy(tmp_path)
+    if with_guard:
+        comfy.add_guard()
+    comfy.add_login()
+    comfy.add_routes()
+    if not with_guard:
+
+        @web.middleware
+        async def origin_only(request: web.Request, handler: Any) -> web.StreamResponse:
+            return web.Response() if request.method == "OPTIONS" else await handler(request)
+
+        comfy.app.middlewares.insert(0, origin_only)
+
+    async def asks(comfy: Comfy) -> None:
+        for method, path, *headers in LOCKED:
+            refused = await comfy.status(method, path, *headers) == 401
+            forged = any(name == "Cookie" for name, _ in headers)  # the login, too, refuses that
+            assert refused is (with_guard or forged), (method, path)
+
+    while_serving(comfy, asks)
 
 
 @pytest.mark.parametrize(
