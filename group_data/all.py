@@ -159,8 +159,12 @@ services = {
         "gpu": {"count": 1},
         "install": "comfyui",
         "folders": ["custom_nodes"],  # ComfyUI does not start without it
+        # MiB of a request: without files (the guard node's limit), and of an upload (ComfyUI's, which the guard takes).
+        "environment": {"GPUHOST_MAX_BODY_MIB": "32"},
+        "arguments": ["--max-upload-size=100"],
         # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
-        "seeds": {"session-key.txt": "{random_key},{now}"},
+        # A new password ends the sessions of the old one.
+        "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
         "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
         "models": ["qwen-image-vae"],
         # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
@@ -168,6 +172,19 @@ services = {
             "token": "COMFYUI_PASSWORD_HASH",
             "token_parameter": "token",
             "locked_paths": ["/system_stats"],
+            # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
+            # they got through, they would find no file, or one outside the user's folder, and change nothing.
+            "locked_requests": [
+                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.js"},
+                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.css"},
+                {"method": "POST", "path": "/userdata/gpuhost-asks/move/x.js"},
+                {"method": "DELETE", "path": "/userdata/gpuhost-asks.js"},
+                {"method": "GET", "path": "/api/userdata/gpuhost-asks.ico"},
+                {"method": "OPTIONS", "path": "/system_stats"},
+                {"method": "GET", "path": "/%6cogin"},
+                {"method": "GET", "path": "/system_stats", "headers": {"Authorization": "Bearer"}},
+                {"method": "GET", "path": "/system_stats", "headers": {"Cookie": "AIOHTTP_SESSION=gpuhost-asks"}},
+            ],
             "open_paths": ["/login"],
         },
         "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},

@@ -22,7 +22,9 @@ def stacks(run: HostRun) -> None:
     account, layout = run.catalog.account, run.layout
     services = run.services.items()
     folders = [f"{layout.service_data(name)}/{folder}" for name, entry in services for folder in entry.folders]
-    seeds = {f"{layout.service_seeds(name)}/{file}": text for name, e in services for file, text in e.seeds.items()}
+    seeds = {
+        f"{layout.service_seeds(name)}/{file}": seed.text for name, e in services for file, seed in e.seeds.items()
+    }
     if folders:
         operations.own_folders(name="stacks | folders of services", folders=folders, account=account)
     if seeds:

@@ -110,6 +110,11 @@ def _references(catalog: Catalog) -> list[tuple[str, str, list[str], str]]:
         found += [(f"{where}.models", name, list(catalog.models), "model") for name in service.models]
         found += [(f"{where}.secrets", name, secrets, "secret") for name in service.secrets]
         found += [(f"{where}.secret_files", name, secrets, "secret") for name in sorted(service.secret_file_names())]
+        found += [
+            (f"{where}.seeds.{file}.renew_with", seed.renew_with, secrets, "secret")
+            for file, seed in service.seeds.items()
+            if seed.renew_with
+        ]
         if service.auth:
             found.append((f"{where}.auth.token", service.auth.token, secrets, "secret"))
         if service.install:
@@ -150,11 +155,12 @@ def _auth(catalog: Catalog) -> None:
 
 def _seeds(catalog: Catalog) -> None:
     for name, service in catalog.services.items():
-        for file, text in service.seeds.items():
-            unknown = set(re.findall(r"\{(.*?)\}", text)) - SEED_MARKS
+        for file, seed in service.seeds.items():
+            unknown = set(re.findall(r"\{(.*?)\}", seed.text)) - SEED_MARKS
             if unknown:
                 refuse(
-                    f"`services.{name}.seeds.{file}` has the mark `{{{min(unknown)}}}`, which gpuhost does not know",
+                    f"`services.{name}.seeds.{file}.text` has the mark `{{{min(unknown)}}}`, which gpuhost does not "
+                    "know",
                     f"there is: {', '.join(f'`{{{mark}}}`' for mark in sorted(SEED_MARKS))}",
                 )
 

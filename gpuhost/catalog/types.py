@@ -204,16 +204,26 @@ class Health(Entry):
         return self
 
 
+class LockedRequest(Entry):
+    """A request that a stranger might make and that must be refused. Choose one that does no harm where it is not, such
+    as the change of a file that cannot be: verification makes it at every run, without a body."""
+
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    path: UrlPath
+    headers: dict[str, str] = {}
+
+
 class Auth(Entry):
     """How a service refuses strangers. Verification asks each of `locked_paths` without a token, with a wrong one and
     (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
-    one: 200. `open_paths` answer 200 to everybody.
+    one: 200. Each of `locked_requests` it makes as it stands: 401. `open_paths` answer 200 to everybody.
 
     `token`: the secret that is sent as `Authorization: Bearer`.
     """
 
     token: EnvName
     locked_paths: list[UrlPath] = Field(min_length=1)
+    locked_requests: list[LockedRequest] = []
     open_paths: list[UrlPath] = []
     token_parameter: str | None = None
 
@@ -235,6 +245,14 @@ class Probe(Entry):
     contains: str | None = None
 
 
+class Seed(Entry):
+    """A file that is made once for a service, and then its own. `text`: with marks such as `{random_key}` and `{now}`;
+    `renew_with`: a secret; when that has another value, the file is made anew and the service restarted."""
+
+    text: str
+    renew_with: EnvName | None = None
+
+
 class GpuNeed(Entry):
     """How many whole GPUs a service uses, and how much memory it takes on each (MiB); None: nobody has measured it."""
 
@@ -247,8 +265,8 @@ class Service(Entry):
 
     `memory`, `shm`: limits such as "28g"; `cpus`: cores; `all_gpus`: every GPU for reading its state only (NVML); it
     runs where there is none, too; `docker_socket`: it may talk to Docker (that is root on the host); `install`: what is
-    mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files that are made once,
-    with marks such as `{random_key}` and `{now}`, and then belong to the service; `config_files`: file -> template;
+    mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files that are made once
+    and then belong to the service; `config_files`: file -> template;
     `options`: for the template; `arguments`: added to its command; `secrets`: what its environment may hold;
     `secret_files`: file in the service's secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand`
     service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first;
@@ -270,7 +288,7 @@ class Service(Entry):
     docker_socket: bool = False
     install: Name | None = None
     folders: list[FileName] = []
-    seeds: dict[FileName, str] = {}
+    seeds: dict[FileName, Seed] = {}
     config_files: dict[FileName, str] = {}
     options: dict[str, Any] = {}
     arguments: list[str] = []
@@ -302,7 +320,8 @@ class Service(Entry):
 
     def secret_names(self) -> set[str]:
         """Every secret that this entry names, wherever it does."""
-        return {*self.container_secrets(), *([self.auth.token] if self.auth else [])}
+        renewing = {seed.renew_with for seed in self.seeds.values() if seed.renew_with}
+        return {*self.container_secrets(), *renewing, *([self.auth.token] if self.auth else [])}
 
     def secret_file_names(self) -> set[str]:
         """The secrets that its secret files hold."""

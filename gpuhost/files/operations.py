@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
@@ -98,11 +98,13 @@ def write(
     observed: Mapping[str, FileState],
     backups: str,
     key: str = "",
+    first: Iterable[Step] = (),
 ) -> Commands:
-    """Carry out what reconcile() found."""
+    """Carry out what reconcile() found. `first`: steps that come before the files are written."""
     subjects = {change.resource.name for change in changes}
 
     def act() -> Commands:
+        yield from first
         chosen = [spec for spec in wanted if spec.path in subjects]
         contents = {spec.path: spec.content() for spec in chosen}
         right = {spec.path for spec in chosen if same(spec, contents[spec.path], observed.get(spec.path), key)}

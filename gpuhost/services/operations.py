@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyinfra.api.operation import operation
@@ -24,7 +24,7 @@ from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, FileTimes, ServiceStep
-from gpuhost.services.stacks import Stacks
+from gpuhost.services.stacks import Renewal, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
 from hostside.wire import to_json
@@ -85,9 +85,31 @@ def rendered(run: HostRun) -> Commands:
     says."""
     stacks = Stacks(run, host.get_fact(DockerGroup))
     wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
-    observed = observe(wanted, key)
-    changes = reconcile("stacks", wanted, resolve(wanted), observed, key, "rendered")
-    yield from write(_with_secret_diffs(run, stacks, changes, observed), wanted, observed, run.layout.backups, key)
+    observed, contents = observe(wanted, key), resolve(wanted)
+    changes = reconcile("stacks", wanted, contents, observed, key, "rendered")
+    renewals = {path: each for name in run.services for path, each in stacks.renewals(name).items()}
+    renewed = {
+        spec.path: renewals[spec.path]
+        for spec in wanted
+        if spec.path in renewals and not same(spec, contents[spec.path], observed.get(spec.path))
+    }
+    changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
+    changes = _with_secret_diffs(run, stacks, changes, observed)
+    # The seeds before the records: a run that dies in between makes them once more.
+    first = [_renew(run.catalog.account, renewed.values())] if renewed else []
+    yield from write(changes, wanted, observed, run.layout.backups, key, first)
+
+
+def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
+    if renewal is None:
+        return change
+    why = f"its {renewal.secret} is another one" if change.action == "write" else f"no {renewal.secret} is recorded"
+    return replace(change, reason=f"{why}: {renewal.seed} is made anew")
+
+
+def _renew(account: Account, renewals: Iterable[Renewal]) -> Step:
+    made = "; ".join(_seed(each.seed, each.text) for each in renewals)
+    return _as_account(account, f"set -eu; umask 077; {made}")
 
 
 def _with_secret_diffs(

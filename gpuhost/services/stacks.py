@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -16,6 +17,15 @@ from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
 from hostside import labels, placeholders
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A seed that is made anew when a secret has another value."""
+
+    seed: str
+    text: str
+    secret: str
 
 
 class Stacks:
@@ -148,7 +158,23 @@ class Stacks:
         for path, template in self.secret_files(name).items():
             content = partial(self._secret_file, name, template)
             found.append(FileSpec(path, content, "600", account, account, secret=True))
+        for path, renewal in self.renewals(name).items():
+            found.append(FileSpec(path, partial(self._record, renewal.secret), "600"))
         return found
+
+    def renewals(self, name: str) -> dict[str, Renewal]:
+        """path -> what is recorded there: with which value of a secret a seed of a service was made."""
+        paths, seeds = self.contexts[name].paths, self._run.services[name].seeds
+        return {
+            f"{paths['config']}/{file}.made-with": Renewal(f"{paths['seeds']}/{file}", seed.text, seed.renew_with)
+            for file, seed in seeds.items()
+            if seed.renew_with
+        }
+
+    def _record(self, secret: str) -> str:
+        """What tells a value of a secret from another one, and says nothing of it. Raises NotYet."""
+        store = self._run.secrets
+        return f"{secret} {store.fingerprint(secret, store.value(secret))}\n"
 
     def _config_texts(self, name: str) -> dict[str, str]:
         """path -> text of a service's configuration files."""

@@ -49,6 +49,10 @@ def _of_auth(auth: Auth, retired: Sequence[str]) -> Iterator[Question]:
                 name = f"{path} is refused with {kind} `?{auth.token_parameter}=`"
                 yield replace(refused, name=name, path=_with(path, auth.token_parameter, value))
         yield Question(answers_name(path), path, sends="token")
+    for number, locked in enumerate(auth.locked_requests, 1):
+        name = f"{locked.method} {locked.path} is refused without a token ({number})"
+        headers = tuple(locked.headers.items())
+        yield Question(name, locked.path, method=locked.method, headers=headers, status=REFUSED)
     for number, value in enumerate(retired):
         yield Question(
             retired_name(auth.token, number), auth.locked_paths[0], "retired token", status=REFUSED, retired=value

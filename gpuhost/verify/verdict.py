@@ -175,6 +175,13 @@ def _authentication(seen: ServiceSeen, container: ContainerSeen) -> _Finding | N
                 "stop it until this is cured: what should refuse strangers did not load, and the log says why",
             )
     for probe in seen.probes:
+        refusal = not probe.authenticated and probe.expected_status in (401, 403)
+        if refusal and probe.status not in (None, probe.expected_status):
+            return _Finding(
+                f"`{probe.name}` answers {probe.status}, not {probe.expected_status}: a stranger is not turned away",
+                "stop it until this is cured: what should refuse strangers did not load or has a hole, see its log",
+            )
+    for probe in seen.probes:
         if probe.authenticated and not probe.ok and probe.expected_status in (401, 403) and probe.status:
             return _Finding(
                 f"`{probe.name}` answers {probe.status} to a value that was rotated away, not 401",

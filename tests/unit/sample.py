@@ -87,7 +87,7 @@ _DATA: dict[str, Any] = {
             "gpu": {"count": 1},
             "install": "tree",
             "folders": ["nodes"],
-            "seeds": {"session-key.txt": "{random_key},{now}"},
+            "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "LOGIN_HASH"}},
             "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
             "models": ["vae"],
             "auth": {

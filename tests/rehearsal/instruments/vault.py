@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import bcrypt
 
@@ -120,6 +121,21 @@ class Vault:
         config = f'header = "Authorization: Bearer {header}"\n' if token else ""
         ask = f"curl -s -o /dev/null -w '%{{http_code}}' -K - http://127.0.0.1:{port}{path}"
         return int(self.host.root(ask, input=config, check=True).stdout)
+
+    def cookie(self) -> str:
+        """Log in with the password of the login page: the cookie that it gives."""
+        secrets = self.secrets()
+        fields = {"username": secrets["COMFYUI_USER"], "password": secrets["COMFYUI_PASSWORD"]}
+        body = urlencode(fields)
+        ask = "curl -s -o /dev/null -D - --data-binary @- http://127.0.0.1:8188/login"
+        answer = self.host.root(ask, input=body, check=True).stdout
+        [cookie] = [line.split(": ", 1)[1] for line in answer.splitlines() if line.lower().startswith("set-cookie:")]
+        return cookie.partition(";")[0]
+
+    def status_with_cookie(self, path: str, cookie: str) -> int:
+        """What the login page's service answers to a browser that has this cookie."""
+        ask = f"curl -s -o /dev/null -w '%{{http_code}}' -K - http://127.0.0.1:8188{path}"
+        return int(self.host.root(ask, input=f'header = "Cookie: {cookie}"\n', check=True).stdout)
 
     def containers(self) -> dict[str, str]:
         """name -> id of the running containers."""

@@ -588,6 +588,38 @@ def test_login_on_401_without_200_with(service: Any) -> None:
     assert qwen.exec("sh", "-c", "find /app/ComfyUI /app/nodes -name __pycache__").stdout == ""
 
 
+PRIVATE = "the operator's own"
+MOVE, STYLE = "/userdata/private.json/move/x.js", "/userdata/user.css"
+
+
+def test_the_guard_closes_the_holes_of_the_login(service: Any) -> None:
+    """First with a guard that does nothing: that the holes are there."""
+    qwen, bearer = service(), {"Authorization": f"Bearer {TOKEN}"}
+    put(qwen.install.machine, qwen.home, {"nothing.py": "NODE_CLASS_MAPPINGS = {}\n"})
+    qwen.options = (f"--volume={qwen.home}/nothing.py:/app/nodes/auth/gpuhost-guard/__init__.py:ro",)
+    assert qwen.start(), qwen.log()
+    assert qwen.ask("POST", "/userdata/private.json", PRIVATE, **bearer)[0] == 200
+    assert [qwen.ask("POST", path, "body")[0] for path in (MOVE, STYLE)] == [200, 200]
+    assert qwen.ask("GET", "/userdata/x.js")[:2] == (200, PRIVATE)
+    assert qwen.ask("GET", "/system_stats", Authorization="Bearer")[0] == 500
+
+    qwen = service()
+    assert qwen.start(), qwen.log()
+    assert qwen.ask("POST", "/userdata/private.json", PRIVATE, **bearer)[0] == 200
+    for method, path in (("POST", MOVE), ("POST", STYLE), ("GET", "/userdata/x.js"), ("DELETE", STYLE)):
+        assert qwen.ask(method, path, "body")[0] == 401, path
+    assert qwen.ask("GET", "/system_stats", Authorization="Bearer")[0] == 401
+    assert qwen.ask("GET", "/userdata/private.json", **bearer)[:2] == (200, PRIVATE)
+    assert qwen.exec("ls", "/data/user/default").stdout.split() == ["private.json"]
+    # The login page stands, and a right password opens it.
+    form = {"Content_Type": "application/x-www-form-urlencoded"}
+    assert qwen.ask("GET", "/old_css/style.css")[0] == 200
+    wrong = [qwen.ask("POST", "/login", "username=admin&password=wrong", **form) for _ in range(11)]
+    assert [status for status, _, _ in wrong] == [302] * 10 + [429] and int(wrong[-1][2]["Retry-After"]) > 0
+    assert wrong[0][2]["Location"] == "/login?wrong_password=1"
+    assert qwen.ask("GET", "/system_stats", **bearer)[0] == 200
+
+
 def test_an_image_comes_out(service: Any) -> None:
     flux = service(auth=False)
     assert flux.start(), flux.log()

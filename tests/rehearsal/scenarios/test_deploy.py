@@ -168,6 +168,23 @@ def test_a_login_that_breaks_keeps_the_door_shut_and_the_next_apply_mends_it(con
     converged.nothing_to_do()
 
 
+def test_a_hole_in_the_login_is_seen_by_verify_which_leaves_nothing_behind(converged: Proof) -> None:
+    """Without the guard ComfyUI-Login lets every path through that ends in .js or .css: the questions get through."""
+    host, data = converged.host, "/srv/genai/services/comfyui-qwen/data"
+    guard = host.root("ls -d /srv/genai/installs/comfyui/*/nodes/auth/gpuhost-guard/__init__.py", check=True).stdout
+    kept = host.root(f"cat {guard}", check=True).stdout
+    host.root(f"echo 'NODE_CLASS_MAPPINGS = {{}}' > {guard.strip()} && docker restart -t 20 comfyui-qwen", check=True)
+    before = host.root(f"find {data} -type f | sort", check=True).stdout
+    told = converged.control.verify()
+    after = host.root(f"find {data} -type f | sort", check=True).stdout
+    host.root(f"cat > {guard.strip()} && docker restart -t 20 comfyui-qwen", input=kept, check=True)
+    [error] = told.errors
+    assert told.code == 1 and "POST /userdata/" in error["what"] and "a stranger is not turned away" in error["what"]
+    assert before == after
+    converged.answers("verify with the guard again")
+    converged.nothing_to_do()
+
+
 class _data:
     """A proof's host with other data in its inventory's group_data, while the block runs."""
 

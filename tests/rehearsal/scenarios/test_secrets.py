@@ -340,8 +340,12 @@ def test_sync_leaves_the_host_alone_when_more_than_secrets_differs(vault: Vault)
 
 def test_a_rotation_proves_that_the_old_value_is_refused(vault: Vault) -> None:
     before, old = vault.containers(), vault.secrets()
+    cookie = vault.cookie()
+    assert vault.status_with_cookie("/system_stats", cookie) == 200
     told = vault.control.secrets("rotate", "COMFYUI_PASSWORD")
     assert told.code == 0 and told.document, told.errors
+    # Who logged in with the old password is a stranger, too.
+    assert [vault.status_with_cookie("/system_stats", each) for each in (cookie, vault.cookie())] == [401, 200]
     assert told.document["proved"] == [
         {
             "host": "vault",

@@ -45,12 +45,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "give one of the two",
     ),
     "an unknown mark in a seed": (
-        {"services.painter.seeds": {"key": "{random_kye}"}},
-        "`services.painter.seeds.key` has the mark `{random_kye}`, which gpuhost does not know",
+        {"services.painter.seeds": {"key": {"text": "{random_kye}"}}},
+        "`services.painter.seeds.key.text` has the mark `{random_kye}`, which gpuhost does not know",
         "there is: `{now}`, `{random_key}`",
     ),
     "a file name with a folder": (
-        {"services.painter.seeds": {"../key": "x"}},
+        {"services.painter.seeds": {"../key": {"text": "x"}}},
         "`services.painter.seeds.../key`: `'../key'` is not of the right form",
         "write a file name of letters, digits, `_`, `-` and `.`",
     ),

@@ -92,6 +92,23 @@ def test_a_token_in_the_query_is_asked_for_empty_and_wrong() -> None:
     ]
 
 
+def test_what_a_stranger_might_make_is_made_as_it_stands() -> None:
+    locked = [
+        {"method": "POST", "path": "/files/..%2Fx.js"},
+        {"method": "OPTIONS", "path": "/files", "headers": {"Authorization": "Bearer"}},
+        {"method": "OPTIONS", "path": "/files"},
+    ]
+    found = probes("painter", {"services.painter.auth.locked_requests": locked})
+    made = [each for each in found if each.method != "GET"]
+    assert [(each.method, each.path, each.headers) for each in made] == [
+        (each["method"], each["path"], each.get("headers", {})) for each in locked
+    ]
+    assert [(each.expect, each.secret_header, each.body) for each in made] == [
+        (Expectation(401, None, None),) + (None,) * 2
+    ] * 3
+    assert len({each.name for each in found}) == len(found)
+
+
 def test_every_question_has_a_name_of_its_own() -> None:
     for service in ("api", "painter"):
         names = [each.name for each in probes(service)]

@@ -122,6 +122,11 @@ FAULTS = {
         "`refused without a token` answers 200: authentication is open",
         None,
     ),
+    "reached": (
+        seen([CLOSED, probe("POST /x.js is refused", status=403, ok=False, expected_status=401)]),
+        "`POST /x.js is refused` answers 403, not 401: a stranger is not turned away",
+        None,
+    ),
     "open matters more than slow": (
         seen([replace(NO_PORT, error="timeout"), OPEN]),
         "`refused without a token` answers 200: authentication is open",

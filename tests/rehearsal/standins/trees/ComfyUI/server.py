@@ -1,4 +1,4 @@
-# ruff: noqa: PTH100, PTH103, PTH113, PTH118, PTH119, PTH120, PTH123
+# ruff: noqa: PTH100, PTH103, PTH105, PTH107, PTH113, PTH118, PTH119, PTH120, PTH123
 # Paths are str here, as in the real one.
 """The server of the stand-in: PromptServer with `instance`, `app`, `routes`; the HTTP API that clients use."""
 
@@ -8,6 +8,7 @@ import os
 import sys
 import uuid
 from typing import Any
+from urllib.parse import unquote
 
 import folder_paths
 import nodes
@@ -41,6 +42,24 @@ def check_prompt(prompt: dict[str, Any]) -> None:
                 raise BadPrompt("prompt_outputs_failed_validation", f"Value not in list: {name}: '{value}'")
 
 
+@web.middleware
+async def cache_control(request: web.Request, handler: Any) -> web.StreamResponse:
+    """ComfyUI's own come before every node's."""
+    response: web.StreamResponse = await handler(request)
+    if request.path.endswith((".js", ".css")):
+        response.headers.setdefault("Cache-Control", "no-cache")
+    return response
+
+
+@web.middleware
+async def origin_only(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Answers OPTIONS itself, whoever asks, as the real one."""
+    if request.method == "OPTIONS":
+        return web.Response()
+    answer: web.StreamResponse = await handler(request)
+    return answer
+
+
 class PromptServer:
     """One server a process; custom nodes find it as PromptServer.instance."""
 
@@ -51,7 +70,8 @@ class PromptServer:
         self.loop = loop
         self.user_root = os.path.join(folder_paths.user_directory, "default")
         os.makedirs(self.user_root, exist_ok=True)  # on a read-only tree without flags it ends here, as the real one
-        self.app = web.Application(client_max_size=round(args.max_upload_size * 1024 * 1024))
+        size = round(args.max_upload_size * 1024 * 1024)
+        self.app = web.Application(client_max_size=size, middlewares=[cache_control, origin_only])
         self.routes = web.RouteTableDef()
         self.queue: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
         self.history: dict[str, Any] = {}
@@ -170,10 +190,23 @@ class PromptServer:
                 file.write(await request.read())
             return web.json_response(os.path.relpath(path, self.user_root))
 
-    def _user_file(self, request: web.Request) -> str:
-        path = os.path.abspath(os.path.join(self.user_root, request.match_info["file"]))
+        @routes.delete("/userdata/{file}")
+        async def delete_userdata(request: web.Request) -> web.Response:
+            os.remove(self._user_file(request, there=True))
+            return web.Response(status=204)
+
+        @routes.post("/userdata/{file}/move/{dest}")
+        async def move_userdata(request: web.Request) -> web.Response:
+            source, dest = self._user_file(request, there=True), self._user_file(request, "dest")
+            os.replace(source, dest)
+            return web.json_response(os.path.relpath(dest, self.user_root))
+
+    def _user_file(self, request: web.Request, param: str = "file", there: bool = False) -> str:
+        path = os.path.abspath(os.path.join(self.user_root, unquote(request.match_info[param])))
         if not path.startswith(self.user_root + os.sep):
             raise web.HTTPForbidden
+        if there and not os.path.isfile(path):
+            raise web.HTTPNotFound
         return path
 
     def add_routes(self) -> None:

@@ -1,0 +1,123 @@
+"""A seed is made anew when the secret that it goes with has another value, and only then."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuhost.catalog.types import Account
+from gpuhost.files.facts import FileState
+from gpuhost.plan.change import Change
+from gpuhost.run.host_run import HostRun
+from gpuhost.services import operations
+from gpuhost.services.stacks import Renewal, Stacks
+from tests.unit import sample
+
+SECRETS = {"LABEL_HMAC_KEY": "key", "API_TOKEN": "token", "LOGIN_HASH": "$2b$12$current", "LOGIN_USER": "someone"}
+RECORD = "/data/stacks/paint/config/painter/session-key.txt.made-with"
+SEED = "/data/services/painter/seeds/session-key.txt"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run_with(**secrets: str) -> HostRun:
+    return sample.run(None, SECRETS | secrets)
+
+
+def files_of(run: HostRun) -> dict[str, FileState]:
+    """A host on which every file is as this run wants it."""
+    stacks, key = Stacks(run, ""), run.secrets.file_key()
+    return {
+        spec.path: FileState(
+            "regular file",
+            spec.mode,
+            spec.user,
+            spec.group,
+            1.0,
+            hashlib.sha256(((key if spec.secret else "") + spec.content()).encode()).hexdigest(),
+        )
+        for stack in run.stacks
+        for spec in stacks.files(stack)
+    }
+
+
+def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, FileState]) -> tuple[Any, list[str]]:
+    """(the change of the record or None, the scripts that come before the files) of `stacks | files`."""
+    seen: dict[str, Any] = {}
+
+    def write(changes: list[Change], wanted: Any, observed: Any, backups: str, key: str, first: Any) -> list[Any]:
+        seen.update(changes={change.resource.name: change for change in changes}, first=list(first))
+        return []
+
+    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *a, **k: ""))
+    monkeypatch.setattr(operations, "observe", lambda wanted, key: there)
+    monkeypatch.setattr(operations, "write", write)
+    monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
+    list(operations.rendered._inner(run))  # type: ignore[attr-defined]
+    return seen["changes"].get(RECORD), [step.get_raw_value() for step in seen["first"]]
+
+
+def test_with_the_same_secret_nothing_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_with()
+    assert rendered(monkeypatch, run, files_of(run)) == (None, [])
+    # A password is no matter of the seed, nor is another secret.
+    assert rendered(monkeypatch, run_with(API_TOKEN="other"), files_of(run)) == (None, [])
+
+
+def test_with_another_value_the_seed_is_made_anew_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = files_of(run_with())
+    change, [script] = rendered(monkeypatch, run_with(LOGIN_HASH="$2b$12$other"), there)
+    assert (change.action, change.scope) == ("write", "rendered")
+    assert change.reason == f"its LOGIN_HASH is another one: {SEED} is made anew"
+    assert SEED in script and "current" not in script and "other" not in script
+
+
+def test_what_nobody_recorded_is_made_anew_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_with()
+    there = files_of(run)
+    del there[RECORD]
+    change, scripts = rendered(monkeypatch, run, there)
+    assert (change.action, change.reason) == ("create", f"no LOGIN_HASH is recorded: {SEED} is made anew")
+    assert len(scripts) == 1
+
+
+def test_a_record_with_another_mode_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_with()
+    there = files_of(run)
+    there[RECORD] = replace(there[RECORD], mode="644")
+    change, scripts = rendered(monkeypatch, run, there)
+    assert (change.reason, scripts) == ("the mode is 644, not 600", [])
+
+
+def test_the_record_says_nothing_of_the_value_and_its_service_reads_it_at_its_start() -> None:
+    one, other = (
+        next(spec for spec in Stacks(run, "").read_at_start("painter") if spec.path == RECORD)
+        for run in (run_with(), run_with(LABEL_HMAC_KEY="another key"))
+    )
+    assert one.content() != other.content()  # keyed
+    assert "current" not in one.content() and (one.mode, one.user) == ("600", "root")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_the_new_seed_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    seed = tmp_path / "seeds" / "key"
+    seed.parent.mkdir()
+    seed.write_text("old")
+    os.chown(seed.parent, 10001, 10001)
+    for parent in (tmp_path, *tmp_path.parents):
+        parent.chmod(parent.stat().st_mode | 0o001)
+    account = Account(name="svc", uid=10001, gid=10001)
+    step = operations._renew(account, [Renewal(str(seed), "{random_key},{now}", "LOGIN_HASH")])
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)
+    assert (seed.stat().st_mode & 0o777, seed.stat().st_uid, len(seed.read_text())) == (0o600, 10001, 71)
+    assert [path.name for path in seed.parent.iterdir()] == ["key"]
