@@ -38,7 +38,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -
 
 @pytest.fixture
 def stacks(run: HostRun) -> Stacks:
-    return Stacks(run, "105")
+    return Stacks(run)
 
 
 def names_of(env: str) -> list[str]:
