@@ -41,7 +41,6 @@ ANSWER_BYTES = 4 * 2**20  # of Docker's
 CAUSE_CHARS = 300
 
 _QUESTION = re.compile(rb"(list)\n|(start|stop) ([a-z][a-z0-9_.-]{0,62})\n")
-_ONE_OFF = "com.docker.compose.oneoff"  # `docker compose run`: somebody's own
 _NEVER = "0001-01-01T00:00:00Z"  # how Docker writes "not yet"
 
 
@@ -228,7 +227,7 @@ def _acted(docker: Docker, action: str, name: str) -> ServiceState:
 
 def _only(docker: Docker, name: str) -> dict[str, Any]:
     """The one container of a service; two that claim its name are none."""
-    found = [each for each in docker.services(name) if _labels(each).get(_ONE_OFF) != "True"]
+    found = [each for each in docker.services(name) if _labels(each).get(labels.ONE_OFF) != "True"]
     if len(found) != 1:
         raise Refused(f"{len(found)} containers are called the service `{name}`" if found else f"no service `{name}`")
     return found[0]
