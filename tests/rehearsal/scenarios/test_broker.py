@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def test_a_broker_that_is_killed_or_replaced_is_there_again(converged: Proof) ->
     ):
         before = pid()
         host.root(trouble, check=True)
-        wait_for(lambda before=before: healthy_by_another(before), f"the broker after `{trouble}`", 60)
+        wait_for(partial(healthy_by_another, before), f"the broker after `{trouble}`", 60)
     host.root("systemctl restart docker", check=True)
     wait_for(lambda: healthy_by_another(""), "the orchestrator after dockerd's restart", 60)
 
