@@ -133,8 +133,7 @@ services = {
         "container_port": 8193,
         "memory": "2g",
         "cpus": 2,
-        "all_gpus": True,  # reads NVML; CDI has no "utility only" filter, so it is given every GPU
-        "docker_socket": True,  # reads the state of containers there
+        "controls_services": True,  # asks a broker about our containers; Docker's socket would be root on the host
         "secrets": ["ORCHESTRATOR_TOKEN"],
         "health": {
             "command": ["python", "-m", "orchestrator.healthcheck"],

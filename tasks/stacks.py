@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from pyinfra.operations import systemd
-
-from gpuhost.files.rules import plain
-from gpuhost.plan.change import Change, Resource
+from gpuhost.files.rules import FileSpec, plain
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.session import builtin
 from gpuhost.run.stage import stage
 from gpuhost.services import operations
 from gpuhost.services.render import text
-from gpuhost.systemd import operations as units
+from gpuhost.services.stacks import broker_group
+from gpuhost.systemd import operations as systemd
+from gpuhost.systemd.rules import Unit
 
-UNIT = "gpuhost-services.service"
+BOOT = "gpuhost-services.service"
+BROKER, BROKER_SOCKET = "gpuhost-broker.service", "gpuhost-broker.socket"
 
 
 @stage("stacks")
 def stacks(run: HostRun) -> None:
-    """What each service is given once, each stack's files, the containers of all, the unit that starts them at boot."""
+    """What each service is given once, each stack's files, the containers of all, the units around them."""
     account, layout = run.catalog.account, run.layout
     services = run.services.items()
     folders = [f"{layout.service_data(name)}/{folder}" for name, entry in services for folder in entry.folders]
@@ -30,10 +29,20 @@ def stacks(run: HostRun) -> None:
     if seeds:
         operations.seeded(name="stacks | seeds", seeds=seeds, account=account)
     operations.rendered(name="stacks | files", run=run)
+    # Its folder is mounted into containers, so it is there before them.
+    systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=layout.backups)
     operations.running(name="stacks | services run", run=run)
-    unit = plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", programs=run.layout.programs))
-    units.unit(name="stacks | boot unit", stage="stacks", wanted=unit, backups=run.layout.backups)
-    builtin(
-        Change("stacks", Resource("unit", UNIT), "enable", "it does not run at boot"),
-        systemd.service(name="stacks | boot unit runs", service=UNIT, running=True, enabled=True),
-    )
+    boot = [Unit(_file(BOOT, programs=layout.programs))]
+    systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=layout.backups)
+
+
+def _broker(run: HostRun) -> list[Unit]:
+    """What answers services about containers, and the socket that starts it."""
+    layout = run.layout
+    service = _file(BROKER, command=layout.broker_command, data=layout.data, state=layout.state)
+    socket = _file(BROKER_SOCKET, folder=layout.broker, group=broker_group(run))
+    return [Unit(service, runs=False), Unit(socket)]
+
+
+def _file(unit: str, **values: object) -> FileSpec:
+    return plain(f"/etc/systemd/system/{unit}", text(f"{unit}.j2", **values))

@@ -24,6 +24,7 @@ def check(catalog: Catalog) -> None:
         _variables,
         _networks,
         _names,
+        _broker,
         _toolkit,
         _auth,
         _seeds,
@@ -56,9 +57,19 @@ def _ports(catalog: Catalog) -> None:
         owner[service.port] = name
 
 
+def _broker(catalog: Catalog) -> None:
+    """Its socket has one group."""
+    found = [name for name in catalog.enabled_services if catalog.services[name].controls_services]
+    if len(found) > 1:
+        refuse(
+            f"`services.{found[1]}.controls_services`: `{found[0]}` controls the services of this host already",
+            "leave it to one of the enabled services",
+        )
+
+
 def _variables(catalog: Catalog) -> None:
     """In an env file each name says one thing: those of two services and of the secrets stay apart."""
-    owner = {name: f"the secret `{name}`" for name in catalog.secrets} | {"DOCKER_GID": "gpuhost itself"}
+    owner = {name: f"the secret `{name}`" for name in catalog.secrets}
     for service in catalog.services:
         for name in variable_names(service):
             if name in owner:

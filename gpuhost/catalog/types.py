@@ -264,9 +264,9 @@ class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
     `memory`, `shm`: limits such as "28g"; `cpus`: cores; `all_gpus`: every GPU for reading its state only (NVML); it
-    runs where there is none, too; `docker_socket`: it may talk to Docker (that is root on the host); `install`: what is
-    mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files that are made once
-    and then belong to the service; `config_files`: file -> template;
+    runs where there is none, too; `controls_services`: it may ask for the state of our containers, and start and stop
+    them (hostside/broker.py); `install`: what is mounted read-only at /app; `folders`: made for the service in its data
+    folder; `seeds`: files that are made once and then belong to the service; `config_files`: file -> template;
     `options`: for the template; `arguments`: added to its command; `secrets`: what its environment may hold;
     `secret_files`: file in the service's secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand`
     service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first;
@@ -285,7 +285,7 @@ class Service(Entry):
     shm: Size | None = None
     gpu: GpuNeed | None = None
     all_gpus: bool = False
-    docker_socket: bool = False
+    controls_services: bool = False
     install: Name | None = None
     folders: list[FileName] = []
     seeds: dict[FileName, Seed] = {}

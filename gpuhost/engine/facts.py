@@ -120,23 +120,6 @@ _READERS = {
 }
 
 
-class DockerGroup(HostFact[str]):
-    """The docker group's id, "" when there is no such group."""
-
-    def command(self) -> str:
-        """One look-up."""
-        return "getent group docker | cut -d: -f3"
-
-    @staticmethod
-    def default() -> str:
-        """No group."""
-        return ""
-
-    def read(self, output: list[str]) -> str:
-        """The one line."""
-        return output[0]
-
-
 class DockerState(HostFact[DockerReading]):
     """The engine, and of what it holds the parts that are asked for."""
 

@@ -65,6 +65,16 @@ class Layout:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")
 
+    @property
+    def broker_command(self) -> str:
+        """Answers services about containers, on the socket that systemd hands it."""
+        return self._program("hostside.broker")
+
+    @property
+    def broker(self) -> str:
+        """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
+        return "/run/gpuhost/broker"
+
     def _program(self, module: str) -> str:
         # -I: nothing is imported from the working folder, a home or PYTHONPATH (the venv itself names `programs`);
         # -B: not even compiled modules are written.

@@ -100,7 +100,7 @@ def _shown(variable: Variable, fingerprint: Fingerprint | None) -> str:
     if variable.value is None:
         return TO_BE_GENERATED
     if not variable.secret:
-        return variable.value or "(not known yet)"
+        return variable.value
     return shown(fingerprint(variable.name, variable.value)) if fingerprint else "(given)"
 
 

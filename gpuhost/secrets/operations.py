@@ -10,7 +10,6 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.engine.facts import DockerGroup
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
@@ -44,7 +43,7 @@ def audited(run: HostRun) -> Commands:
     """Changes nothing; reports every location of every secret: in sync, stale or missing."""
     if not state.is_executing:
         return
-    stacks, store = Stacks(run, host.get_fact(DockerGroup)), run.secrets
+    stacks, store = Stacks(run), run.secrets
     names = {*run.secret_names, *(name for name in run.catalog.secrets if store.source(name))}
     try:
         key = store.value(LABEL_KEY)

@@ -17,7 +17,6 @@ from hostside import labels
 from hostside.timestamps import unix_ns
 
 PROJECT_LABEL = "com.docker.compose.project"
-ONE_OFF_LABEL = "com.docker.compose.oneoff"
 CDI = "nvidia.com/gpu="
 
 # A template for `docker inspect`: labels and settings, never the environment.
@@ -72,7 +71,7 @@ def parse(text: str) -> Container:
         state=seen["state"],
         spec=parse_spec(attached.get(labels.SPEC)),
         settings=_settings(seen),
-        one_off=attached.get(ONE_OFF_LABEL) == "True",
+        one_off=attached.get(labels.ONE_OFF) == "True",
         started_s=unix_ns(seen["started"]) / 10**9,
         restarts=int(seen["restarts"]),
     )

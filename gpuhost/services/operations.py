@@ -11,7 +11,7 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.facts import UP_LOCK, DockerGroup, DockerState
+from gpuhost.engine.facts import UP_LOCK, DockerState
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.operations import observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
@@ -83,7 +83,7 @@ def _seed(path: str, text: str) -> str:
 def rendered(run: HostRun) -> Commands:
     """The folder of each stack holds its compose file, `.env.docker`, configuration and secret files, as the catalogue
     says."""
-    stacks = Stacks(run, host.get_fact(DockerGroup))
+    stacks = Stacks(run)
     wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
     observed, contents = observe(wanted, key), resolve(wanted)
     changes = reconcile("stacks", wanted, contents, observed, key, "rendered")
@@ -149,7 +149,7 @@ def _of_file(file: HeldFile | None) -> dict[str, HeldVariable]:
 def running(run: HostRun) -> Commands:
     """Every service has the right container, and no other service of ours has one. The next one starts when the one
     before is healthy."""
-    stacks = Stacks(run, host.get_fact(DockerGroup))
+    stacks = Stacks(run)
     reading = host.get_fact(DockerState, parts=["containers"])
     planned = rules.reconcile(
         stacks.desired(),

@@ -102,11 +102,10 @@ def health_test(entry: Service) -> list[str]:
     return ["CMD", "python3", "-c", _GET.format(entry.container_port, entry.health_path)]
 
 
-def variables(name: str, entry: Service, docker_gid: str, host_cpus: int) -> dict[str, str]:
+def variables(name: str, entry: Service, host_cpus: int) -> dict[str, str]:
     """The variables of a service that are no secret. Docker refuses more cores than the host has: all, then."""
     values = (str(entry.port), entry.memory, f"{min(entry.cpus, host_cpus):g}")
-    found = dict(zip(variable_names(name), values, strict=True))
-    return {**found, "DOCKER_GID": docker_gid} if entry.docker_socket else found
+    return dict(zip(variable_names(name), values, strict=True))
 
 
 def text(template: str, **context: Any) -> str:

@@ -29,11 +29,10 @@ class Renewal:
 
 
 class Stacks:
-    """The rendering of one host. `docker_gid`: the docker group's id there, "" before Docker is installed."""
+    """The rendering of one host."""
 
-    def __init__(self, run: HostRun, docker_gid: str) -> None:
+    def __init__(self, run: HostRun) -> None:
         self._run = run
-        self._gid = docker_gid
 
     @cached_property
     def contexts(self) -> Mapping[str, ServiceContext]:
@@ -54,6 +53,8 @@ class Stacks:
         }
         if entry.install:
             paths["install"] = run.install_path(entry.install)
+        if entry.controls_services:
+            paths["broker"] = layout.broker
         gpus = run.placement.gpus[name]
         return ServiceContext(name, entry, run.image(entry.image), gpus, f"{account.uid}:{account.gid}", paths)
 
@@ -89,7 +90,7 @@ class Stacks:
         )
 
     def _variables(self, name: str) -> dict[str, str]:
-        return render.variables(name, self._run.services[name], self._gid, self._run.reading.cpus)
+        return render.variables(name, self._run.services[name], self._run.reading.cpus)
 
     def _fingerprints(self, name: str) -> dict[str, str | None]:
         """secret -> the keyed fingerprint of its value; None while the value, or the key, is still to be generated."""
@@ -187,3 +188,9 @@ class Stacks:
 
     def _secrets(self, names: Sequence[str]) -> list[Variable]:
         return [Variable(name, self._run.secrets.optional(name)) for name in names]
+
+
+def broker_group(run: HostRun) -> str:
+    """The group that may ask the broker: that of the service which controls the others; root's, when none does."""
+    asking = any(entry.controls_services for entry in run.services.values())
+    return str(run.catalog.account.gid) if asking else "root"

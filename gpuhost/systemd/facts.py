@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from gpuhost.run.fact import HostFact
 
+_SHOW = """
+for unit in "$@"; do
+  systemctl show --property=UnitFileState,ActiveState,NeedDaemonReload "$unit" 2>/dev/null | sed "s|^|$unit |"
+done; true
+"""
 
-class IsStale(HostFact[bool]):
-    """Whether a unit's file changed since systemd read it; False for a unit that systemd has not loaded."""
 
-    def command(self, unit: str) -> str:
-        """One question."""
-        return f"systemctl show --property=NeedDaemonReload --value {shlex.quote(unit)} || true"
+@dataclass(frozen=True)
+class UnitState:
+    """A unit as systemd has it. `enabled`: it starts at boot; `active`: it runs, or
+    will in a moment; `stale`: its file changed since it was
+    read. All False for one that systemd does not know."""
+
+    enabled: bool = False
+    active: bool = False
+    stale: bool = False
+
+
+class UnitsState(HostFact[dict[str, UnitState]]):
+    """unit -> how systemd has it."""
+
+    def command(self, units: Sequence[str]) -> str:
+        """One round trip for all."""
+        return f"set -- {shlex.join(units)}{_SHOW}"
 
     @staticmethod
-    def default() -> bool:
-        """No."""
-        return False
+    def default() -> dict[str, UnitState]:
+        """Nothing is known."""
+        return {}
 
-    def read(self, output: list[str]) -> bool:
-        """`yes` or `no`."""
-        return output == ["yes"]
+    def read(self, output: list[str]) -> dict[str, UnitState]:
+        """Lines of `<unit> <property>=<value>`."""
+        seen: dict[str, set[str]] = {}
+        for line in output:
+            unit, _, said = line.partition(" ")
+            seen.setdefault(unit, set()).add(said)
+        return {unit: _state(said) for unit, said in seen.items()}
+
+
+def _state(said: set[str]) -> UnitState:
+    return UnitState(
+        enabled="UnitFileState=enabled" in said,
+        active=bool({"ActiveState=active", "ActiveState=activating"} & said),
+        stale="NeedDaemonReload=yes" in said,
+    )

@@ -1,25 +1,45 @@
-"""A systemd unit of ours: written, and read by systemd. (pyinfra's `daemon_reload` is a change at every run.)"""
+"""systemd units of ours: written, read by systemd, enabled and started. (pyinfra's `daemon_reload` is a change at every
+run, and its `systemd.service` asks the host twice for each unit.)"""
 
 from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.files.facts import FilesState
 from gpuhost.files.operations import write_step
-from gpuhost.files.rules import FileSpec, reconcile
-from gpuhost.plan.change import Change, Resource
+from gpuhost.files.rules import same
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
-from gpuhost.systemd.facts import IsStale
+from gpuhost.systemd.facts import UnitsState, UnitState
+from gpuhost.systemd.rules import Unit, reconcile
 
 
 @operation()
-def unit(stage: str, wanted: FileSpec, backups: str) -> Commands:
-    """The unit's file is as it should be, and systemd has loaded that one and not an earlier."""
-    text, observed = wanted.content(), host.get_fact(FilesState, paths=[wanted.path])
-    changes = reconcile(stage, [wanted], {wanted.path: text}, observed)
-    if not changes and host.get_fact(IsStale, unit=wanted.path.rpartition("/")[2]):
-        changes = [Change(stage, Resource("file", wanted.path), "write", "systemd has not read it since it changed")]
-    steps = [write_step([wanted], {wanted.path: text}, backups), Step("systemctl daemon-reload")]
-    yield from carry_out(changes, steps)
+def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
+    """The units' files are as they should be, systemd has read those and no earlier ones, and what should run does.
+
+    `wanted`: units that belong together, a unit before the one that it starts: when the file of one changes, all are
+    stopped before systemd reads it, so that none runs as its old file says.
+    """
+    files = [each.file for each in wanted]
+    texts = {spec.path: spec.content() for spec in files}
+    observed = host.get_fact(FilesState, paths=[spec.path for spec in files])
+    states: dict[str, UnitState] = host.get_fact(UnitsState, units=[each.name for each in wanted])
+    changes = reconcile(stage, wanted, observed, states)
+    to_write = {change.resource.name for change in changes if change.resource.kind == "file"}
+
+    def act() -> Commands:
+        if to_write:
+            chosen = [spec for spec in files if spec.path in to_write]
+            right = {spec.path for spec in chosen if same(spec, texts[spec.path], observed.get(spec.path))}
+            yield write_step(chosen, texts, backups, right)
+            names = shlex.join(each.name for each in wanted)
+            yield Step(f"systemctl stop {names} 2>/dev/null; systemctl daemon-reload")
+        running = shlex.join(each.name for each in wanted if each.runs)
+        yield Step(f"systemctl enable --quiet {running} && systemctl start {running}")
+
+    yield from carry_out(changes, act())

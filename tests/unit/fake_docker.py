@@ -43,7 +43,8 @@ def container(name: str, **over: Any) -> dict[str, Any]:
 class FakeDocker:
     """`containers`: name -> the inspect documents that it shows one after another; the last one stays.
 
-    `status` 500 makes every answer a failure, 0 cuts every connection.
+    `status` 500 makes every answer a failure, 0 cuts every connection; `cannot_act`: why it starts and stops nothing;
+    `requests`: the path of every GET, and method and path of everything else.
     """
 
     def __init__(self, socket_path: Path) -> None:
@@ -59,12 +60,24 @@ class FakeDocker:
         self.events: list[dict[str, Any]] = []
         self.delay_s = 0.0
         self.status = 200
+        self.cannot_act = ""
         self.requests: list[str] = []
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         Path(self.socket_path).unlink(missing_ok=True)
+
+    def act(self, path: str) -> tuple[int, bytes]:
+        """Status and body of one POST: a container is started or stopped."""
+        name, _, action = path.removeprefix("/containers/").removeprefix("id-").partition("/")
+        if name not in self.containers or action not in ("start", "stop"):
+            return 404, b'{"message": "no such container"}'
+        if self.cannot_act:
+            return 500, json.dumps({"message": self.cannot_act}).encode()
+        state, wanted = self.containers[name][-1]["State"], "running" if action == "start" else "exited"
+        was, state["Status"] = state["Status"], wanted
+        return (304 if was == wanted else 204), b""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
         """Status and body of one GET."""
@@ -75,8 +88,12 @@ class FakeDocker:
         if path == "/events":
             return 200, b"".join(json.dumps(event).encode() + b"\n" for event in self.events)
         if path == "/containers/json":
-            label = json.loads(query["filters"][0])["label"][0]
-            shown = [states[0] for states in self.containers.values() if label in states[0]["Config"]["Labels"]]
+            label, _, value = json.loads(query["filters"][0])["label"][0].partition("=")
+            shown = [
+                states[0]
+                for states in self.containers.values()
+                if label in (attached := states[0]["Config"]["Labels"]) and value in ("", attached[label])
+            ]
             return 200, json.dumps([{"Id": state["Id"]} for state in shown]).encode()
         name, _, what = path.removeprefix("/containers/").removeprefix("id-").partition("/")
         if name not in self.containers:
@@ -95,6 +112,16 @@ class _Server(socketserver.ThreadingUnixStreamServer):
 def _handler(fake: FakeDocker) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            parts = urlsplit(self.path)
+            fake.requests.append(f"POST {parts.path}")
+            status, body = fake.act(parts.path)
+            self.send_response(status)
+            if status not in (204, 304):
+                self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

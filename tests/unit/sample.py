@@ -67,7 +67,7 @@ _DATA: dict[str, Any] = {
             "memory": "2g",
             "cpus": 2,
             "all_gpus": True,
-            "docker_socket": True,
+            "controls_services": True,
             "secrets": ["API_TOKEN"],
             "auth": {"token": "API_TOKEN", "locked_paths": ["/services"], "open_paths": ["/health"]},
             "health": _HEALTH,

@@ -1,1 +1,1 @@
-"""The orchestrator: what runs on this host, read from Docker and served over HTTP."""
+"""The orchestrator: what runs on this host, asked of a broker on the host and served over HTTP."""

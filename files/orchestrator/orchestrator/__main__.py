@@ -8,7 +8,8 @@ import sys
 import uvicorn
 
 from orchestrator.app import create_app
-from orchestrator.settings import DOCKER_SOCKET, HOST, PORT, SettingsError, read_token
+from orchestrator.connections import LimitedProtocol
+from orchestrator.settings import BROKER_SOCKET, HOST, PORT, SettingsError, read_token
 
 # Within Docker's 10 s between SIGTERM and SIGKILL.
 GRACE_S = 5
@@ -21,7 +22,8 @@ def main() -> int:
         print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
         return 1
     # uvicorn takes SIGTERM itself, which pid 1 must: the kernel gives it no default action.
-    uvicorn.run(create_app(token, DOCKER_SOCKET), host=HOST, port=PORT, timeout_graceful_shutdown=GRACE_S)
+    app = create_app(token, BROKER_SOCKET)
+    uvicorn.run(app, host=HOST, port=PORT, http=LimitedProtocol, timeout_graceful_shutdown=GRACE_S)
     return 0
 
 

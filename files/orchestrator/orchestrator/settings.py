@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 HOST = "0.0.0.0"  # inside the container; which host address publishes it is the compose file's decision
 PORT = 8193
-DOCKER_SOCKET = "/var/run/docker.sock"
+BROKER_SOCKET = "/run/gpuhost/broker/socket"
 TOKEN_VARIABLE = "ORCHESTRATOR_TOKEN"  # noqa: S105 - the variable's name, not its value
 TOKEN_LENGTH_MIN = 32
 

@@ -4,7 +4,6 @@ may write."""
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 import re
 import subprocess
@@ -19,13 +18,10 @@ import pytest
 from gpuhost.apt import operations as apt
 from gpuhost.apt.facts import AptReading
 from gpuhost.catalog.types import Account
-from gpuhost.files.facts import FilesState, FileState
-from gpuhost.files.rules import plain
+from gpuhost.files.facts import FileState
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
 from gpuhost.services import operations as services
-from gpuhost.systemd import operations as units
-from gpuhost.systemd.facts import IsStale
 from gpuhost.verify import operations as verify
 from hostside.protocol import ServiceSeen
 from hostside.wire import to_json
@@ -188,23 +184,6 @@ def test_a_folder_of_a_service_is_the_accounts(monkeypatch: pytest.MonkeyPatch, 
         )
         == []
     )
-
-
-# --- A unit that systemd must read ------------------------------------------------------------------------------------
-
-
-def test_a_unit_that_systemd_has_not_read_is_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies between the file and the reload must not lose the reload."""
-    wanted = plain("/etc/systemd/system/ours.service", "[Unit]\n")
-    digest = hashlib.sha256(b"[Unit]\n").hexdigest()
-    right = {wanted.path: FileState("regular file", "644", "root", "root", 1.0, digest)}
-    arguments = {"stage": "stacks", "wanted": wanted, "backups": "/backups"}
-    for files, stale, subjects in (({}, False, [wanted.path]), (right, False, []), (right, True, [wanted.path])):
-        answers = {FilesState: files, IsStale: stale}
-        seen = Seen(monkeypatch, units, {})
-        monkeypatch.setattr(units, "host", SimpleNamespace(get_fact=lambda fact, answers=answers, **k: answers[fact]))
-        assert seen.of(units.unit, **arguments) == subjects
-        assert seen.scripts[-1] == "systemctl daemon-reload"
 
 
 # --- What verify tells ---------------------------------------------------------------------------------------------

@@ -285,6 +285,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.port`: host port 9001 is already used by `api`",
         "give `painter` another port",
     ),
+    "two that control the others": (
+        {"services.painter.controls_services": True},
+        "`services.api.controls_services`: `painter` controls the services of this host already",
+        "leave it to one of the enabled services",
+    ),
     "missing service": (
         {"enabled_services": ["painte"]},
         "`enabled_services` names the service `painte`, which does not exist",

@@ -1,4 +1,4 @@
-"""The orchestrator over real sockets: HTTP in front, a fake Docker Engine's unix socket behind."""
+"""The orchestrator over real sockets: HTTP in front, the broker behind, a fake Docker Engine behind that."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
+from hostside import broker as hostside_broker
 from tests.unit.fake_docker import FakeDocker, container
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "orchestrator"))
 
-from orchestrator import healthcheck
+from orchestrator import broker, connections, healthcheck
 from orchestrator.app import create_app
+from orchestrator.connections import LimitedProtocol
 from orchestrator.settings import SettingsError, read_token
 
 ROOT = Path(__file__).parents[3] / "files" / "orchestrator"
@@ -37,19 +40,33 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDocker]:
     engine.close()
 
 
+@pytest.fixture(scope="module")
+def broker_path(engine: FakeDocker, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where the broker of that engine listens."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path_factory.mktemp("broker") / "socket"))
+    listening.listen()
+    docker = hostside_broker.Docker(engine.socket_path)
+    threading.Thread(target=hostside_broker.serve, args=(listening, docker), daemon=True).start()
+    return str(listening.getsockname())
+
+
 @pytest.fixture
-def fake(engine: FakeDocker) -> FakeDocker:
+def fake(engine: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
+    """A working engine, and nothing is told twice."""
     engine.reset()
+    monkeypatch.setattr(broker, "FRESH_S", 0.0)
     return engine
 
 
 @pytest.fixture(scope="module")
-def api(engine: FakeDocker) -> Iterator[httpx.Client]:
+def api(broker_path: str) -> Iterator[httpx.Client]:
     # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms a request.
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        server = uvicorn.Server(uvicorn.Config(create_app(TOKEN, engine.socket_path), log_level="warning"))
+        app = create_app(TOKEN, broker_path)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http=LimitedProtocol))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         with httpx.Client(base_url=f"http://127.0.0.1:{listening.getsockname()[1]}", trust_env=False) as client:
@@ -61,16 +78,29 @@ def api(engine: FakeDocker) -> Iterator[httpx.Client]:
 def test_health_needs_no_token_and_asks_docker(api: httpx.Client, fake: FakeDocker) -> None:
     answer = api.get("/health")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
-    assert fake.requests == ["/_ping"]
+    assert fake.requests == ["/containers/json"]
+
+
+@pytest.mark.parametrize(("status", "answer"), [(200, 200), (500, 503)])
+def test_whoever_asks_for_health_often_makes_no_work_for_docker(
+    api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch, status: int, answer: int
+) -> None:
+    fake.status = status
+    assert api.get("/health").status_code == answer
+    asked = len(fake.requests)
+    monkeypatch.setattr(broker, "FRESH_S", 60.0)
+    fake.status = 200
+    assert {api.get("/health").status_code for _ in range(20)} == {answer}
+    assert len(fake.requests) == asked
 
 
 def test_health_says_why_docker_does_not_answer(api: httpx.Client, fake: FakeDocker) -> None:
     fake.status = 500
     answer = api.get("/health")
     assert answer.status_code == 503
-    assert answer.json() == {"status": "unavailable", "cause": "Docker answered 500 to /_ping"}
+    assert answer.json() == {"status": "unavailable", "cause": "Docker answered 500: broken"}
     fake.status = 0
-    assert "does not answer on" in api.get("/health").json()["cause"]
+    assert "Docker does not answer: Remote end closed" in api.get("/health").json()["cause"]
 
 
 @pytest.mark.parametrize("names", [("a", "z-old"), ("a", "0-old")])
@@ -99,28 +129,60 @@ def test_no_documentation_without_a_token(api: httpx.Client, path: str) -> None:
     assert api.get(path).status_code == 404
 
 
-def test_services_as_docker_shows_them(api: httpx.Client, fake: FakeDocker) -> None:
-    ports = {"8188/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8189"}], "9/tcp": None}
-    fake.containers["flux"] = [container("flux", restarts=2, ports=ports, labels={"gpuhost.models": "a, b"})]
-    dead = {"Status": "exited", "OOMKilled": True, "Health": None, "StartedAt": "0001-01-01T00:00:00Z"}
-    fake.containers["sd35"] = [container("sd35", state=dead)]
+def test_services_as_the_broker_tells_of_them(api: httpx.Client, fake: FakeDocker) -> None:
+    fake.containers["flux"] = [container("flux", restarts=2, labels={"gpuhost.models": "a, b"})]
     fake.containers["stranger"] = [{**container("stranger"), "Config": {"Labels": {}, "Image": "x"}}]
     answer = api.get("/services", headers=AUTH)
-    flux, sd35 = answer.json()["services"]
-    assert flux == {
-        "name": "flux",
-        "stack": "stack-a",
-        "state": "running",
-        "health": "healthy",
-        "started_at": "2026-01-01T00:00:00.123456789Z",
-        "restart_count": 2,
-        "oom_killed": False,
-        "image": "gpuhost/test:1",
-        "ports": [{"host_ip": "127.0.0.1", "host_port": 8189, "container_port": 8188, "protocol": "tcp"}],
-        "models": ["a", "b"],
-    }
-    assert (sd35["state"], sd35["health"], sd35["started_at"], sd35["oom_killed"]) == ("exited", None, None, True)
+    [flux] = answer.json()["services"]
+    told = hostside_broker.state(container("flux", restarts=2, labels={"gpuhost.models": "a, b"}))
+    assert flux == {**asdict(told), "models": ["a", "b"]}
     assert "environment-secret" not in answer.text
+
+
+def test_a_service_is_stopped_and_started(api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was told before is not told again, however fresh it is."""
+    monkeypatch.setattr(broker, "FRESH_S", 60.0)
+    fake.containers["flux"] = [container("flux")]
+    for action, state in (("stop", "exited"), ("start", "running"), ("start", "running")):
+        answer = api.post(f"/services/flux/{action}", headers=AUTH)
+        assert (answer.status_code, answer.json()["state"]) == (200, state)
+        assert api.get("/services/flux", headers=AUTH).json()["state"] == state
+
+
+@pytest.mark.parametrize("path", ["/services/flux/stop", "/services/flux/start"])
+def test_nobody_without_the_token_stops_or_starts(api: httpx.Client, fake: FakeDocker, path: str) -> None:
+    fake.containers["flux"] = [container("flux")]
+    assert api.post(path).status_code == 401
+    assert api.get(path, headers=AUTH).status_code == 405
+    assert [each for each in fake.requests if each.startswith("POST")] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/services/other/start", 404),
+        ("/services/stranger/stop", 404),
+        ("/services/flux%0Alist/start", 404),
+        ("/services/flux/remove", 422),
+        ("/services/flux/kill", 422),
+        ("/services/..%2Fimages/start", 404),
+    ],
+)
+def test_what_is_no_service_or_no_action_is_refused(
+    api: httpx.Client, fake: FakeDocker, path: str, status: int
+) -> None:
+    fake.containers["flux"] = [container("flux")]
+    fake.containers["stranger"] = [{**container("stranger"), "Config": {"Labels": {}, "Image": "x"}}]
+    assert api.post(path, headers=AUTH).status_code == status
+    assert [each for each in fake.requests if each.startswith("POST")] == []
+
+
+def test_why_it_does_not_start_is_told(api: httpx.Client, fake: FakeDocker) -> None:
+    fake.containers["flux"] = [container("flux", state={"Status": "exited"})]
+    fake.cannot_act = "port is already allocated"
+    answer = api.post("/services/flux/start", headers=AUTH)
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "Docker does not start it: port is already allocated"
 
 
 def test_one_service(api: httpx.Client, fake: FakeDocker) -> None:
@@ -148,15 +210,74 @@ def test_metrics(api: httpx.Client, fake: FakeDocker) -> None:
     assert answer.status_code == 200 and "gpuhost_docker_up 0.0" in answer.text and "service_up{" not in answer.text
 
 
-def test_a_slow_docker_does_not_hold_up_others(api: httpx.Client, fake: FakeDocker) -> None:
-    fake.delay_s = 0.3
+def test_a_slow_docker_does_not_hold_up_others(
+    api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty wait for one answer, and it is asked for once; who needs none of Docker's has his at once."""
+    may_end, asked, answer = threading.Event(), threading.Event(), fake.answer
+
+    def slow(*arguments: Any) -> tuple[int, bytes]:
+        asked.set()
+        may_end.wait(10)
+        return answer(*arguments)
+
+    monkeypatch.setattr(fake, "answer", slow)
     with ThreadPoolExecutor(20) as pool:
-        slow = [pool.submit(api.get, "/services", headers=AUTH) for _ in range(20)]
-        time.sleep(0.05)
-        started = time.monotonic()
+        slow_ones = [pool.submit(api.get, "/services", headers=AUTH) for _ in range(20)]
+        assert asked.wait(10)
         assert api.get("/services").status_code == 401
-        assert time.monotonic() - started < 0.2
-        assert {future.result().status_code for future in slow} == {200}
+        assert not [each for each in slow_ones if each.done()]
+        may_end.set()
+        assert {each.result().status_code for each in slow_ones} == {200}
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def opened(api: httpx.Client) -> socket.socket:
+    """A connection that says nothing yet."""
+    made = socket.create_connection((api.base_url.host, api.base_url.port or 0))
+    made.settimeout(10)
+    return made
+
+
+def test_more_connections_than_we_hold_are_closed_at_once(
+    api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS", 30)  # other tests' may still be among them
+    held = [opened(api) for _ in range(31)]
+    answered = [each for each in held if _answers(each)]
+    assert 0 < len(answered) <= 30
+    for each in held:
+        each.close()
+
+
+def _answers(connection: socket.socket) -> bool:
+    try:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        return connection.recv(12) == b"HTTP/1.1 200"
+    except (ConnectionResetError, BrokenPipeError):
+        return False
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /health HTTP/1.1\r\nX-Slow: "])
+def test_a_connection_that_says_nothing_or_goes_on_for_ever_ends(
+    api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr(connections, "LIFE_S", 0.05)
+    with opened(api) as made:
+        made.sendall(said)
+        assert made.recv(100) == b""
+
+
+def test_an_answer_that_takes_longer_than_a_connection_lives_is_given(
+    api: httpx.Client, fake: FakeDocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LIFE_S", 0.05)
+    fake.delay_s = 0.2
+    with opened(api) as made:
+        made.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert made.makefile("rb").read().startswith(b"HTTP/1.1 200")  # and then it ends
 
 
 @pytest.mark.parametrize(("environ", "cause"), [({}, "is not set"), ({"ORCHESTRATOR_TOKEN": "x" * 31}, "31 char")])
@@ -187,7 +308,8 @@ def test_healthcheck(api: httpx.Client, fake: FakeDocker, capsys: pytest.Capture
 def test_sigterm_ends_it_gracefully(fake: FakeDocker) -> None:
     script = (
         "import sys, uvicorn; from orchestrator.app import create_app;"
-        f"uvicorn.run(create_app('{TOKEN}', {fake.socket_path!r}), port=0)"
+        "from orchestrator.connections import LimitedProtocol;"
+        f"uvicorn.run(create_app('{TOKEN}', {fake.socket_path!r}), port=0, http=LimitedProtocol)"
     )
     server = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None

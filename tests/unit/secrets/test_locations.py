@@ -79,12 +79,6 @@ def test_without_a_key_a_secret_is_only_named() -> None:
     assert lines(differences(wanted, {}, None)) == ("+ LATER: (to be generated)", "+ PORT: 9001", "+ TOKEN: (given)")
 
 
-def test_what_only_the_run_itself_will_know() -> None:
-    assert lines(differences([Variable("DOCKER_GID", "", secret=False)], {}, None)) == (
-        "+ DOCKER_GID: (not known yet)",
-    )
-
-
 def test_a_secret_that_will_be_made_anew() -> None:
     [line] = lines(differences([Variable("TOKEN", None)], {"TOKEN": held("TOKEN", MARK)}, fingerprint))
     assert line == f"~ TOKEN: {shown('TOKEN', MARK)} -> (to be generated)"

@@ -18,7 +18,7 @@ from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
 from gpuhost.services.render import _yaml, env_file, variables
 from gpuhost.services.spec import of_compose
-from gpuhost.services.stacks import Stacks
+from gpuhost.services.stacks import Stacks, broker_group
 from hostside import placeholders
 from hostside.envfile import quote as env_quote
 from tests.unit import sample
@@ -33,7 +33,7 @@ SECRETS = {
 
 
 def rendered(changes: dict[str, Any] | None = None, secrets: dict[str, str] | None = None, **over: Any) -> Stacks:
-    return Stacks(sample.run(changes, SECRETS if secrets is None else secrets, **over), "105")
+    return Stacks(sample.run(changes, SECRETS if secrets is None else secrets, **over))
 
 
 def service(name: str, changes: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]:
@@ -73,10 +73,10 @@ def test_the_variables_of_a_service(name: str, expected: str) -> None:
 
 def test_more_cores_than_the_host_has_are_all() -> None:
     entry = sample.catalog().services["painter"]
-    assert variables("painter", entry, "", 8)["PAINTER_CPU_LIMIT"] == "4"
-    assert variables("painter", entry, "", 2)["PAINTER_CPU_LIMIT"] == "2"
+    assert variables("painter", entry, 8)["PAINTER_CPU_LIMIT"] == "4"
+    assert variables("painter", entry, 2)["PAINTER_CPU_LIMIT"] == "2"
     half = sample.catalog({"services.painter.cpus": 0.5}).services["painter"]
-    assert variables("painter", half, "", 2)["PAINTER_CPU_LIMIT"] == "0.5"
+    assert variables("painter", half, 2)["PAINTER_CPU_LIMIT"] == "0.5"
 
 
 def test_a_secret_files_text() -> None:
@@ -132,6 +132,16 @@ def test_installs_models_and_secrets_are_mounted_read_only() -> None:
     assert all(volume["bind"] == {"create_host_path": False} for volume in volumes.values())
 
 
+def test_only_what_controls_services_is_given_the_brokers_socket() -> None:
+    """Its folder, read-only: a socket that is made anew is seen there, and connecting writes nothing."""
+    [volume] = service("api")["volumes"]
+    assert (volume["source"], volume["target"], volume["read_only"]) == (*("/run/gpuhost/broker",) * 2, True)
+    assert "volumes" not in service("api", {"services.api.controls_services": False})
+    assert "group_add" not in service("api")
+    assert (broker_group(sample.run()), broker_group(sample.run({"account.gid": 10007}))) == ("10001", "10007")
+    assert broker_group(sample.run({"services.api.controls_services": False})) == "root"
+
+
 def test_environment_is_escaped_for_compose() -> None:
     changes = {"services.painter.environment": {"PRICE": 'US$5 "net": #1'}}
     assert service("painter", changes)["environment"]["PRICE"] == 'US$$5 "net": #1'
@@ -161,7 +171,6 @@ def test_no_secret_value_is_in_a_compose_file_and_each_env_file_has_its_own_serv
     assert "${API_TOKEN}" in service("api")["environment"].values()
     front, paint = stacks.env("front"), stacks.env("paint")
     assert 'API_TOKEN="a\\"\\$\\\\b"' in front.splitlines()
-    assert 'DOCKER_GID="105"' in front.splitlines()
     assert "LOGIN" not in front and "TOKEN" not in paint and "LOGIN" not in paint
 
 
@@ -303,7 +312,7 @@ def test_two_services_of_one_image_have_files_of_their_own() -> None:
 
     twin = {**sample.data()["services"]["painter"], "port": 9010}
     changes = {"services.twin": twin, "enabled_services": ["painter", "twin"]}
-    stacks = Stacks(run(changes), "105")
+    stacks = Stacks(run(changes))
     assert stacks.specs["painter"] != stacks.specs["twin"]
     assert [path for path in (file.path for file in stacks.files("paint")) if "extra" in path] == [
         "/data/stacks/paint/config/painter/extra_model_paths.yaml",

@@ -14,6 +14,7 @@ from gpuhost.host.facts import Gpu
 from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import SecretStore
+from gpuhost.services.mounts import refusals
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import Stacks
 from tests.unit import sample
@@ -38,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -
 
 @pytest.fixture
 def stacks(run: HostRun) -> Stacks:
-    return Stacks(run, "105")
+    return Stacks(run)
 
 
 def names_of(env: str) -> list[str]:
@@ -94,3 +95,8 @@ def test_secrets_stand_in_files_for_the_owner_alone(run: HostRun, stacks: Stacks
         if any(run.services[name].secrets for name in names)
     }
     assert holding == wanted | env
+
+
+def test_no_container_is_given_the_socket_of_a_container_engine(stacks: Stacks) -> None:
+    assert [mounted for spec in stacks.specs.values() for mounted in spec["volumes"].values()]
+    assert list(refusals(stacks.specs)) == []

@@ -1,0 +1,131 @@
+"""Units of ours: what differs, what is done about it, and what systemctl says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuhost.files.facts import FilesState, FileState
+from gpuhost.files.rules import plain
+from gpuhost.systemd import operations
+from gpuhost.systemd.facts import UnitsState, UnitState
+from gpuhost.systemd.rules import Unit, reconcile
+
+FOLDER = "/etc/systemd/system"
+SERVICE = Unit(plain(f"{FOLDER}/ours.service", "[Service]\n"), runs=False)
+SOCKET = Unit(plain(f"{FOLDER}/ours.socket", "[Socket]\n"))
+RUNS = UnitState(enabled=True, active=True)
+
+
+def right(*units: Unit) -> dict[str, FileState]:
+    """Their files as they should be."""
+    return {
+        unit.file.path: FileState(
+            "regular file", "644", "root", "root", 1.0, hashlib.sha256(unit.file.content().encode()).hexdigest()
+        )
+        for unit in units
+    }
+
+
+def changes(files: dict[str, FileState], states: dict[str, UnitState]) -> list[tuple[str, str, str]]:
+    return [
+        (change.action, change.resource.name.rpartition("/")[2], change.reason)
+        for change in reconcile("stacks", [SERVICE, SOCKET], files, states)
+    ]
+
+
+def test_nothing_differs() -> None:
+    """The service is started by its socket: whether it runs is nobody's concern."""
+    files = right(SERVICE, SOCKET)
+    assert changes(files, {"ours.service": UnitState(), "ours.socket": RUNS}) == []
+    assert changes(files, {"ours.service": UnitState(active=True), "ours.socket": RUNS}) == []
+
+
+def test_what_differs_is_named() -> None:
+    files, edited = right(SERVICE, SOCKET), FileState("regular file", "644", "root", "root", 1.0, "0" * 64)
+    assert changes({}, {}) == [
+        ("create", "ours.service", "it does not exist"),
+        ("create", "ours.socket", "it does not exist"),
+        ("enable", "ours.socket", "it does not run at boot"),
+    ]
+    assert changes({**files, SERVICE.file.path: edited}, {"ours.socket": RUNS}) == [
+        ("write", "ours.service", "the content differs")
+    ]
+    assert changes(files, {"ours.socket": UnitState(active=True)}) == [
+        ("enable", "ours.socket", "it does not run at boot")
+    ]
+    assert changes(files, {"ours.socket": UnitState(enabled=True)}) == [("enable", "ours.socket", "it does not run")]
+
+
+def test_a_file_that_systemd_has_not_read_is_a_change() -> None:
+    """A run that dies between the file and the reload must not lose the reload."""
+    files = right(SERVICE, SOCKET)
+    states = {"ours.service": UnitState(stale=True), "ours.socket": RUNS}
+    assert changes(files, states) == [("write", "ours.service", "systemd has not read it since it changed")]
+
+
+def scripts(monkeypatch: pytest.MonkeyPatch, files: dict[str, FileState], states: dict[str, UnitState]) -> list[str]:
+    """What the operation would run."""
+    found: list[str] = []
+    answers: dict[Any, object] = {FilesState: files, UnitsState: states}
+    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda fact, **_: answers[fact]))
+    monkeypatch.setattr(
+        operations,
+        "carry_out",
+        lambda changes, steps: found.extend(step.get_raw_value() for step in steps if changes) or (),
+    )
+    list(operations.units._inner(stage="stacks", wanted=[SERVICE, SOCKET], backups="/backups"))
+    return found
+
+
+def test_all_stop_before_a_new_file_is_read_and_start_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    write, reload, start = scripts(monkeypatch, right(SERVICE), {"ours.socket": RUNS})
+    assert f"put {FOLDER}/ours.socket" in write and "ours.service" not in write
+    assert reload == "systemctl stop ours.service ours.socket 2>/dev/null; systemctl daemon-reload"
+    assert start == "systemctl enable --quiet ours.socket && systemctl start ours.socket"
+
+
+def test_one_that_only_does_not_run_is_started_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = right(SERVICE, SOCKET)
+    assert scripts(monkeypatch, files, {"ours.socket": RUNS}) == []
+    [start] = scripts(monkeypatch, files, {"ours.socket": UnitState(enabled=True)})
+    assert start == "systemctl enable --quiet ours.socket && systemctl start ours.socket"
+
+
+def test_a_file_that_is_right_and_was_not_read_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = right(SERVICE, SOCKET)
+    write, *_ = scripts(monkeypatch, files, {"ours.service": UnitState(stale=True), "ours.socket": RUNS})
+    assert f"own {FOLDER}/ours.service" in write and f"put {FOLDER}/ours.service" not in write
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("ActiveState=active\nUnitFileState=enabled\nNeedDaemonReload=no", UnitState(True, True, False)),
+        ("ActiveState=activating\nUnitFileState=enabled\nNeedDaemonReload=yes", UnitState(True, True, True)),
+        ("ActiveState=inactive\nUnitFileState=disabled\nNeedDaemonReload=no", UnitState()),
+        ("ActiveState=failed\nUnitFileState=enabled-runtime\nNeedDaemonReload=no", UnitState()),
+        ("ActiveState=inactive\nUnitFileState=\nNeedDaemonReload=no", UnitState()),  # one that systemd does not know
+    ],
+)
+def test_what_systemctl_says(tmp_path: Path, said: str, state: UnitState) -> None:
+    """The fact's own script, with a systemctl that answers like the real one."""
+    fake = tmp_path / "systemctl"
+    fake.write_text(f"#!/bin/sh\n[ \"$1\" = show ] || exit 1\ncat <<'END'\n{said}\nEND\n")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    fact = UnitsState()
+    done = subprocess.run(
+        ["sh", "-c", fact.command(["a.service", "b@1.socket"])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert fact.read(done.stdout.splitlines()) == {"a.service": state, "b@1.socket": state}
