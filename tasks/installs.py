@@ -16,9 +16,11 @@ def installs(run: HostRun) -> None:
         operations.installed(
             name=f"installs | {name} {install.version}",
             path=run.install_path(name),
+            manifest=run.install_manifest(name),
             spec=spec,
             image=run.image(install.image),
             environment=rules.environment(install, spec),
             script=script,
             account=run.catalog.account,
+            trees_command=run.layout.trees_command,
         )

@@ -61,6 +61,8 @@ def _folders(run: HostRun) -> None:
     ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "installs", "services")}
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
     ours |= {layout.install(name): "755" for name in run.installs}
+    manifests = [layout.install_manifests(name) for name in run.installs]
+    ours |= dict.fromkeys([path for each in manifests for path in (each.rpartition("/")[0], each)], "755")
     ours |= {layout.service_data(name).rpartition("/")[0]: "755" for name in run.services}
     ours |= dict.fromkeys([*_program_folders(layout), layout.scripts], "755")
     # setgid: what anybody of the group puts there stays the group's.

@@ -75,6 +75,10 @@ class Layout:
         """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
         return "/run/gpuhost/broker"
 
+    def trees_command(self) -> str:
+        """Records what lies in a folder that was made whole, or sets it aside. Action as argument, request on stdin."""
+        return self._program("hostside.trees")
+
     def _program(self, module: str) -> str:
         # -I: nothing is imported from the working folder, a home or PYTHONPATH (the venv itself names `programs`);
         # -B: not even compiled modules are written.
@@ -97,6 +101,10 @@ class Layout:
     def install(self, name: str) -> str:
         """The folder with the versions of an install."""
         return f"{self.data}/installs/{name}"
+
+    def install_manifests(self, name: str) -> str:
+        """The folder with the manifests of the versions of an install; root only may write there."""
+        return f"{self.state}/installs/{name}"
 
     def service_data(self, service: str) -> str:
         """What a service may write."""

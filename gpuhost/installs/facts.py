@@ -1,36 +1,73 @@
-"""The stamps of every version of an install, in one round trip."""
+"""The stamps of every version of an install, and of one version what lies in it, in one round trip."""
 
 from __future__ import annotations
 
 import base64
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from gpuhost.installs.rules import STAMP
+from gpuhost.errors import Problem, UserError
+from gpuhost.files.trees import look_command
 from gpuhost.run.fact import HostFact
+from hostside.protocol import TreeSeen
+from hostside.wire import from_host
 
+STAMP = ".gpuhost/installed.json"
+# Without python3 nothing is looked at: the host has none of our programs either, and they come first.
 _SCRIPT = r"""
 for folder in @ROOT@/*/; do
   # The account owns the folder: it is not listed to its end, no link of its is followed, no FIFO waited for.
   [ -d "$folder" ] && [ -n "$(find "$folder" -mindepth 1 -maxdepth 1 -printf x -quit)" ] || continue
   stamp="$(dd if="$folder@STAMP@" iflag=nofollow,nonblock,fullblock bs=64k count=1 2>/dev/null | base64 -w0)"
-  printf '%s\t%s\n' "${folder%/}" "$stamp"
-done; printf 'end\n'
+  printf 'stamp\t%s\t%s\n' "${folder%/}" "$stamp"
+done
+if [ -d @PATH@ ] && [ ! -L @PATH@ ] && command -v python3 >/dev/null; then
+  seen="$(@LOOK@ 2>/dev/null)" && printf 'tree\t%s\n' "$seen" || printf 'unread\n'
+fi
+printf 'end\n'
 """
 
 
-class Stamps(HostFact[dict[str, str]]):
-    """folder -> the stamp in it; "" when it holds things and no stamp, no entry when it is empty."""
+@dataclass(frozen=True)
+class InstallReading:
+    """`stamps`: folder -> the stamp in it, of every version; "" when it holds things and no stamp, no entry when it is
+    empty. `tree`: what is in the wanted version, compared with its manifest; None when it was not looked at."""
 
-    def command(self, root: str) -> str:
-        """One loop over the folders below `root`."""
-        return _SCRIPT.replace("@ROOT@", shlex.quote(root)).replace("@STAMP@", STAMP)
+    stamps: Mapping[str, str] = field(default_factory=dict)
+    tree: TreeSeen | None = None
+
+
+class InstallState(HostFact[InstallReading]):
+    """The reading of the version at `path`, and of the stamps of those beside it."""
+
+    def command(self, path: str, manifest: str) -> str:
+        """One script."""
+        marks = {
+            "@ROOT@": shlex.quote(path.rpartition("/")[0]),
+            "@STAMP@": STAMP,
+            "@PATH@": shlex.quote(path),
+            "@LOOK@": look_command(path, manifest),
+        }
+        script = _SCRIPT
+        for mark, text in marks.items():
+            script = script.replace(mark, text)
+        return script
 
     @staticmethod
-    def default() -> dict[str, str]:
+    def default() -> InstallReading:
         """No version is there."""
-        return {}
+        return InstallReading()
 
-    def read(self, output: list[str]) -> dict[str, str]:
+    def read(self, output: list[str]) -> InstallReading:
         """Decode each line."""
-        rows = (line.split("\t") for line in output if "\t" in line)
-        return {path: base64.b64decode(stamp).decode(errors="replace") for path, stamp in rows}
+        stamps, tree = {}, None
+        for line in output:
+            kind, *values = line.split("\t")
+            if kind == "stamp":
+                stamps[values[0]] = base64.b64decode(values[1]).decode(errors="replace")
+            elif kind == "tree":
+                tree = from_host(TreeSeen, values[0])
+            elif kind == "unread":
+                raise UserError(Problem("the files of an install cannot be looked at", "check the disk of `data_root`"))
+        return InstallReading(stamps, tree)

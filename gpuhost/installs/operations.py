@@ -1,4 +1,4 @@
-"""An install: its script run once, in a container that outlives a dropped connection."""
+"""An install: its script run once, in a container that outlives a dropped connection; then the record of its files."""
 
 from __future__ import annotations
 
@@ -10,34 +10,63 @@ from pyinfra.context import host
 
 from gpuhost.catalog.types import Account
 from gpuhost.installs import rules
-from gpuhost.installs.facts import Stamps
+from gpuhost.installs.facts import InstallState
 from gpuhost.plan.spec import Spec, digest
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
+from hostside.protocol import TreeRequest
+from hostside.wire import to_json
 
-# A rerun attaches to the container that still works.
+# A rerun attaches to the container that still works. The manifest says `unfinished` from before the script's start
+# until all that it made was read: what a killed run leaves is finished and read by the next one.
 _ONE_SHOT = r"""
-set -u; name=@NAME@
+set -u; name=@NAME@; request="$(cat)"; tree() { printf '%s' "$request" | @TREES@ "$1"; }
+@SET_ASIDE@
+tree begin || exit 1
 if [ "$(docker inspect -f '{{.State.Running}}' "$name" 2>/dev/null)" != true ]; then
   docker rm -f "$name" >/dev/null 2>&1
   docker run -d --name "$name" --label gpuhost.job=install --network bridge @OPTIONS@ >/dev/null || exit 1
 fi
-docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/dev/null; exit "$code"
+docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/dev/null
+[ "$code" = 0 ] || exit "$code"
+tree record
 """
+_SET_ASIDE = 'docker rm -f "$name" >/dev/null 2>&1; tree set-aside || exit 1'
 
 
 @operation()
 def installed(
-    path: str, spec: Spec, image: str, environment: Mapping[str, str], script: str, account: Account
+    path: str,
+    manifest: str,
+    spec: Spec,
+    image: str,
+    environment: Mapping[str, str],
+    script: str,
+    account: Account,
+    trees_command: str,
 ) -> Commands:
-    """The install at `path` (a folder of the account) is complete and made from `spec`. `script`: its path there."""
-    stamps: dict[str, str] = host.get_fact(Stamps, root=path.rpartition("/")[0])
-    changes = rules.reconcile(path, spec, stamps)
-    options = ["--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    options += [f"--user={account.uid}:{account.gid}"]
-    options += [f"--env={key}={value}" for key, value in environment.items()]
-    options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]
-    options += [image, "bash", "/install.sh"]
-    name = f"gpuhost-install-{digest([path, spec])[:12]}"
-    command = _ONE_SHOT.replace("@NAME@", name).replace("@OPTIONS@", shlex.join(options))
-    yield from carry_out(changes, [Step(command, live=True)])
+    """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
+    says. `script`: its path there."""
+    finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
+    if finding is None:
+        return
+    request = to_json(TreeRequest(path, manifest))
+    if finding.action == "record":
+        step = Step(f"{trees_command} record", stdin=request)
+    else:
+        options = ["--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        options += [f"--user={account.uid}:{account.gid}"]
+        options += [f"--env={key}={value}" for key, value in environment.items()]
+        options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]
+        options += [image, "bash", "/install.sh"]
+        marks = {
+            "@NAME@": f"gpuhost-install-{digest([path, spec])[:12]}",
+            "@TREES@": trees_command,
+            "@SET_ASIDE@": _SET_ASIDE if finding.action == "reinstall" else "",
+            "@OPTIONS@": shlex.join(options),
+        }
+        command = _ONE_SHOT
+        for mark, text in marks.items():
+            command = command.replace(mark, text)
+        step = Step(command, stdin=request, live=True)
+    yield from carry_out([finding.change(path)], [step])

@@ -1,16 +1,18 @@
-"""An install: its spec, its folder, and whether it is there. Pure, but for the text of its script."""
+"""An install: its spec, its folder, and whether it is there as it was made. Pure, but for the text of its script."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from gpuhost.catalog.types import Install
-from gpuhost.plan.change import Change, Resource
+from gpuhost.files import trees
+from gpuhost.installs.facts import InstallReading
+from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.spec import Spec, canonical, differences, digest, parse, summary, text_digest
 from gpuhost.project import project_file
-
-STAMP = ".gpuhost/installed.json"
+from hostside.protocol import TreeSeen
 
 
 def script(install: Install) -> str:
@@ -38,24 +40,55 @@ def environment(install: Install, spec: Spec) -> dict[str, str]:
     return {**install.environment, "INSTALL_SPEC": canonical(spec)}
 
 
-def reconcile(path: str, spec: Spec, stamps: Mapping[str, str]) -> list[Change]:
-    """Install when the folder has not the stamp of this spec.
+@dataclass(frozen=True)
+class Finding:
+    """What is to be done with an install. `install`: its script runs in its folder, from where it may have stopped;
+    `reinstall`: in an empty folder, what is there is set aside; `record`: only the times of its files are written
+    down anew."""
 
-    `stamps`: folder -> the stamp in it, of every folder beside `path` and of `path` itself.
+    action: Literal["install", "reinstall", "record"]
+    reason: str
+    diff: tuple[Difference, ...] = ()
+
+    def change(self, path: str) -> Change:
+        """As a plan shows it."""
+        return Change("installs", Resource("install", path), self.action, self.reason, self.diff)
+
+
+def judge(path: str, spec: Spec, reading: InstallReading) -> Finding | None:
+    """None when the folder `path` has the stamp of this spec and holds what was recorded when it was made.
+
+    A manifest is there from before the script's start. What has none (made by a gpuhost that kept none, or half set
+    aside by a run that was killed) cannot be told from what somebody changed: it counts as damaged, for a record made
+    now would vouch for whatever is there.
     """
-    found = _installed(stamps.get(path))
-    if found is not None and canonical(found) == canonical(spec):
-        return []
-    return [Change("installs", Resource("install", path), "install", *_reason(path, spec, stamps))]
+    tree = reading.tree
+    if path not in reading.stamps:
+        return Finding("install", *_absent(spec, reading.stamps))
+    if tree and tree.state == "recorded" and tree.differing:
+        return _damaged(tree, trees.first_difference(tree), trees.differences(tree))
+    if tree and tree.state == "unknown":
+        return _damaged(tree, "there is no record of what was installed, so nobody can say whether it still is that")
+    found = _installed(reading.stamps[path])
+    if found is None or canonical(found) != canonical(spec) or (tree and tree.state == "unfinished"):
+        return Finding("install", "it was not finished")
+    if tree and tree.touched:
+        more = f" and {tree.touched - 1} more were" if tree.touched > 1 else " was"
+        return Finding("record", f"{tree.first_touched}{more} touched; the bytes are those that were installed")
+    return None
 
 
-def _reason(path: str, spec: Spec, stamps: Mapping[str, str]) -> tuple[str, tuple[Any, ...]]:
-    if path in stamps:
-        return "it was not finished", ()
+def _damaged(tree: TreeSeen, why: str, diff: tuple[Difference, ...] = ()) -> Finding:
+    kept = f"what is there ({tree.disk_bytes / 1e6:.0f} MB) is set aside"
+    return Finding("reinstall", f"{why}; {kept}", diff)
+
+
+def _absent(spec: Spec, stamps: Mapping[str, str]) -> tuple[str, tuple[Difference, ...]]:
     others = {other: made for other, stamp in stamps.items() if (made := _installed(stamp)) is not None}
-    if not others:
+    # One of this very spec was set aside.
+    diffs = {other: diff for other, made in others.items() if (diff := differences(made, spec))}
+    if not diffs:
         return "not installed", ()
-    diffs = {other: differences(made, spec) for other, made in others.items()}
     nearest = min(diffs, key=lambda other: (len(diffs[other]), other))
     return f"{summary(diffs[nearest])}; {nearest.rpartition('/')[2]} stays beside it", diffs[nearest]
 

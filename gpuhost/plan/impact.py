@@ -17,6 +17,7 @@ _DOWNLOADED = {
     ("image", "pull"),
     ("image", "build"),
     ("install", "install"),
+    ("install", "reinstall"),
     ("packages", "install"),
 }
 

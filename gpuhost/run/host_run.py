@@ -80,3 +80,7 @@ class HostRun:
         """Its folder on the host."""
         folder = installs.folder(self.catalog.installs[name], self.install_spec(name))
         return f"{self.layout.install(name)}/{folder}"
+
+    def install_manifest(self, name: str) -> str:
+        """The file on the host that says what lies in that folder."""
+        return f"{self.layout.install_manifests(name)}/{self.install_path(name).rpartition('/')[2]}.json"

@@ -22,7 +22,7 @@ from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
 from gpuhost.errors import Problem
-from gpuhost.plan.change import Change
+from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
 from hostside.wire import printable
@@ -45,11 +45,16 @@ class Session:
         self.announced: dict[tuple[str, str], list[Change]] = {}  # (host, operation) -> its changes in Execute
         self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
         self.explained: set[str] = set()  # hosts whose failure has been explained
+        self.found: set[tuple[str, Resource, str]] = set()  # (host, resource, action) of every own change, at any phase
         self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
     def allows(self, host_name: str, change: Change) -> bool:
         """True when there is no allow-list, or the change stands in it."""
         return self.allowed is None or list(change.key) in self.allowed.get(host_name, [])
+
+    def finds(self, host_name: str, resource: Resource, *actions: str) -> bool:
+        """True when an own operation of this run, in its plan or now, found that one of these must be done."""
+        return any((host_name, resource, action) in self.found for action in actions)
 
     def planned_actions(self, host_name: str, stage: str) -> set[tuple[str, str]] | None:
         """(name, action) of what the allow-list holds for a stage; None without one."""
@@ -176,6 +181,7 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     session = current()
     phase = "apply" if state.is_executing else "plan"
     for change in changes:
+        session.found.add((host.name, change.resource, change.action))
         session.report.add("change", host.name, phase=phase, source="own", **_fields(change))
         host.log(printable(f"{'doing' if state.is_executing else 'will'}: {change.line()}"))
         for difference in change.diff:

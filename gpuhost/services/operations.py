@@ -23,7 +23,7 @@ from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.containers import Container
-from gpuhost.services.rules import WILL_BE_WRITTEN, FileTimes, ServiceStep
+from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
@@ -152,13 +152,24 @@ def running(run: HostRun) -> Commands:
     stacks = Stacks(run)
     reading = host.get_fact(DockerState, parts=["containers"])
     planned = rules.reconcile(
-        stacks.desired(),
+        _with_remade_installs(run, stacks.desired()),
         _with_environments(run, reading.containers),
         run.placement.skipped,
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
     )
     yield from carry_out(planned.changes, (_command(run, step) for step in planned.steps))
+
+
+def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mapping[str, Desired]:
+    """What is desired, with what this run makes anew under a service: in a plan its folder is still the old one."""
+
+    def remade(name: str) -> str:
+        install = run.services[name].install or ""
+        folder = Resource("install", run.install_path(install) if install else "")
+        return install if current().finds(host.name, folder, "install", "reinstall") else ""
+
+    return {name: replace(wanted, remade_install=remade(name)) for name, wanted in desired.items()}
 
 
 def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequence[Container]:

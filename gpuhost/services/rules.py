@@ -25,7 +25,7 @@ _INTERRUPTED = "an earlier run was interrupted while it made its container"
 class Desired:
     """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `reads_gpus`: it only reads
     the state of all; `environment`: the secrets that its environment holds; `start`: whether it runs, or only
-    exists."""
+    exists; `remade_install`: the install that it runs from, when this run makes that anew."""
 
     stack: str
     spec: Spec
@@ -33,6 +33,7 @@ class Desired:
     reads_gpus: bool = False
     environment: frozenset[str] = frozenset()
     start: Literal["always", "on-demand"] = "always"
+    remade_install: str = ""
 
     @property
     def ports(self) -> set[str]:
@@ -193,6 +194,8 @@ def _shortened(difference: Difference) -> Difference:
 
 def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Finding | None:
     on_demand = wanted.start == "on-demand"
+    if wanted.remade_install and current.state in ("running", "paused", "restarting"):
+        return _Finding("recreate", f"its install `{wanted.remade_install}` is made anew")
     if current.state in ("running", "paused") and clock.started_before_files(current.service, current.started_s):
         return _Finding("recreate", "it started before its files were last written", scope="secret")
     if current.state == "running":

@@ -172,3 +172,53 @@ def test_renamed_on_demand_and_a_second_card(converged: Proof) -> None:
     assert host.root("test -d /srv/genai/services/second/data").rc == 0  # its data stays
     converged.nothing_to_do()
     converged.answers("verify after the way back")
+
+
+def install_changes(told: Told) -> list[tuple[str, str, set[str]]]:
+    """(action, reason, differing paths) of what is to be done with installs."""
+    changes = [each for each in (told.document or {})["changes"] if each["resource"]["kind"] == "install"]
+    return [(each["action"], each["reason"], {one["field"] for one in each["diff"]}) for each in changes]
+
+
+def test_a_damaged_install_is_set_aside_and_made_anew_under_its_service(converged: Proof) -> None:
+    """Five kinds of damage in one plan; the service then runs from the new folder, and holds the old one no more."""
+    host = converged.host
+    app = host.root("ls -d /srv/genai/installs/comfyui/*", check=True).stdout.strip()
+    damage = f"""
+        set -eu; cd {app}/ComfyUI; ls server.py folder_paths.py nodes.py main.py >/dev/null
+        truncate -s 10 server.py
+        touch -r nodes.py /tmp/time; printf X | dd of=nodes.py conv=notrunc bs=1 count=1 2>/dev/null
+        touch -r /tmp/time nodes.py; rm /tmp/time
+        rm folder_paths.py; mkdir __pycache__; chmod 666 main.py
+    """
+    host.root(damage, check=True)
+    before = converged.host.snapshot()["files"]
+    plan = converged.control.plan()
+    assert converged.host.snapshot()["files"] == before
+    [(action, reason, paths)] = install_changes(plan)
+    assert action == "reinstall" and "ComfyUI/folder_paths.py is gone and 4 more differ; what is there (" in reason
+    assert paths == {
+        f"ComfyUI/{name}" for name in ("server.py", "nodes.py", "folder_paths.py", "__pycache__", "main.py")
+    }
+    assert changed(plan) == {"comfyui-qwen": ("recreate", "its install `comfyui` is made anew")}
+    told = converged.control.apply()
+    assert told.code == 0, told.errors
+    assert sorted(told.changes) == sorted(plan.changes) and len(plan.changes) == 2
+    [aside] = host.root(f"ls -d {app}.replaced-*", check=True).stdout.split()
+    assert host.root(f"stat -c %s {aside}/ComfyUI/server.py", check=True).stdout.strip() == "10"
+    held = host.root("docker exec comfyui-qwen stat -c '%d:%i' /app", check=True).stdout
+    assert held == host.root(f"stat -c '%d:%i' {app}", check=True).stdout
+    converged.nothing_to_do()
+    converged.answers("verify with the new install")
+
+
+def test_a_touched_file_of_an_install_costs_neither_an_install_nor_a_restart(converged: Proof) -> None:
+    app = converged.host.root("ls -d /srv/genai/installs/comfyui/*[0-9a-f]", check=True).stdout.split()[0]
+    started = inspect(converged, "comfyui-qwen")["State"]["StartedAt"]
+    converged.host.root(f"touch {app}/ComfyUI/server.py", check=True)
+    told = converged.control.apply()
+    assert told.code == 0, told.errors
+    reason = "ComfyUI/server.py was touched; the bytes are those that were installed"
+    assert install_changes(told) == [("record", reason, set())] and changed(told) == {}
+    assert inspect(converged, "comfyui-qwen")["State"]["StartedAt"] == started
+    converged.nothing_to_do()

@@ -12,7 +12,10 @@ from tasks.layout import _program_folders
 LAYOUT = Layout("/srv/data", "/opt/tools", "/var/lib/state")
 
 
-@pytest.mark.parametrize("command", [LAYOUT.verify_command, LAYOUT.secret_audit_command, LAYOUT.models_command])
+PROGRAMS = [LAYOUT.verify_command, LAYOUT.secret_audit_command, LAYOUT.models_command, LAYOUT.trees_command]
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
 def test_a_program_is_a_module_that_is_there_and_imports_nothing_from_elsewhere(command: str) -> None:
     python, *flags, module = command.split()
     assert (python, flags) == ("/opt/tools/venv/bin/python", ["-I", "-B", "-m"])

@@ -98,6 +98,17 @@ def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "report.jsonl").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("plan_only", [True, False])
+def test_what_this_run_found_is_known_to_later_operations(tmp_path: Path, plan_only: bool) -> None:
+    path = tmp_path / "file"
+    Run(tmp_path, plan_only=plan_only).go(touch(path))
+    assert session._current
+    assert session._current.finds("@local", Resource("file", str(path)), "correct", "create")
+    assert not session._current.finds("@local", Resource("file", str(path)), "correct")
+    assert not session._current.finds("another", Resource("file", str(path)), "create")
+    assert not session._current.finds("@local", Resource("folder", str(path)), "create")
+
+
 def test_nothing_to_do_is_nothing_at_all(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()

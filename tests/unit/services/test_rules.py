@@ -29,6 +29,7 @@ SETTINGS = {key: SPEC[key] for key in ("image", "memory", "cpus", "restart", "ne
 SETTINGS |= {"shm": "64m", "read_only": False, "privileged": False, "user": "", "command": [], "tmpfs": []}
 SETTINGS |= {"cap_add": [], "cap_drop": [], "security_opt": [], "group_add": []}
 STARTED_S = 1_000.0
+STARTS = ("always", "on-demand")
 
 
 def desired(name: str = "api", **over: Any) -> Desired:
@@ -176,6 +177,28 @@ def test_a_process_older_than_its_files_is_made_anew(written_s: float, now_s: fl
 # -- what an interrupted run left --------------------------------------------------------------------------------------
 
 HALF = container(name="0123456789ab_api", id="half", service="api", state="created")
+
+
+@pytest.mark.parametrize(
+    ("state", "start", "reason"),
+    [
+        *((state, start, "its install `tree` is made anew") for state in ("running", "paused") for start in STARTS),
+        ("restarting", "always", "its install `tree` is made anew"),
+        ("exited", "always", "it is exited"),
+        ("exited", "on-demand", None),  # it will start from the new one
+    ],
+)
+def test_who_runs_from_an_install_that_is_made_anew_is_made_anew(state: str, start: Any, reason: str | None) -> None:
+    wanted = {"api": replace(desired(), remade_install="tree", start=start)}
+    expected = [("recreate", "api", reason)] if reason else []
+    assert found(wanted, container(state=state)) == expected
+    assert not any(change.scope for change in reconcile(wanted, [container(state="running")]).changes)
+
+
+def test_an_install_that_is_made_anew_under_a_loop_ends_it_though_the_plan_saw_something_else() -> None:
+    wanted = {"api": replace(desired(), remade_install="tree")}
+    way = reconcile(wanted, [container(state="restarting")], planned={("api", "recreate")})
+    assert [step.do for step in way.steps] == ["up", "wait"]
 
 
 def test_what_a_killed_run_left_is_cleared_away() -> None:

@@ -1,0 +1,1 @@
+"""Folders that we made whole and that nobody changes afterwards, and the manifests by which a change is seen."""

@@ -1,0 +1,276 @@
+"""A folder against the manifest of what was made in it: every kind of damage is seen, nothing large is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpuhost.files.trees import look_command
+from hostside.protocol import TreeRequest, TreeSeen
+from hostside.trees import look, record
+from hostside.wire import from_host, to_json
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> TreeRequest:
+    """A folder of a few things, recorded."""
+    tree = tmp_path / "a tree"
+    (tree / "code/inner").mkdir(parents=True)
+    (tree / "code/server.py").write_text("print('serve')\n")
+    (tree / "code/inner/it's.py").write_text("x = 1\n")
+    (tree / "code/empty").touch()
+    (tree / "code/link").symlink_to("server.py")
+    os.mkfifo(tree / "code/pipe")
+    (tree / os.fsdecode(b"no-utf8-\xff\nend")).write_text("any name\n")
+    for path in (tree, tree / "code", tree / "code/inner"):
+        path.chmod(0o755)
+    made = TreeRequest(str(tree), str(tmp_path / "manifests/a.json"))
+    record.begin(made)
+    record.record(made)
+    return made
+
+
+def tree(request: TreeRequest) -> Path:
+    return Path(request.folder)
+
+
+def seen(request: TreeRequest) -> TreeSeen:
+    """What is answered, as the control side reads it."""
+    return from_host(TreeSeen, json.dumps(look.look(request.folder, request.manifest)))
+
+
+def differing(request: TreeRequest) -> list[str]:
+    return [each.path for each in seen(request).first]
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Other bytes, with the time that the file had."""
+    before = path.stat()
+    with path.open("r+") as file:  # the same inode
+        file.truncate()
+        file.write(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_folder(tree: Path) -> None:
+    shutil.rmtree(tree / "code/inner")
+    (tree / "code/inner").symlink_to("/etc")
+
+
+def test_what_was_recorded_is_found_again_and_no_file_is_read(
+    request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "sha256", None)
+    found = seen(request_)
+    assert (found.state, found.differing, found.first, found.touched) == ("recorded", 0, [], 0)
+    assert found.disk_bytes > 0
+
+
+def test_the_shell_command_needs_nothing_of_ours_and_answers_in_one_line(request_: TreeRequest) -> None:
+    (tree(request_) / "code/it's\n'new'").touch()
+    (tree(request_) / "code/server.py").write_text("")
+    (tree(request_) / "code/empty").touch()
+    command = look_command(request_.folder, request_.manifest)
+    environ = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=30, env=environ, cwd="/")
+    assert done.stdout.count(b"\n") == 1 and done.stderr == b""
+    answer = from_host(TreeSeen, done.stdout)
+    assert (answer, answer.differing, answer.touched) == (seen(request_), 2, 1)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "truncated": (lambda tree: os.truncate(tree / "code/server.py", 3), ["code/server.py"]),
+    "one byte, size and time kept": (
+        lambda tree: rewrite(tree / "code/server.py", "print('swerv')\n"[:14] + "\n"),
+        ["code/server.py"],
+    ),
+    "gone": (lambda tree: (tree / "code/empty").unlink(), ["code/empty"]),
+    "added": (lambda tree: (tree / "code/more.py").write_text(""), ["code/more.py"]),
+    "added folder": (lambda tree: (tree / "code/__pycache__").mkdir(), ["code/__pycache__"]),
+    "mode": (lambda tree: (tree / "code/server.py").chmod(0o666), ["code/server.py"]),
+    "mode of a folder": (lambda tree: (tree / "code/inner").chmod(0o777), ["code/inner"]),
+    "link elsewhere": (
+        lambda tree: ((tree / "code/link").unlink(), (tree / "code/link").symlink_to("/etc/passwd")),
+        ["code/link"],
+    ),
+    "a link in the place of a folder": (replace_folder, ["code/inner", "code/inner/it's.py"]),
+    "renamed": (
+        lambda tree: (tree / "code/empty").rename(tree / "code/full"),
+        ["code/empty", "code/full"],
+    ),
+    "a file where a FIFO was": (
+        lambda tree: ((tree / "code/pipe").unlink(), (tree / "code/pipe").touch()),
+        ["code/pipe"],
+    ),
+    "a FIFO where a file was": (
+        lambda tree: ((tree / "code/server.py").unlink(), os.mkfifo(tree / "code/server.py")),
+        ["code/server.py"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "paths"), DAMAGES.values(), ids=DAMAGES)
+def test_every_damage_is_seen(request_: TreeRequest, damage: Callable[[Path], object], paths: list[str]) -> None:
+    damage(tree(request_))
+    assert differing(request_) == paths
+    assert seen(request_).differing == len(paths)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_another_owner_is_seen(request_: TreeRequest) -> None:
+    os.chown(tree(request_) / "code/server.py", 12345, 12345)
+    [found] = seen(request_).first
+    assert found.found and (found.found.uid, found.found.gid) == (12345, 12345)
+
+
+def test_a_touched_file_and_a_copy_are_no_damage_and_are_recorded_again(request_: TreeRequest) -> None:
+    (tree(request_) / "code/server.py").touch()
+    shutil.copy2(tree(request_) / "code/empty", tree(request_) / "new")
+    (tree(request_) / "new").rename(tree(request_) / "code/empty")
+    found = seen(request_)
+    assert (found.differing, found.touched, found.first_touched) == (0, 2, "code/empty")
+    record.record(request_)
+    assert seen(request_).touched == 0
+
+
+def test_a_record_is_not_made_anew_of_what_changed(request_: TreeRequest) -> None:
+    rewrite(tree(request_) / "code/server.py", "print('swerve'"[:14] + ")")
+    with pytest.raises(record.Refusal, match=r"code/server\.py changes"):
+        record.record(request_)
+    assert differing(request_) == ["code/server.py"]
+
+
+def test_a_folder_below_another_filesystem_is_not_entered(request_: TreeRequest) -> None:
+    top = os.open(request_.folder, os.O_RDONLY)
+    device = os.fstat(top).st_dev
+    found = list(look._walk(top, device + 1, "", 1))
+    os.close(top)
+    assert {each.path: each.entry.kind for each in found if each.path == "code"} == {"code": "mount"}
+    assert not [each for each in found if each.path.startswith("code/")]
+
+
+def test_a_huge_file_with_holes_is_not_read(request_: TreeRequest) -> None:
+    """It would take the better part of an hour; the test's time limit says whether it did."""
+    os.truncate(tree(request_) / "code/server.py", 2 * 2**40)
+    with (tree(request_) / "more").open("wb") as file:
+        file.truncate(2 * 2**40)
+    assert differing(request_) == ["code/server.py", "more"]
+    assert seen(request_).disk_bytes < 2**20
+    Path(request_.manifest).unlink()
+    with pytest.raises(record.Refusal, match="has 2199023255552 bytes, of which"):
+        record.record(request_)
+
+
+def test_a_flood_of_files_is_counted_to_an_end(request_: TreeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "ADDED_MAX", 50)
+    for number in range(100):
+        (tree(request_) / f"flood-{number}").touch()
+    told = look.look(request_.folder, request_.manifest)
+    assert 40 <= told["differing"] <= 60 and len(told["first"]) == look.SHOWN
+    assert not [each for each in told["first"] if each["found"] is None]  # nobody looked for them
+
+
+def test_a_nest_of_folders_is_walked_to_an_end(request_: TreeRequest) -> None:
+    deep = os.open(request_.folder, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=deep)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=deep)
+        os.close(deep)
+        deep = deeper
+    os.close(deep)
+    assert seen(request_).differing == look.DEPTH_MAX
+    subprocess.run(["rm", "-rf", f"{request_.folder}/d"], check=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "null", '{"version": 1}', '{"version": 2, "folder": "@", "state": "recorded", "entries": {}}'],
+)
+def test_a_manifest_that_cannot_be_read_is_none(request_: TreeRequest, text: str) -> None:
+    Path(request_.manifest).write_text(text.replace("@", request_.folder))
+    assert seen(request_).state == "unknown"
+
+
+@pytest.mark.parametrize("entries", [[], {"a": 1}, {"a": []}, {"a": [1] * 20}, {"a": None}])
+def test_nor_is_one_whose_entries_are_none(request_: TreeRequest, entries: object) -> None:
+    written = {"version": 1, "folder": request_.folder, "state": "recorded", "entries": entries}
+    Path(request_.manifest).write_text(json.dumps(written))
+    assert seen(request_).state in ("unknown", "recorded")
+    assert seen(request_).state == "unknown" or seen(request_).differing
+
+
+def test_the_manifest_of_another_folder_says_nothing(request_: TreeRequest) -> None:
+    moved = Path(request_.folder).rename(Path(request_.folder).with_name("moved"))
+    assert seen(TreeRequest(str(moved), request_.manifest)).state == "unknown"
+
+
+def test_a_folder_that_is_being_made_is_not_compared(request_: TreeRequest) -> None:
+    record.begin(request_)
+    assert (seen(request_).state, seen(request_).differing) == ("unfinished", 0)
+    assert [path.name for path in Path(request_.manifest).parent.iterdir()] == ["a.json"]
+
+
+def test_what_is_set_aside_is_whole_and_an_empty_folder_takes_its_place(
+    request_: TreeRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tree(request_)
+    folder.chmod(0o750)
+    (folder / "code/server.py").write_text("mine\n")
+    record.set_aside(request_)
+    [aside] = folder.parent.glob("a tree.replaced-*")
+    assert (aside / "code/server.py").read_text() == "mine\n"
+    assert list(folder.iterdir()) == [] and folder.stat().st_mode & 0o7777 == 0o750
+    assert f"is kept as {aside} (" in capsys.readouterr().out
+    assert seen(request_).state == "unknown"
+    record.set_aside(request_)  # twice in a second
+    assert len(list(folder.parent.glob("a tree.replaced-*"))) == 2
+
+
+def test_what_cannot_be_set_aside_stays_and_says_why(
+    request_: TreeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mv").write_text("#!/bin/sh\necho mv: no room >&2; exit 1\n")
+    (tmp_path / "mv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(record.Refusal, match="cannot be set aside: mv: no room"):
+        record.set_aside(request_)
+    assert (tree(request_) / "code/server.py").exists() and seen(request_).state == "unknown"
+
+
+def test_killed_while_it_is_set_aside_it_does_not_count_as_recorded(
+    request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    (tree(request_) / "code/server.py").write_text("mine\n")
+
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(subprocess, "run", killed)
+    with pytest.raises(Killed):
+        record.set_aside(request_)
+    assert seen(request_).state == "unknown"
+
+
+def program(request: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-B", "-m", "hostside.trees", *arguments]
+    return subprocess.run(command, input=request, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_the_program_takes_its_request_from_stdin_and_explains_a_failure(request_: TreeRequest) -> None:
+    assert program(to_json(request_), "record").returncode == 0
+    shutil.rmtree(request_.folder)
+    done = program(to_json(request_), "record")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {request_.folder}: No such file") and "\nhint: " in done.stderr
+    done = program("{}", "begin")
+    assert done.returncode == 1 and done.stderr.startswith("error: the request cannot be read")
