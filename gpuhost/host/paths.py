@@ -75,6 +75,7 @@ class Layout:
         """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
         return "/run/gpuhost/broker"
 
+    @property
     def trees_command(self) -> str:
         """Records what lies in a folder that was made whole, or sets it aside. Action as argument, request on stdin."""
         return self._program("hostside.trees")

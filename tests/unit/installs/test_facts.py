@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost.installs.facts import Stamps
-from gpuhost.installs.rules import STAMP
+from gpuhost.installs.facts import STAMP, InstallState
 from tests.unit.hostile import KINDS, make
 
 
 def read(root: Path) -> dict[str, str]:
-    script = Stamps().command(str(root))
+    script = InstallState().command(f"{root}/none", f"{root}/none.json")
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=20, check=True)
     assert done.stderr == ""
-    return Stamps().process(done.stdout.splitlines())
+    return dict(InstallState().process(done.stdout.splitlines()).stamps)
 
 
 def test_the_stamp_of_each_version(tmp_path: Path) -> None:
@@ -44,4 +43,4 @@ def test_a_folder_with_many_files_is_not_listed_to_its_end(tmp_path: Path) -> No
     for number in range(20_000):
         (folder / f"{number:0250}").touch()
     assert read(tmp_path) == {str(folder): ""}
-    assert "ls " not in Stamps().command(str(tmp_path))
+    assert "ls " not in InstallState().command(f"{tmp_path}/none", f"{tmp_path}/none.json")

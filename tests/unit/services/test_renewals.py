@@ -36,7 +36,7 @@ def run_with(**secrets: str) -> HostRun:
 
 def files_of(run: HostRun) -> dict[str, FileState]:
     """A host on which every file is as this run wants it."""
-    stacks, key = Stacks(run, ""), run.secrets.file_key()
+    stacks, key = Stacks(run), run.secrets.file_key()
     return {
         spec.path: FileState(
             "regular file",
@@ -101,7 +101,7 @@ def test_a_record_with_another_mode_says_the_same(monkeypatch: pytest.MonkeyPatc
 
 def test_the_record_says_nothing_of_the_value_and_its_service_reads_it_at_its_start() -> None:
     one, other = (
-        next(spec for spec in Stacks(run, "").read_at_start("painter") if spec.path == RECORD)
+        next(spec for spec in Stacks(run).read_at_start("painter") if spec.path == RECORD)
         for run in (run_with(), run_with(LABEL_HMAC_KEY="another key"))
     )
     assert one.content() != other.content()  # keyed
