@@ -16,7 +16,7 @@ data_mount = None  # "/srv": refuse to run while nothing is mounted there (a dat
 account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns the data, runs the services
 disk_min_free_gib = 5.0  # with less free space nothing is started
 memory_min_gib = 2.0
-base_packages = ["ca-certificates", "curl", "gpg", "python3", "python3-venv"]
+base_packages = ["ca-certificates", "curl", "gpg", "nftables", "python3", "python3-venv"]
 
 # --- Docker Engine ---------------------------------------------------------------------------------------------------
 # "docker": Docker's own apt repository. "distro": the packages of Debian (13 or later) or Ubuntu.
@@ -52,8 +52,12 @@ apt_key_fingerprints = {
 }
 nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
 
-# --- Networks: containers find each other by name --------------------------------------------------------------------
-networks = {"genai": "172.20.0.0/16"}
+# --- Networks: containers of one find each other by name, and reach nothing else --------------------------------------
+# Published ports work all the same. `"egress": True` gives a network's containers a way out, not to the host.
+networks = {
+    "orchestrator": {"subnet": "172.20.1.0/24"},
+    "comfyui-qwen": {"subnet": "172.20.2.0/24"},
+}
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
 # Sources, later ones win: `.env`, `<secrets_dir>/<host>.sops.env`, `<secrets_dir>/<host>.env`, the environment.
@@ -131,8 +135,10 @@ services = {
         "template": "orchestrator.yml.j2",
         "port": 8193,
         "container_port": 8193,
+        "network": "orchestrator",
         "memory": "2g",
         "cpus": 2,
+        "pids": 256,
         "controls_services": True,  # asks a broker about our containers; Docker's socket would be root on the host
         "secrets": ["ORCHESTRATOR_TOKEN"],
         "health": {
@@ -152,9 +158,11 @@ services = {
         "template": "comfyui.yml.j2",
         "port": 8188,
         "container_port": 8188,
+        "network": "comfyui-qwen",
         "memory": "28g",
         "cpus": 4,
         "shm": "16g",
+        "tmp": "1g",
         "gpu": {"count": 1},
         "install": "comfyui",
         "folders": ["custom_nodes"],  # ComfyUI does not start without it

@@ -22,5 +22,6 @@ def installs(run: HostRun) -> None:
             environment=rules.environment(install, spec),
             script=script,
             account=run.catalog.account,
+            limits=rules.limits(install, run.reading.cpus),
             trees_command=run.layout.trees_command,
         )

@@ -11,8 +11,8 @@ from gpuhost.files.folders import Folder, folders
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.host.paths import Layout
-from gpuhost.images import operations as docker
 from gpuhost.installs.rules import script as install_script
+from gpuhost.network import operations as network
 from gpuhost.plan.change import Change, Resource
 from gpuhost.project import PROJECT, folder, project_file
 from gpuhost.run.host_run import HostRun
@@ -27,7 +27,10 @@ def layout(run: HostRun) -> None:
     _folders(run)
     _programs(run)
     networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
-    docker.networks(name="layout | Docker networks", wanted=networks)
+    layout = run.layout
+    network.networks(
+        name="layout | networks", wanted=networks, rules_file=layout.firewall_rules, backups=layout.backups
+    )
 
 
 def _account(run: HostRun) -> None:

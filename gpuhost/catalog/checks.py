@@ -88,14 +88,11 @@ def variable_names(service: str) -> tuple[str, str, str]:
 
 def _networks(catalog: Catalog) -> None:
     seen: dict[str, Any] = {}
-    for name, subnet in catalog.networks.items():
-        try:
-            network = ipaddress.ip_network(subnet)
-        except ValueError as error:
-            refuse(f"`networks.{name}`: {error}", "write a subnet such as `172.20.0.0/16`")
+    for name, entry in catalog.networks.items():
+        network = ipaddress.ip_network(entry.subnet)
         for other, taken in seen.items():
             if network.overlaps(taken):
-                refuse(f"`networks.{name}`: {subnet} overlaps `{other}` ({taken})", "choose subnets apart")
+                refuse(f"`networks.{name}`: {network} overlaps `{other}` ({taken})", "choose subnets apart")
         seen[name] = network
 
 

@@ -56,11 +56,22 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
+def _subnet(text: str) -> str:
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        refuse(str(error), "write an IPv4 subnet such as `172.20.1.0/24`")
+    if not 8 <= network.prefixlen <= 29:
+        refuse(f"`{text}` has room for {network.num_addresses} addresses", "write one such as `172.20.1.0/24`")
+    return str(network)
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # a compose project
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]  # begins variables' names
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Address = Annotated[str, AfterValidator(_address)]
+Subnet = Annotated[str, AfterValidator(_subnet)]
 HostPath = Annotated[str, AfterValidator(_absolute)]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -168,19 +179,30 @@ class Model(Entry):
     gated: bool = False
 
 
+class Network(Entry):
+    """A Docker network. Its containers reach each other, and nothing else: neither the host nor another network, nor a
+    DNS server. `egress`: nor the host, but what lies behind it (the internet, the LAN)."""
+
+    subnet: Subnet
+    egress: bool = False
+
+
 class Install(Entry):
     """Software that a script makes once on the host, in a one-shot container; shared read-only by the services that
     name it.
 
     `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
     with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
-    A variable `..._REF` is a commit of git.
+    A variable `..._REF` is a commit of git. `memory`, `cpus`, `pids`: the limits of that container.
     """
 
     version: Name
     script: str
     image: Name
     environment: dict[EnvName, str] = {}
+    memory: Size = "8g"
+    cpus: float = Field(default=4, gt=0)
+    pids: int = Field(default=1024, ge=1)
 
 
 class Health(Entry):
@@ -263,7 +285,9 @@ class GpuNeed(Entry):
 class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
-    `memory`, `shm`: limits such as "28g"; `cpus`: cores; `all_gpus`: every GPU for reading its state only (NVML); it
+    `network`: two services that name the same one reach each other; `memory`, `shm`: limits such as "28g" (there is no
+    swap beyond it); `cpus`: cores; `pids`: processes and threads; `open_files`: of each process; `tmp`: the size of a
+    /tmp in memory, which counts as memory of the service; `all_gpus`: every GPU for reading its state only (NVML); it
     runs where there is none, too; `controls_services`: it may ask for the state of our containers, and start and stop
     them (hostside/broker.py); `install`: what is mounted read-only at /app; `folders`: made for the service in its data
     folder; `seeds`: files that are made once and then belong to the service; `config_files`: file -> template;
@@ -279,10 +303,13 @@ class Service(Entry):
     port: Port
     container_port: Port
     bind: Address = "127.0.0.1"
-    network: Name = "genai"
+    network: Name
     memory: Size
     cpus: float = Field(gt=0)
+    pids: int = Field(default=1024, ge=1)
+    open_files: int = Field(default=65536, ge=64)
     shm: Size | None = None
+    tmp: Size | None = None
     gpu: GpuNeed | None = None
     all_gpus: bool = False
     controls_services: bool = False
@@ -345,7 +372,7 @@ class Catalog(Entry):
     disk_min_free_gib: float = Field(ge=0)
     memory_min_gib: float = Field(ge=0)
     account: Account
-    networks: dict[Name, str]
+    networks: dict[Name, Network]
     secrets_dir: str
     secrets: dict[EnvName, Secret]
     images: dict[Name, Image]

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 from gpuhost.run.fact import HostFact
 
+# Of a Docker network: its bridge's name, and whether Docker translates the addresses of what leaves it.
+BRIDGE_OPTION = "com.docker.network.bridge.name"
+MASQUERADE_OPTION = "com.docker.network.bridge.enable_ip_masquerade"
 NVIDIA_SMI_FIELDS = ("uuid", "name", "memory.total", "memory.free", "driver_version")
 
 _SCRIPT = r"""
@@ -40,7 +43,8 @@ elif systemctl is-active --quiet docker 2>/dev/null &&
 then
   printf 'docker_version\t%s\n' "$version"
   docker network ls -q |
-    xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{range .IPAM.Config}}{{.Subnet}} {{end}}"
+    xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{
+      range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}"
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
   docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
       .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
@@ -122,6 +126,7 @@ class HostReading:
     listening: dict[int, str] = field(default_factory=dict)  # port -> process, "" when unknown
     routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
     networks: dict[str, list[str]] = field(default_factory=dict)  # docker network -> subnets
+    network_options: dict[str, dict[str, str]] = field(default_factory=dict)  # docker network -> its options
     containers: list[HostContainer] = field(default_factory=list)
     docker_version: str = ""  # of the engine that runs
     docker_silent: bool = False  # it has containers and does not answer
@@ -207,8 +212,9 @@ def _route(reading: HostReading, values: list[str]) -> None:
 
 
 def _network(reading: HostReading, values: list[str]) -> None:
-    name, subnets = values
+    name, subnets, options = values
     reading.networks[name] = subnets.split()
+    reading.network_options[name] = json.loads(options) or {}
 
 
 def _range(port: str) -> range:

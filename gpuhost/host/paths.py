@@ -86,6 +86,11 @@ class Layout:
         return f"{self.venv}/bin/python -I -B -m {module}"
 
     @property
+    def firewall_rules(self) -> str:
+        """What the packet filter loads."""
+        return f"{self.tools}/firewall.nft"
+
+    @property
     def backups(self) -> str:
         """What was replaced, by time; root only."""
         return f"{self.state}/backups"

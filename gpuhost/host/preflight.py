@@ -12,6 +12,7 @@ from gpuhost.catalog.types import Catalog, Service
 from gpuhost.engine.rules import too_old
 from gpuhost.errors import Problem
 from gpuhost.host.facts import HostReading
+from gpuhost.network.rules import options
 from gpuhost.services.containers import size_bytes
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
@@ -199,14 +200,20 @@ def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
     networks = {catalog.services[name].network for name in names}
     for network in sorted(networks) if not reading.docker_silent else ():
-        wanted = ipaddress.ip_network(catalog.networks[network])
+        wanted = ipaddress.ip_network(catalog.networks[network].subnet)
         own = reading.networks.get(network)
-        if own and catalog.networks[network] in own:
+        if own and str(wanted) in own:
+            if reading.network_options.get(network) != options(network):
+                yield (
+                    f"a Docker network `{network}` exists that was not made as gpuhost makes it: its containers would "
+                    "not be kept from the host and from each other",
+                    f"remove its containers, then it: docker network rm {network}; the next apply makes them again",
+                )
             continue
         if own is not None:
             yield (
                 f"a Docker network `{network}` exists with the subnet {' '.join(own) or 'none'}, not {wanted}",
-                f'set `networks["{network}"]` to that, or remove it: docker network rm {network}',
+                f'set `networks["{network}"]["subnet"]` to that, or remove it: docker network rm {network}',
             )
             continue
         clash = _clash(reading, wanted)
@@ -214,7 +221,7 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
             free = _free(reading, catalog)
             yield (
                 f"the subnet {wanted} of network `{network}` is already in use: {clash}",
-                f'set `networks["{network}"]` to a free one, such as {free}',
+                f'set `networks["{network}"]["subnet"]` to a free one, such as {free}',
             )
 
 
@@ -238,7 +245,7 @@ def _networks(subnets: Iterable[str]) -> Iterator[ipaddress.IPv4Network | ipaddr
 def _free(reading: HostReading, catalog: Catalog) -> str:
     taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
     taken += [each for subnets in reading.networks.values() for each in _networks(subnets)]
-    taken += [ipaddress.ip_network(subnet) for subnet in catalog.networks.values()]
+    taken += [ipaddress.ip_network(network.subnet) for network in catalog.networks.values()]
     candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
     return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
 

@@ -1,4 +1,4 @@
-"""Networks and images."""
+"""Images."""
 
 from __future__ import annotations
 
@@ -12,27 +12,10 @@ from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerState
 from gpuhost.host.paths import Layout
 from gpuhost.images import rules
-from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 from hostside import labels as label
-
-
-@operation()
-def networks(wanted: Mapping[str, str]) -> Commands:
-    """Every wanted network exists. `wanted`: name -> subnet."""
-    existing = host.get_fact(DockerState, parts=["networks"]).networks
-    absent = {name: subnet for name, subnet in wanted.items() if name not in existing}
-    changes = [
-        Change("layout", Resource("network", name), "create", f"no such network ({subnet})")
-        for name, subnet in absent.items()
-    ]
-    steps = [
-        Step(f"docker network create --label gpuhost.network={name} --subnet {shlex.quote(subnet)} {name} >/dev/null")
-        for name, subnet in absent.items()
-    ]
-    yield from carry_out(changes, steps)
 
 
 @operation()

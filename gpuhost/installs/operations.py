@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
@@ -43,10 +43,11 @@ def installed(
     environment: Mapping[str, str],
     script: str,
     account: Account,
+    limits: Sequence[str],
     trees_command: str,
 ) -> Commands:
     """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
-    says. `script`: its path there."""
+    says. `script`: its path there; `limits`: of its container, options of `docker run`."""
     finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
     if finding is None:
         return
@@ -54,7 +55,8 @@ def installed(
     if finding.action == "record":
         step = Step(f"{trees_command} record", stdin=request)
     else:
-        options = ["--pull=never", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+        options = ["--pull=never", "--read-only", "--tmpfs=/tmp:size=256m", "--cap-drop=ALL"]
+        options += [*limits, "--security-opt=no-new-privileges"]
         options += [f"--user={account.uid}:{account.gid}"]
         options += [f"--env={key}={value}" for key, value in environment.items()]
         options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]

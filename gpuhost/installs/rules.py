@@ -40,6 +40,18 @@ def environment(install: Install, spec: Spec) -> dict[str, str]:
     return {**install.environment, "INSTALL_SPEC": canonical(spec)}
 
 
+def limits(install: Install, host_cpus: int) -> list[str]:
+    """The limits of the script's container, as options of `docker run`; there is no swap. Docker refuses more cores
+    than the host has: all, then."""
+    return [
+        f"--memory={install.memory}",
+        f"--memory-swap={install.memory}",
+        f"--cpus={min(install.cpus, host_cpus):g}",
+        f"--pids-limit={install.pids}",
+        "--ulimit=core=0",
+    ]
+
+
 @dataclass(frozen=True)
 class Finding:
     """What is to be done with an install. `install`: its script runs in its folder, from where it may have stopped;

@@ -18,6 +18,9 @@ from hostside.timestamps import unix_ns
 
 PROJECT_LABEL = "com.docker.compose.project"
 CDI = "nvidia.com/gpu="
+UNLIMITED = "unlimited"
+# Namespaces that a container may share, in compose's words -> where `docker inspect` says so.
+NAMESPACES = {"network_mode": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
 
 # A template for `docker inspect`: labels and settings, never the environment.
 INSPECT = (
@@ -93,6 +96,11 @@ def size_bytes(text: str) -> int:
     return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2]]
 
 
+def swap_text(memory: int, memory_and_swap: int) -> str:
+    """How much swap a container may use beside its memory; both in bytes, as Docker and compose count them."""
+    return UNLIMITED if memory_and_swap < 0 else size_text(max(0, memory_and_swap - memory))
+
+
 def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
     host = seen["host"]
     log = host.get("LogConfig") or {}
@@ -102,9 +110,14 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "command": list(seen["command"] or []),
         "restart": (host.get("RestartPolicy") or {}).get("Name") or "no",
         "memory": size_text(host.get("Memory") or 0),
+        "swap": swap_text(host.get("Memory") or 0, host.get("MemorySwap") or 0),
+        "pids": host.get("PidsLimit") or 0,
+        "ulimits": {each["Name"]: [each["Soft"], each["Hard"]] for each in host.get("Ulimits") or []},
         "cpus": f"{(host.get('NanoCpus') or 0) / 10**9:g}",
         "shm": size_text(host.get("ShmSize") or 0),
         "read_only": bool(host.get("ReadonlyRootfs")),
+        "namespaces": sorted(name for name, mode in NAMESPACES.items() if _shared(host.get(mode) or "")),
+        "devices": sorted(f"{each['PathOnHost']}:{each['PathInContainer']}" for each in host.get("Devices") or []),
         "privileged": bool(host.get("Privileged")),
         "cap_add": sorted(host.get("CapAdd") or []),
         "cap_drop": sorted(host.get("CapDrop") or []),
@@ -114,6 +127,7 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
             f"{path}:{options}" if options else path for path, options in (host.get("Tmpfs") or {}).items()
         ),
         "logging": {"driver": log.get("Type", ""), "options": dict(log.get("Config") or {})},
+        "dns": list(host.get("Dns") or []),
         "networks": sorted(name for name in seen["networks"] if name),
         "ports": _ports(host.get("PortBindings") or {}),
         "gpus": _gpus(host.get("DeviceRequests") or []),
@@ -123,6 +137,11 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
             if each["Type"] == "bind"  # an image may ask for volumes of its own
         },
     }
+
+
+def _shared(mode: str) -> bool:
+    """Whether a container is in the host's namespace or in that of another container."""
+    return mode == "host" or mode.startswith("container:")
 
 
 def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[str]:

@@ -59,7 +59,8 @@ _GET = (
 
 @dataclass(frozen=True)
 class ServiceContext:
-    """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`."""
+    """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`; `egress`: its
+    network has a way out."""
 
     name: str
     entry: Service
@@ -67,6 +68,7 @@ class ServiceContext:
     gpus: Sequence[str]
     account: str
     paths: Mapping[str, str]
+    egress: bool = False
 
     def fragment(self, labels: Mapping[str, str]) -> str:
         """The service's part of the compose file."""
@@ -87,6 +89,7 @@ class ServiceContext:
             "account": self.account,
             "paths": self.paths,
             "host_address": address(self.entry.bind),
+            "egress": self.egress,
             # What starts on demand is not started by dockerd either.
             "restart": "unless-stopped" if self.entry.start == "always" else '"no"',
             "variables": {"port": port, "memory": memory, "cpus": cpus},

@@ -14,11 +14,15 @@ import yaml
 
 from gpuhost.plan.change import Difference
 from gpuhost.plan.spec import Spec, differences
-from gpuhost.services.containers import CDI, Container, size_bytes, size_text
+from gpuhost.services.containers import CDI, NAMESPACES, UNLIMITED, Container, size_bytes, size_text, swap_text
 from hostside import labels
 
 # compose's name of a field -> ours, which is the one in the catalogue
-_NAMES = {"mem_limit": "memory", "shm_size": "shm"}
+_NAMES = {
+    "mem_limit": "memory",
+    "pids_limit": "pids",
+    "shm_size": "shm",
+}
 # Labels of which a container may keep an old value: nothing that runs depends on them.
 _IGNORED_LABELS = {labels.MODELS, labels.SPEC}
 
@@ -27,20 +31,24 @@ _DEFAULTS: dict[str, Any] = {
     "restart": "no",
     "memory": "0",
     "cpus": "0",
+    "pids": 0,
     "read_only": False,
+    "namespaces": [],
+    "devices": [],
     "privileged": False,
     "cap_add": [],
     "cap_drop": [],
     "security_opt": [],
     "group_add": [],
     "tmpfs": [],
+    "dns": [],
     "networks": [],
     "ports": [],
     "gpus": [],
     "volumes": {},
 }
 # daemon.json has defaults for some: a container then shows what nobody asked for.
-_COMPARED_WHEN_ASKED = ("image", "user", "command", "shm", "logging")
+_COMPARED_WHEN_ASKED = ("image", "user", "command", "shm", "swap", "ulimits", "logging")
 
 
 def of_compose(
@@ -57,12 +65,18 @@ def of_compose(
     """
     [(name, compose)] = yaml.safe_load(fragment).items()
     made = {_NAMES.get(key, key): _resolved(value, variables) for key, value in compose.items()}
+    if "memswap_limit" in made:
+        made["swap"] = swap_text(*(size_bytes(str(made[key])) for key in ("memory", "memswap_limit")))
+        del made["memswap_limit"]
     for field in ("memory", "shm"):
         if field in made:
             made[field] = size_text(size_bytes(str(made[field])))
     for field in ("cap_add", "cap_drop", "security_opt", "group_add", "tmpfs", "networks", "ports"):
         if field in made:
             made[field] = sorted(map(str, made[field]))
+    if "ulimits" in made:
+        made["ulimits"] = {name: [limit, limit] for name, limit in made["ulimits"].items()}
+    made["namespaces"] = sorted(name for name in NAMESPACES if made.pop(name, None) == "host")
     if "cpus" in made:
         made["cpus"] = f"{float(made['cpus']):g}"
     made["labels"] = {key: text for key, text in made.get("labels", {}).items() if key not in _IGNORED_LABELS}
@@ -82,6 +96,10 @@ def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]
     wanted = {**_DEFAULTS, **spec}
     fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in spec)]
     seen: dict[str, Any] = {field: container.settings.get(field) for field in fields}
+    if seen.get("swap") == UNLIMITED:  # what Docker makes of any limit on a kernel that does not count swap
+        seen["swap"] = wanted["swap"]
+    if "ulimits" in spec:
+        seen["ulimits"] = {name: limits for name, limits in seen["ulimits"].items() if name in spec["ulimits"]}
     if "logging" in spec:
         asked = spec["logging"].get("options", {})
         kept = {key: text for key, text in seen["logging"]["options"].items() if key in asked}

@@ -56,7 +56,8 @@ class Stacks:
         if entry.controls_services:
             paths["broker"] = layout.broker
         gpus = run.placement.gpus[name]
-        return ServiceContext(name, entry, run.image(entry.image), gpus, f"{account.uid}:{account.gid}", paths)
+        egress = run.catalog.networks[entry.network].egress
+        return ServiceContext(name, entry, run.image(entry.image), gpus, f"{account.uid}:{account.gid}", paths, egress)
 
     # -- what should run ---------------------------------------------------------------------------------------------
 

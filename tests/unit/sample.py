@@ -32,7 +32,7 @@ _DATA: dict[str, Any] = {
     "disk_min_free_gib": 5.0,
     "memory_min_gib": 2.0,
     "account": {"name": "svc", "uid": 10001, "gid": 10001},
-    "networks": {"inner": "172.20.0.0/16"},
+    "networks": {"inner": {"subnet": "172.20.0.0/16"}},
     "secrets_dir": "secrets",
     "secrets": {
         "GIVEN": {"aliases": ["GIVEN_TOO"]},

@@ -102,10 +102,11 @@ HOSTS: dict[str, tuple[Callable[[FreshHost], AbstractContextManager[None]], str,
     ),
     "a routed subnet": (
         lambda host: rooted(
-            host, f"ip route add 172.20.0.0/16 via {host.network.gateway}", "ip route del 172.20.0.0/16"
+            host, f"ip route add 172.20.1.0/24 via {host.network.gateway}", "ip route del 172.20.1.0/24"
         ),
-        r"the subnet 172\.20\.0\.0/16 of network `genai` is already in use: 172\.20\.0\.0/16 is routed over eth0$",
-        r'set `networks\["genai"\]` to a free one, such as 172\.21\.0\.0/16$',
+        r"the subnet 172\.20\.1\.0/24 of network `orchestrator` is already in use: "
+        r"172\.20\.1\.0/24 is routed over eth0$",
+        r'set `networks\["orchestrator"\]\["subnet"\]` to a free one, such as 172\.21\.0\.0/16$',
     ),
     "a daemon.json that is not JSON": (
         lambda host: rooted(

@@ -71,12 +71,16 @@ def inspect(proof: Proof, container: str) -> dict[str, Any]:
 
 def test_what_docker_update_and_another_network_did_is_put_right_and_a_paused_service_woken(converged: Proof) -> None:
     host = converged.host
-    host.root("docker update --memory 1g --memory-swap 1g --cpus 1 --restart no orchestrator", check=True)
-    host.root("docker network disconnect genai orchestrator && docker network connect bridge orchestrator", check=True)
+    host.root(
+        "docker update --memory 1g --memory-swap 2g --cpus 1 --pids-limit 9999 --restart no orchestrator", check=True
+    )
+    host.root(
+        "docker network disconnect orchestrator orchestrator && docker network connect bridge orchestrator", check=True
+    )
     host.root("docker pause comfyui-qwen", check=True)
     started = inspect(converged, "comfyui-qwen")["State"]["StartedAt"]
     plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "unpause"})
-    assert fields(plan, "orchestrator") == {"memory", "cpus", "restart", "networks"}
+    assert fields(plan, "orchestrator") == {"memory", "swap", "cpus", "pids", "restart", "networks"}
     assert changed(plan)["comfyui-qwen"][1] == "it is paused"
     seen = inspect(converged, "orchestrator")["HostConfig"]
     assert (seen["Memory"], seen["NanoCpus"], seen["RestartPolicy"]["Name"]) == (2 * 2**30, 2 * 10**9, "unless-stopped")

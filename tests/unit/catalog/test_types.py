@@ -361,14 +361,24 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "did you mean `tree`?",
     ),
     "overlapping subnets": (
-        {"networks.outer": "172.20.8.0/24"},
+        {"networks.outer": {"subnet": "172.20.8.0/24"}},
         "`networks.outer`: 172.20.8.0/24 overlaps `inner` (172.20.0.0/16)",
         "choose subnets apart",
     ),
     "no subnet": (
-        {"networks.inner": "172.20.0.1/16"},
-        "`networks.inner`: 172.20.0.1/16 has host bits set",
-        "write a subnet such as `172.20.0.0/16`",
+        {"networks.inner.subnet": "172.20.0.1/16"},
+        "`networks.inner.subnet`: 172.20.0.1/16 has host bits set",
+        "write an IPv4 subnet such as `172.20.1.0/24`",
+    ),
+    "a subnet in IPv6": (
+        {"networks.inner.subnet": "fd00::/64"},
+        "`networks.inner.subnet`: Expected 4 octets in 'fd00::'",
+        "write an IPv4 subnet such as `172.20.1.0/24`",
+    ),
+    "a subnet without room": (
+        {"networks.inner.subnet": "172.20.0.0/30"},
+        "`networks.inner.subnet`: `172.20.0.0/30` has room for 4 addresses",
+        "write one such as `172.20.1.0/24`",
     ),
     "old toolkit": (
         {"nvidia_toolkit_version": "1.17.7-1"},
@@ -443,8 +453,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "image by tag and digest": {"images.pulled.pull": f"acme/server:latest@sha256:{'a' * 64}"},
     "image of a registry with a port": {"images.pulled.pull": "registry.example:5000/acme/server:1"},
     "a port inside containers may be used twice": {"services.painter.container_port": 9001},
-    "subnets side by side": {"networks.outer": "172.21.0.0/16"},
-    "IPv6 beside IPv4": {"networks.outer": "fd00::/64"},
+    "subnets side by side": {"networks.outer": {"subnet": "172.21.0.0/16", "egress": True}},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
     "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},

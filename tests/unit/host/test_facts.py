@@ -15,7 +15,7 @@ from gpuhost.apt.facts import AptReading, AptState
 from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
-from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
+from gpuhost.host.facts import BRIDGE_OPTION, Gpu, HostContainer, HostReading, HostState, parse
 from tests.unit.services.test_containers import inspected
 
 
@@ -62,9 +62,9 @@ route	eth0	00000000	00000000
 route	eth0	0000FEA9	0000FFFF
 route	docker0	000011AC	0000FFFF
 daemon_json	e30=
-docker_network	bridge	172.17.0.0/16 
-docker_network	host	
-docker_network	dual	172.30.0.0/16 fd00::/64 
+docker_network	bridge	172.17.0.0/16 	null
+docker_network	host		{}
+docker_network	dual	172.30.0.0/16 fd00::/64 	{"com.docker.network.bridge.name":"gh-dual"}
 docker_version	29.0.1
 docker_silent	yes
 user	admin	10001
@@ -110,6 +110,7 @@ def test_networks(host: HostReading) -> None:
         "host": [],
         "dual": ["172.30.0.0/16", "fd00::/64"],
     }
+    assert host.network_options == {"bridge": {}, "host": {}, "dual": {BRIDGE_OPTION: "gh-dual"}}
     assert host.published == {9001}  # of those that live
 
 

@@ -11,6 +11,7 @@ import pytest
 from gpuhost.errors import Problem
 from gpuhost.host.facts import HostContainer
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.network.rules import options
 from tests.unit import sample
 
 GIB = 1024 * 1024
@@ -180,19 +181,26 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"networks": {"lab": ["172.20.5.0/24"]}},
         {},
         "the subnet 172.20.0.0/16 of network `inner` is already in use: Docker network `lab` has 172.20.5.0/24",
-        'set `networks["inner"]` to a free one, such as 172.21.0.0/16',
+        'set `networks["inner"]["subnet"]` to a free one, such as 172.21.0.0/16',
+    ),
+    "the network was made by hand": (
+        {"networks": {"inner": ["172.20.0.0/16"]}, "network_options": {"inner": {}}},
+        {},
+        "a Docker network `inner` exists that was not made as gpuhost makes it: its containers would not be kept from "
+        "the host and from each other",
+        "remove its containers, then it: docker network rm inner; the next apply makes them again",
     ),
     "subnet is routed": (
         {"routes": [("wg0", IPv4Network("172.16.0.0/12"))]},
         {},
         "the subnet 172.20.0.0/16 of network `inner` is already in use: 172.16.0.0/12 is routed over wg0",
-        'set `networks["inner"]` to a free one, such as 10.99.0.0/16',
+        'set `networks["inner"]["subnet"]` to a free one, such as 10.99.0.0/16',
     ),
     "the network exists with another subnet": (
         {"networks": {"inner": ["10.1.0.0/16"]}},
         {},
         "a Docker network `inner` exists with the subnet 10.1.0.0/16, not 172.20.0.0/16",
-        'set `networks["inner"]` to that, or remove it: docker network rm inner',
+        'set `networks["inner"]["subnet"]` to that, or remove it: docker network rm inner',
     ),
 }
 
@@ -233,6 +241,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the account is there": ({"users": {"svc": 10001}, "groups": {"svc": 10001}}, {}),
     "our own network has the subnet": (
         {
+            "network_options": {"inner": options("inner")},
             "networks": {"inner": ["172.20.0.0/16"], "bridge": ["172.17.0.0/16"]},
             "routes": [("br-1", IPv4Network("172.20.0.0/16"))],
         },

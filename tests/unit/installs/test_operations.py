@@ -61,6 +61,7 @@ class Host:
                 environment={},
                 script="/install.sh",
                 account=Account(name="a", uid=10001, gid=10001),
+                limits=[],
                 trees_command=f"{sys.executable} -I -B -m hostside.trees",
             )
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpuhost.installs.facts import InstallReading
-from gpuhost.installs.rules import environment, folder, judge, spec
+from gpuhost.installs.rules import environment, folder, judge, limits, spec
 from gpuhost.plan.spec import canonical
 from hostside.protocol import TreeDifference, TreeEntry, TreeSeen
 from tests.unit import sample
@@ -36,6 +36,18 @@ def test_the_spec_is_stable_and_names_the_folder() -> None:
     assert spec(sample.catalog().installs["tree"], "gpuhost/painter:1") == SPEC
     assert folder(INSTALL, SPEC).startswith("v0.3.64-")
     assert folder(INSTALL, {**SPEC, "image": "another"}) != folder(INSTALL, SPEC)
+
+
+def test_the_limits_are_those_of_the_entry_as_far_as_the_host_has_them() -> None:
+    install = sample.catalog({"installs.tree.memory": "6g", "installs.tree.pids": 50}).installs["tree"]
+    assert limits(install, host_cpus=2) == [
+        "--memory=6g",
+        "--memory-swap=6g",
+        "--cpus=2",
+        "--pids-limit=50",
+        "--ulimit=core=0",
+    ]
+    assert "--cpus=4" in limits(install, host_cpus=64)
 
 
 def test_what_the_script_reads() -> None:

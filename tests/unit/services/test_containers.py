@@ -18,6 +18,14 @@ HOST: dict[str, Any] = {
     "RestartPolicy": {"Name": "unless-stopped", "MaximumRetryCount": 0},
     "LogConfig": {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m"}},
     "Memory": 2147483648,
+    "MemorySwap": 2147483648,
+    "PidsLimit": 256,
+    "Ulimits": [{"Name": "core", "Hard": 0, "Soft": 0}, {"Name": "nofile", "Hard": 65536, "Soft": 65536}],
+    "Dns": ["127.0.0.1"],
+    "Devices": [],
+    "PidMode": "",
+    "IpcMode": "private",
+    "UTSMode": "",
     "NanoCpus": 2000000000,
     "ShmSize": 67108864,
     "ReadonlyRootfs": True,
@@ -37,7 +45,11 @@ SPEC: dict[str, Any] = {
     "user": "10001:10001",
     "restart": "unless-stopped",
     "memory": "2g",
+    "swap": "0",
     "cpus": "2",
+    "pids": 256,
+    "ulimits": {"core": [0, 0], "nofile": [65536, 65536]},
+    "dns": ["127.0.0.1"],
     "read_only": True,
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges:true"],
@@ -78,7 +90,21 @@ def test_a_container_that_nobody_touched_is_its_spec() -> None:
 
 
 TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
-    "docker update --memory": ({"Memory": 2**30}, {}, {"memory"}),
+    "docker update --memory": ({"Memory": 2**30, "MemorySwap": 2**30}, {}, {"memory"}),
+    "docker update --memory-swap": ({"MemorySwap": 3 * 2**30}, {}, {"swap"}),
+    "docker update --pids-limit": ({"PidsLimit": None}, {}, {"pids"}),
+    "core dumps": ({"Ulimits": [{"Name": "nofile", "Hard": 65536, "Soft": 65536}]}, {}, {"ulimits"}),
+    "a soft limit of its own": (
+        {"Ulimits": [*HOST["Ulimits"][:1], {**HOST["Ulimits"][1], "Soft": 9}]},
+        {},
+        {"ulimits"},
+    ),
+    "the host's processes": ({"PidMode": "host"}, {}, {"namespaces"}),
+    "another container's memory": ({"IpcMode": "container:abc"}, {}, {"namespaces"}),
+    "the host's network": ({"NetworkMode": "host"}, {"networks": ["host", None]}, {"namespaces", "networks"}),
+    "the host's name": ({"UTSMode": "host"}, {}, {"namespaces"}),
+    "a disk of the host": ({"Devices": [{"PathOnHost": "/dev/sda", "PathInContainer": "/dev/sda"}]}, {}, {"devices"}),
+    "a DNS server": ({"Dns": []}, {}, {"dns"}),
     "docker update --cpus": ({"NanoCpus": 10**9}, {}, {"cpus"}),
     "docker update --restart": ({"RestartPolicy": {"Name": "no"}}, {}, {"restart"}),
     "published to the network": (
@@ -134,9 +160,17 @@ def test_what_daemon_json_gives_to_every_container_was_changed_by_nobody() -> No
     """dockerd merges its own log options and its default size of /dev/shm into what a container shows."""
     log = {"Type": "json-file", "Config": {"max-file": "3", "max-size": "10m", "tag": "x"}}
     assert changed_settings(SPEC, container({"LogConfig": log, "ShmSize": 2**30})) == ()
+    assert (
+        changed_settings(SPEC, container({"Ulimits": [*HOST["Ulimits"], {"Name": "cpu", "Hard": 9, "Soft": 9}]})) == ()
+    )
     less = {"Type": "json-file", "Config": {"max-file": "3"}}
     [difference] = changed_settings(SPEC, container({"LogConfig": less}))
     assert difference.field == "logging.options.max-size"
+
+
+def test_a_kernel_that_does_not_count_swap_is_no_drift() -> None:
+    """Docker then keeps -1 of any limit."""
+    assert changed_settings(SPEC, container({"MemorySwap": -1})) == ()
 
 
 @pytest.mark.parametrize("stamp", ["", "0123abcd", "[]", "{"])

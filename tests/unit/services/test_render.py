@@ -89,6 +89,8 @@ def test_what_every_service_has() -> None:
     assert api["ports"] == ["127.0.0.1:${API_PORT}:9001"]
     assert api["networks"] == ["inner"]
     assert (api["mem_limit"], api["cpus"]) == ("${API_MEMORY_LIMIT}", "${API_CPU_LIMIT}")
+    assert (api["memswap_limit"], api["pids_limit"]) == (api["mem_limit"], 1024)
+    assert api["ulimits"] == {"core": 0, "nofile": 65536}
     assert api["restart"] == "unless-stopped"
     assert api["security_opt"] == ["no-new-privileges:true"]
     assert api["user"] == "10001:10001"
@@ -97,8 +99,29 @@ def test_what_every_service_has() -> None:
     assert api["labels"]["gpuhost.service"] == "api"
 
 
+def test_dns_is_for_a_network_with_a_way_out() -> None:
+    """dockerd would ask a resolver on the host's loopback for a container that has no way out itself."""
+    assert service("api")["dns"] == ["127.0.0.1"]
+    assert "dns" not in service("api", {"networks.inner.egress": True})
+
+
+def test_a_tmp_has_a_size() -> None:
+    assert "tmpfs" not in service("painter")
+    assert service("painter", {"services.painter.tmp": "1g"})["tmpfs"] == ["/tmp:mode=1777,size=1g"]
+
+
+def test_limits_are_in_the_spec_in_the_words_of_the_data() -> None:
+    spec = rendered().specs["painter"]
+    found = (spec["memory"], spec["swap"], spec["pids"], spec["ulimits"], spec["namespaces"])
+    assert found == ("28g", "0", 1024, {"core": [0, 0], "nofile": [65536, 65536]}, [])
+
+
 def test_a_stack_file_holds_its_own_services_and_networks() -> None:
-    together = {"services.painter.stack": "front", "networks.outer": "172.21.0.0/16", "services.api.network": "outer"}
+    together = {
+        "services.painter.stack": "front",
+        "networks.outer": {"subnet": "172.21.0.0/16"},
+        "services.api.network": "outer",
+    }
     document = yaml.safe_load(rendered(together).compose("front"))
     assert (document["name"], list(document["services"])) == ("front", ["api", "painter"])
     assert document["networks"] == {"inner": {"external": True}, "outer": {"external": True}}
@@ -264,6 +287,10 @@ SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
         {"services.painter.secret_files.PASSWORD": "{LOGIN_HASH}\n"},
         {"secret_files.PASSWORD", "secrets.LOGIN_USER"},
     ),
+    "a way out of its network": ({"networks.inner.egress": True}, {"dns"}),
+    "processes": ({"services.painter.pids": 99}, {"pids"}),
+    "open files": ({"services.painter.open_files": 99}, {"ulimits.nofile"}),
+    "a larger /tmp": ({"services.painter.tmp": "2g"}, {"tmpfs"}),
     "account": ({"account.uid": 10002}, {"user"}),
     "start order": ({"services.painter.start_order": 51}, {"labels.gpuhost.start-order"}),
 }
@@ -289,7 +316,7 @@ def test_a_template_that_differs_in_comments_and_order_gives_the_same_spec() -> 
 NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
     "probes": {"services.painter.probes.0.path": "/other"},
     "another service": {"services.api.port": 9009},
-    "a network's subnet": {"networks.inner": "172.22.0.0/16"},
+    "a network's subnet": {"networks.inner.subnet": "172.22.0.0/16"},
     "models, which it reads from a folder": {"services.painter.models": []},
 }
 

@@ -1,0 +1,150 @@
+"""Networks and the packet filter's rules, decided without a host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from gpuhost.catalog.types import Network
+from gpuhost.files.facts import FileState
+from gpuhost.files.rules import FileSpec, encoded
+from gpuhost.network.facts import FirewallReading, NetworkState
+from gpuhost.network.rules import UNIT, bridge, files, interface, options, reconcile
+from gpuhost.plan.change import Change
+
+RULES = "/opt/tools/firewall.nft"
+CLOSED, OPEN = Network(subnet="172.20.1.0/24"), Network(subnet="172.20.2.0/24", egress=True)
+NETWORKS = {"inner": CLOSED, "outer": OPEN}
+
+
+def state_of(spec: FileSpec) -> FileState:
+    digest = sha256(encoded(spec.content())).hexdigest()
+    return FileState("regular file", spec.mode, spec.user, spec.group, 1.0, digest)
+
+
+def right() -> FirewallReading:
+    """A host on which everything is as it should be."""
+    seen = {spec.path: state_of(spec) for spec in files(NETWORKS, RULES)}
+    return FirewallReading(seen, loaded=True, as_in_file=True, enabled=True, active=True)
+
+
+def found(seen: FirewallReading, existing: Iterable[str] = ("inner", "outer")) -> list[Change]:
+    return reconcile(files(NETWORKS, RULES), NETWORKS, seen, {name: ["172.20.1.0/24"] for name in existing})
+
+
+def text(networks: dict[str, Network]) -> str:
+    return files(networks, RULES)[0].content()
+
+
+def test_what_is_right_is_left_alone() -> None:
+    assert found(right()) == []
+
+
+def test_on_a_bare_host_the_rules_come_before_the_networks() -> None:
+    changes = found(FirewallReading(), existing=())
+    assert [(change.resource.kind, change.resource.name, change.action) for change in changes] == [
+        ("file", RULES, "create"),
+        ("file", f"/etc/systemd/system/{UNIT}", "create"),
+        ("unit", UNIT, "enable"),
+        ("firewall", "gpuhost", "load"),
+        ("network", "inner", "create"),
+        ("network", "outer", "create"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind", "why"),
+    [
+        ({"loaded": False, "as_in_file": False}, "firewall", "its rules are not loaded"),
+        ({"as_in_file": False}, "firewall", f"what is loaded is not what {RULES} says"),
+        ({"active": False}, "firewall", f"{UNIT} does not run"),
+        ({"enabled": False}, "unit", "it does not run at boot"),
+        ({"stale_unit": True}, "file", "systemd has not read it since it changed"),
+    ],
+)
+def test_what_somebody_changed_is_found(seen: dict[str, Any], kind: str, why: str) -> None:
+    [change] = found(replace(right(), **seen))
+    assert (change.resource.kind, change.reason) == (kind, why)
+
+
+def test_another_file_is_loaded() -> None:
+    seen = right()
+    seen.files[RULES] = replace(seen.files[RULES], sha256="0" * 64)
+    assert [(change.resource.kind, change.reason) for change in found(seen)] == [
+        ("file", "the content differs"),
+        ("firewall", f"{RULES} changes"),
+    ]
+
+
+def test_a_way_out_is_for_the_network_that_says_so() -> None:
+    lines = [line.strip() for line in text(NETWORKS).splitlines()]
+    [way_out] = [line for line in lines if "169.254.0.0/16" in line]
+    assert 'iifname "gh-outer"' in way_out and "172.20.1.0/24" in way_out and way_out.endswith("accept")
+    [translated] = [line for line in lines if line.endswith("masquerade")]
+    assert "172.20.2.0/24" in translated
+    assert 'iifname { "gh-outer" } reject with icmpx admin-prohibited' in lines  # what is for the host
+    closed = text({"inner": CLOSED})
+    assert not any(word in closed for word in ("masquerade", "169.254", "chain input"))
+
+
+def test_the_last_word_on_what_comes_from_a_container_is_no() -> None:
+    chain = text(NETWORKS).partition("chain from_containers {")[2].partition("}\n{")[0]
+    rules = [line.strip() for line in chain.partition("\n\t}")[0].splitlines() if line.strip()]
+    assert rules[-1].startswith("reject")
+
+
+def test_the_rules_do_not_depend_on_the_order_of_the_data() -> None:
+    assert text(NETWORKS) == text(dict(reversed(NETWORKS.items())))
+
+
+def test_without_networks_there_are_still_rules() -> None:
+    assert "127.0.0.0/8 drop" in text({}) and "{  }" not in text({})
+
+
+@pytest.mark.parametrize(
+    ("network", "start"),
+    [("inner", "gh-inner"), ("comfyui-qwen", "gh-comfyui-qwen"), ("orchestrator2", "gh-orchest-")],
+)
+def test_a_bridge_has_the_networks_name_as_far_as_the_kernel_lets_it(network: str, start: str) -> None:
+    assert len(interface(network)) <= 15 and interface(network).startswith(start)
+
+
+def test_two_long_names_are_two_bridges() -> None:
+    assert interface("a-long-network-one") != interface("a-long-network-two")
+
+
+def test_a_bridge_is_made_as_the_rules_know_it() -> None:
+    made = bridge("outer", OPEN)
+    assert (made.interface, made.gateway, made.egress) == ("gh-outer", "172.20.2.1", True)
+    assert options("outer") == {
+        "com.docker.network.bridge.name": "gh-outer",
+        "com.docker.network.bridge.enable_ip_masquerade": "false",
+    }
+
+
+def test_the_fact_reads_both_in_one_answer() -> None:
+    digest = "a" * 64
+    reading = NetworkState().read(
+        [
+            f"firewall_file\t{RULES}\tregular file\t644\troot\troot\t1700000000.5\t{digest}",
+            "firewall\tloaded",
+            "firewall\tenabled",
+            "active",
+            'network\t{"name":"inner","subnets":["172.20.1.0/24"]}',
+            "end",
+        ]
+    )
+    seen = reading.firewall
+    assert (seen.loaded, seen.as_in_file, seen.enabled, seen.active, seen.stale_unit) == (
+        True,
+        False,
+        True,
+        False,
+        False,
+    )
+    assert seen.files[RULES].sha256 == digest
+    assert reading.docker.networks == {"inner": ["172.20.1.0/24"]}
