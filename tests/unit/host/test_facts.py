@@ -16,6 +16,7 @@ from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import Gpu, HostContainer, HostReading, HostState, parse
+from hostside.protocol import Held
 from tests.unit.services.test_containers import inspected
 
 
@@ -291,6 +292,40 @@ def test_docker_that_runs() -> None:
     one, other = reading.containers
     assert (one.name, other.name, one.service) == ("api", "0123456789ab_api", "api")
     assert one.started_s == 1795261275.25 < reading.now_s
+
+
+def test_what_a_container_has_of_the_host_is_read_beside_what_lies_there(tmp_path: Path) -> None:
+    """A fake `docker` says which process it is: this test's own, whose view of the files is the host's."""
+    kept, gone, inside = tmp_path / "kept", tmp_path / "gone", tmp_path / "inside it"
+    for folder in (kept, inside):
+        folder.mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    runs, stopped = inspected(id="abc"), inspected(id="def", name="/other", state="exited")
+    shown = [
+        f"container\t{json.dumps(runs)}",
+        f"bind\tabc\t{os.getpid()}\t{kept}\t{kept}",
+        f"bind\tabc\t{os.getpid()}\t{kept}\t{inside}",
+        f"bind\tabc\t{os.getpid()}\t{gone}\t{inside}",
+        "",
+        f"container\t{json.dumps(stopped)}",
+        f"bind\tdef\t0\t{kept}\t{kept}",
+        "",
+    ]
+    (tmp_path / "shown").write_text("\n".join(shown))
+    docker = f'#!/bin/sh\ncase "$1" in version) echo 29.0.1;; ps) echo abc;; inspect) cat {tmp_path}/shown;; esac\n'
+    for name, text in (("docker", docker), ("systemctl", "#!/bin/sh\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    found = DockerState().read(sh(f"PATH={programs}:$PATH\n{DockerState().command(['containers'])}"))
+    inodes = {path: f"{path.stat().st_dev}:{path.stat().st_ino}" for path in (kept, inside)}
+    [one, other] = found.containers
+    assert one.holds == (
+        Held(str(kept), str(kept), inodes[kept], inodes[kept]),
+        Held(str(kept), str(inside), inodes[inside], inodes[kept]),
+        Held(str(gone), str(inside), inodes[inside], None),
+    )
+    assert (other.name, other.holds) == ("other", ())
 
 
 def test_a_reading_that_ends_in_the_middle_is_none() -> None:
