@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def outputs(self) -> str:
-        """What the services make."""
+        """What the services make, a folder each."""
         return f"{self.data}/outputs"
 
     @property
@@ -61,6 +61,11 @@ class Layout:
         return self._program("hostside.secret_audit")
 
     @property
+    def binds_command(self) -> str:
+        """Refuses paths on the host that another account than root can turn elsewhere. Paths as arguments."""
+        return self._program("hostside.binds")
+
+    @property
     def models_command(self) -> str:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")
@@ -75,6 +80,7 @@ class Layout:
         """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
         return "/run/gpuhost/broker"
 
+    @property
     def trees_command(self) -> str:
         """Records what lies in a folder that was made whole, or sets it aside. Action as argument, request on stdin."""
         return self._program("hostside.trees")
@@ -110,8 +116,13 @@ class Layout:
         """What a service may write."""
         return f"{self.data}/services/{service}/data"
 
+    def service_outputs(self, service: str) -> str:
+        """What a service makes for people."""
+        return f"{self.outputs}/{service}"
+
     def service_seeds(self, service: str) -> str:
-        """The files that were made once for a service and are its own since; mounted one by one."""
+        """The files that were made once for a service and are its own since; mounted one by one, so the folder is
+        root's."""
         return f"{self.data}/services/{service}/seeds"
 
     def stack(self, stack: str) -> str:
@@ -131,5 +142,5 @@ class Layout:
         return f"{self.stack(stack)}/config/{service}"
 
     def secret_files(self, service: str, stack: str) -> str:
-        """The folder of a service's secret files, readable by the services' account alone."""
+        """The folder of a service's secret files, readable by its account alone."""
         return f"{self.stack(stack)}/secrets/{service}"

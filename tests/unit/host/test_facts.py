@@ -26,7 +26,7 @@ def sh(script: str) -> list[str]:
 
 
 def command(*roots: str) -> str:
-    return HostState().command(list(roots), "svc", 10001, 10001)
+    return HostState().command(list(roots), list(roots), [("svc", 10001, 10001), ("svc-api", 10002, 10002)])
 
 
 def docker() -> str:
@@ -165,8 +165,22 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
 
 def test_who_has_the_accounts_names_and_ids(host: HostReading) -> None:
     assert (host.users, host.groups) == ({"admin": 10001}, {"svc": 10001})
-    own = HostState().command(["/"], "root", 0, 0)
-    assert HostState().process(sh(own)).users == {"root": 0}
+    own = HostState().command(["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)])
+    found = HostState().process(sh(own))
+    assert (found.users, found.groups) == ({"root": 0, "daemon": 1}, {"root": 0, "daemon": 1})
+
+
+def test_what_lies_above_our_folders_is_read_as_it_is_called_and_where_links_lead(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "inner").mkdir(parents=True)
+    real.chmod(0o777)
+    link.symlink_to(real)
+    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)])
+    above = {folder.path: folder for folder in HostState().process(sh(script)).above}
+    assert {"/", str(tmp_path), str(real), str(link), f"{real}/inner", f"{link}/inner"} <= above.keys()
+    assert f"{real}/inner/ours" not in above
+    assert (above[str(real)].kind, above[str(real)].mode, above[str(real)].uid) == ("directory", "777", os.geteuid())
+    assert above[str(link)].kind == "symbolic link"
 
 
 def test_gpus(host: HostReading) -> None:
