@@ -15,14 +15,21 @@ safe() {
 mine() { docker ps -a --filter label=com.docker.compose.oneoff=False --format '{{.Names}}' "$@"; }
 
 unsafe="$(mine --filter label=gpuhost.service --filter status=running --filter status=restarting | while read -r name; do
-    safe "$name" "$@" </dev/null || { echo "$name is stopped: see above" >&2; docker stop "$name"; }
+    safe "$name" "$@" </dev/null && continue
+    echo "$name"; echo "$name is stopped: see above" >&2; docker stop "$name" >/dev/null
 done)"
 mine --filter label=gpuhost.start=always --filter status=exited --filter status=created | while read -r name; do
     docker inspect --format '{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{if .State.Error}}failed{{end}}' "$name"
-done | sort -n | while read -r order name error; do
-    [ -n "$error" ] || continue
-    if ! safe "${name#/}" "$@" </dev/null; then echo "${name#/} is not started: see above"; continue; fi
-    echo "starting ${name#/} (order $order): dockerd could not"
-    docker start "${name#/}" || echo "${name#/} does not start"
-done
-[ -z "$unsafe" ]
+done | sort -n | {
+    while read -r order name error; do
+        [ -n "$error" ] || continue
+        name="${name#/}"
+        if ! safe "$name" "$@" </dev/null; then
+            unsafe="$unsafe $name"; echo "$name is not started: see above" >&2
+            continue
+        fi
+        echo "starting $name (order $order): dockerd could not"
+        docker start "$name" || echo "$name does not start"
+    done
+    [ -z "$unsafe" ]
+}
