@@ -13,7 +13,7 @@ data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
 tools_root = "/opt/gpuhost"  # our programs, their venv, image build contexts
 state_root = "/var/lib/gpuhost"  # stamps, manifests, backups
 data_mount = None  # "/srv": refuse to run while nothing is mounted there (a data disk that did not come up)
-account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns the data, runs the services
+account = {"name": "genai", "uid": 10001, "gid": 10001}  # owns models and installs; no service runs as it
 disk_min_free_gib = 5.0  # with less free space nothing is started
 memory_min_gib = 2.0
 base_packages = ["ca-certificates", "curl", "gpg", "nftables", "python3", "python3-venv"]
@@ -127,12 +127,13 @@ installs = {
     },
 }
 
-# --- Services: one entry is one container ----------------------------------------------------------------------------
+# --- Services: one entry is one container, which runs as an account of its own ---------------------------------------
 services = {
     "orchestrator": {
         "stack": "orchestrator",
         "image": "orchestrator",
         "template": "orchestrator.yml.j2",
+        "account": {"name": "genai-orchestrator", "uid": 10002, "gid": 10002},
         "port": 8193,
         "container_port": 8193,
         "network": "orchestrator",
@@ -156,6 +157,7 @@ services = {
         "stack": "comfyui-qwen",
         "image": "comfyui",
         "template": "comfyui.yml.j2",
+        "account": {"name": "genai-comfyui-qwen", "uid": 10003, "gid": 10003},
         "port": 8188,
         "container_port": 8188,
         "network": "comfyui-qwen",

@@ -19,7 +19,7 @@ from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.mounts import refusals
 from gpuhost.services.placement import place
-from gpuhost.services.stacks import Stacks
+from gpuhost.services.stacks import Stacks, bind_problems
 
 READ_ONLY_STAGES = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
@@ -40,20 +40,22 @@ def preflight() -> HostRun | None:
     try:
         read = site()  # by config.py
         catalog = read.catalog(host.name)
-        account = catalog.account
         unknown = sorted(asked - STAGES)
         if unknown:
             raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
         found = _privileges()
         if not found:
             roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
-            reading = host.get_fact(HostState, roots=roots, user=account.name, uid=account.uid, gid=account.gid)
+            ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
+            accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
+            reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
             found = secrets.tracked()
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += [Problem(what, hint, host.name) for what, hint in refusals(Stacks(run).specs)]
+                found += bind_problems(run, host.name)
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later

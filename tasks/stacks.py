@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from gpuhost.files.folders import Folder, folders
 from gpuhost.files.rules import FileSpec, plain
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
 from gpuhost.services import operations
 from gpuhost.services.render import text
-from gpuhost.services.stacks import broker_group
+from gpuhost.services.stacks import Stacks, broker_group
 from gpuhost.systemd import operations as systemd
 from gpuhost.systemd.rules import Unit
 
@@ -18,21 +19,19 @@ BROKER, BROKER_SOCKET = "gpuhost-broker.service", "gpuhost-broker.socket"
 @stage("stacks")
 def stacks(run: HostRun) -> None:
     """What each service is given once, each stack's files, the containers of all, the units around them."""
-    account, layout = run.catalog.account, run.layout
-    services = run.services.items()
-    folders = [f"{layout.service_data(name)}/{folder}" for name, entry in services for folder in entry.folders]
-    seeds = {
-        f"{layout.service_seeds(name)}/{file}": seed.text for name, e in services for file, seed in e.seeds.items()
-    }
-    if folders:
-        operations.own_folders(name="stacks | folders of services", folders=folders, account=account)
+    layout, services, stacks = run.layout, run.services.items(), Stacks(run)
+    folders(name="stacks | accounts' folders", stage="stacks", wanted=_folders(run, stacks))
+    own = {f"{layout.service_data(name)}/{folder}": e.account for name, e in services for folder in e.folders}
+    seeds = [seed for name in run.services for seed in stacks.seeds(name).values()]
+    if own:
+        operations.own_folders(name="stacks | folders of services", folders=own)
     if seeds:
-        operations.seeded(name="stacks | seeds", seeds=seeds, account=account)
+        operations.seeded(name="stacks | seeds", seeds=seeds)
     operations.rendered(name="stacks | files", run=run)
     # Its folder is mounted into containers, so it is there before them.
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=layout.backups)
     operations.running(name="stacks | services run", run=run)
-    boot = [Unit(_file(BOOT, programs=layout.programs))]
+    boot = [Unit(_file(BOOT, programs=layout.programs, check=layout.binds_command))]
     systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=layout.backups)
 
 
@@ -46,3 +45,22 @@ def _broker(run: HostRun) -> list[Unit]:
 
 def _file(unit: str, **values: object) -> FileSpec:
     return plain(f"/etc/systemd/system/{unit}", text(f"{unit}.j2", **values))
+
+
+def _folders(run: HostRun, stacks: Stacks) -> list[Folder]:
+    """What belongs to one service alone. Here and not in an earlier stage: a service that runs as another account until
+    now has its folders for as long as it can."""
+    layout, shared = run.layout, run.catalog.account.name
+    wanted, given = [Folder(layout.outputs, "755", "root")], {bind.source for bind in stacks.binds()}
+    for name, entry in run.services.items():
+        own, data, outputs = entry.account.name, layout.service_data(name), layout.service_outputs(name)
+        if data in given:
+            wanted.append(Folder(data, "750", own, whole=True))
+        if outputs in given:  # the group sees what is made, and may tidy up
+            wanted.append(Folder(outputs, "2770", own, shared, whole=True))
+        if entry.seeds:
+            wanted.append(Folder(layout.service_seeds(name), "755", "root"))
+        if entry.secret_files:
+            # The account opens the files in it by name; root, which writes them, shares the folder with nobody.
+            wanted.append(Folder(layout.secret_files(name, entry.stack), "710", "root", own))
+    return wanted

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
 from gpuhost.catalog.messages import refuse, suggest
 
 if TYPE_CHECKING:
-    from gpuhost.catalog.types import Catalog
+    from gpuhost.catalog.types import Account, Catalog
 
 SEED_MARKS = {"random_key", "now"}  # what stands in their place: services/operations.py
 LABEL_KEY = "LABEL_HMAC_KEY"  # the secret with which fingerprints of secret values are keyed
@@ -22,6 +23,7 @@ def check(catalog: Catalog) -> None:
         _complete,
         _ports,
         _variables,
+        _accounts,
         _networks,
         _names,
         _broker,
@@ -65,6 +67,30 @@ def _broker(catalog: Catalog) -> None:
             f"`services.{found[1]}.controls_services`: `{found[0]}` controls the services of this host already",
             "leave it to one of the enabled services",
         )
+
+
+def _accounts(catalog: Catalog) -> None:
+    """What one service writes, no other one may touch: each runs as an account of its own."""
+    accounts = {"account": catalog.account}
+    accounts |= {f"services.{name}.account": service.account for name, service in catalog.services.items()}
+    for field in ("name", "uid", "gid"):
+        owner: dict[Any, str] = {}
+        for where, account in accounts.items():
+            taken = getattr(account, field)
+            if taken in owner:
+                refuse(
+                    f"`{where}`: the {field} {taken} is that of `{owner[taken]}`, too",
+                    "give each service an account of its own"
+                    if field == "name"
+                    else f"give each service ids of its own, such as {free_id(accounts.values())}",
+                )
+            owner[taken] = where
+
+
+def free_id(accounts: Iterable[Account], taken: Iterable[int] = ()) -> int:
+    """An id that neither these accounts nor anybody else has."""
+    used = {number for account in accounts for number in (account.uid, account.gid)} | set(taken)
+    return next(number for number in range(10001, 60001) if number not in used)
 
 
 def _variables(catalog: Catalog) -> None:

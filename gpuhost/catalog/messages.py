@@ -52,6 +52,7 @@ _FORMS: dict[str, str] = {
     r"^[a-z][a-z0-9_.-]{0,62}$": "a small letter, then small letters, digits, `-`, `_` and `.`",
     r"^[a-z0-9][a-z0-9_-]{0,62}$": "small letters, digits, `-` and `_`",
     r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$": "a file name of letters, digits, `_`, `-` and `.`",
+    r"^[a-z_][a-z0-9_-]{0,31}$": "at most 32 small letters, digits, `-` and `_`",
     r"^[A-Z][A-Z0-9_]*$": "capitals, digits and `_`, as in `HF_TOKEN`",
     r"^[1-9][0-9]*[kmg]b?$": "a whole number and `k`, `m` or `g`, as in `28g`",
     r"^[0-9a-f]{64}$": "64 hex digits in small letters",

@@ -69,6 +69,7 @@ def _subnet(text: str) -> str:
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # a compose project
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]  # begins variables' names
+AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]  # useradd takes no others
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Address = Annotated[str, AfterValidator(_address)]
 Subnet = Annotated[str, AfterValidator(_subnet)]
@@ -98,9 +99,9 @@ class AptRepository(Entry):
 
 
 class Account(Entry):
-    """The unprivileged account that owns the data and runs the services; ids are fixed so that images can name them."""
+    """An unprivileged account on the host, with a group of its name. No two have an id in common."""
 
-    name: Name
+    name: AccountName
     uid: int = Field(ge=1000, le=60000)
     gid: int = Field(ge=1000, le=60000)
 
@@ -285,21 +286,23 @@ class GpuNeed(Entry):
 class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
-    `network`: two services that name the same one reach each other; `memory`, `shm`: limits such as "28g" (there is no
-    swap beyond it); `cpus`: cores; `pids`: processes and threads; `open_files`: of each process; `tmp`: the size of a
-    /tmp in memory, which counts as memory of the service; `all_gpus`: every GPU for reading its state only (NVML); it
-    runs where there is none, too; `controls_services`: it may ask for the state of our containers, and start and stop
-    them (hostside/broker.py); `install`: what is mounted read-only at /app; `folders`: made for the service in its data
-    folder; `seeds`: files that are made once and then belong to the service; `config_files`: file -> template;
-    `options`: for the template; `arguments`: added to its command; `secrets`: what its environment may hold;
-    `secret_files`: file in the service's secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand`
-    service is made and not started, and whether it runs is then nobody's concern; `start_order`: lower starts first;
-    `stop_timeout_s`: how long it may take to stop before it is killed.
+    `account`: its own, as which it runs and which owns what it writes; `network`: two services that name the same one
+    reach each other; `memory`, `shm`: limits such as "28g" (there is no swap beyond it); `cpus`: cores; `pids`:
+    processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
+    the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
+    `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
+    `install`: what is mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files
+    that are made once and then belong to the service; `config_files`: file -> template; `options`: for the template;
+    `arguments`: added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's
+    secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and
+    whether it runs is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
+    to stop before it is killed.
     """
 
     stack: StackName
     image: Name
     template: str
+    account: Account
     port: Port
     container_port: Port
     bind: Address = "127.0.0.1"
@@ -387,6 +390,12 @@ class Catalog(Entry):
     def _whole(self) -> Catalog:
         check(self)
         return self
+
+    def accounts(self) -> dict[str, Account]:
+        """Field -> account: the one that owns what is shared, and that of each service that this host runs."""
+        return {"account": self.account} | {
+            f"services.{name}.account": service.account for name, service in self.enabled().items()
+        }
 
     def enabled(self) -> dict[str, Service]:
         """The services that this host runs, in start order."""

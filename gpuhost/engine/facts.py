@@ -6,13 +6,14 @@ import base64
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 from gpuhost.errors import Problem, UserError
 from gpuhost.run.fact import HostFact
 from gpuhost.services import containers
 from gpuhost.services.containers import Container
+from hostside.protocol import Held
 
 Part = Literal["images", "networks", "containers"]
 
@@ -54,10 +55,23 @@ docker image ls --digests --format '{{.Repository}}:{{.Tag}} {{.Repository}}@{{.
 docker network ls -q | xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
 """,
     "containers": r"""
-docker ps -aq --no-trunc --filter label=gpuhost.service | sort |
-  xargs -r docker inspect --format '@CONTAINER@' 2>/dev/null | sed -n '/./s/^/container\t/p'
+seen="$(docker ps -aq --no-trunc --filter label=gpuhost.service | sort |
+  xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@' 2>/dev/null)"
+printf '%s\n' "$seen" | sed '/./!d'
+# What a container has, by its process's view of its files; nothing is opened.
+printf '%s\n' "$seen" | awk -F'\t' '$1 == "bind" && $3 > 0 { print $4; print "/proc/" $3 "/root" $5 }' | sort -u |
+  xargs -r -d '\n' stat -L --printf 'inode\t%d:%i\t%n\n' 2>/dev/null
 """,
 }
+
+
+class Bind(NamedTuple):
+    """What a container has of the host: `pid` is its process, 0 when it does not run."""
+
+    container: str
+    pid: int
+    source: str
+    target: str
 
 
 @dataclass
@@ -66,7 +80,8 @@ class DockerReading:
 
     `config`: daemon.json parsed, None when there is none; `config_owner`: its mode, user and group; `stale`: written
     after dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the
-    host's clock, Unix time; `containers`: those with our label, whatever their names and states.
+    host's clock, Unix time; `containers`: those with our label, whatever their names and states, with what they hold
+    (`binds` and `inodes` are what that is read from).
     """
 
     installed: bool = False
@@ -81,6 +96,8 @@ class DockerReading:
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
+    binds: list[Bind] = field(default_factory=list)
+    inodes: dict[str, str] = field(default_factory=dict)  # path -> `device:inode` of what binds name
 
 
 def _config(reading: DockerReading, text: str) -> None:
@@ -105,6 +122,27 @@ def _container(reading: DockerReading, text: str) -> None:
     reading.containers.append(containers.parse(text))
 
 
+def _bind(reading: DockerReading, text: str) -> None:
+    container, pid, source, target = text.split("\t")
+    reading.binds.append(Bind(container, int(pid), source, target))
+
+
+def _inode(reading: DockerReading, text: str) -> None:
+    inode, _, path = text.partition("\t")
+    reading.inodes[path] = inode
+
+
+def _held(reading: DockerReading, container: Container) -> Container:
+    """The container with what it has of the host; nothing of one that does not run."""
+    binds = [each for each in reading.binds if each.container == container.id and each.pid]
+    inodes = reading.inodes
+    holds = [
+        Held(each.source, each.target, inodes.get(f"/proc/{each.pid}/root{each.target}"), inodes.get(each.source))
+        for each in binds
+    ]
+    return replace(container, holds=tuple(holds))
+
+
 _READERS = {
     "active": lambda r, v: setattr(r, "active", True),
     "enabled": lambda r, v: setattr(r, "enabled", True),
@@ -117,6 +155,8 @@ _READERS = {
     "image": _image,
     "network": _network,
     "container": _container,
+    "bind": _bind,
+    "inode": _inode,
 }
 
 
@@ -125,7 +165,8 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": UP_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK, "CONTAINER": containers.INSPECT}
+        marks = {"LOCK": UP_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)
 
@@ -143,4 +184,5 @@ class DockerState(HostFact[DockerReading]):
             kind, _, value = line.partition("\t")
             if kind in _READERS:
                 _READERS[kind](reading, value)
+        reading.containers = [_held(reading, each) for each in reading.containers]
         return reading

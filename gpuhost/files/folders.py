@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.fact import HostFact
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out, fail_host
@@ -19,12 +19,13 @@ from gpuhost.run.session import Commands, carry_out, fail_host
 @dataclass(frozen=True)
 class Folder:
     """A folder as it should be. `mode`: octal without a leading 0; `group`: the owner's, which has the same name, when
-    none is given."""
+    none is given; `whole`: when the folder gets another owner, so does all that is in it."""
 
     path: str
     mode: str
     owner: str
     group: str = ""
+    whole: bool = False
 
     @property
     def ownership(self) -> str:
@@ -34,21 +35,29 @@ class Folder:
 
 @dataclass(frozen=True)
 class FolderState:
-    """What is at a path; a link to another disk, say, is what it points to: who made it answers for that."""
+    """What is at a path; a link that root made, to another disk, say, is what it points to, `linked`."""
 
     kind: str
     mode: str
     owner: str
+    linked: bool = False
+
+    @property
+    def is_roots(self) -> bool:
+        """True when nobody else can put anything there."""
+        return self.owner.startswith("root:") and int(self.mode, 8) & 0o022 == 0
+
+
+_LINKS = "links lead to:"
 
 
 class FoldersState(HostFact[dict[str, FolderState]]):
     """path -> what is there; a path with nothing is not in the answer."""
 
-    def command(self, paths: Iterable[str], own: Iterable[str] = ()) -> str:
-        """Two questions: of `paths` a link is what it points to, of `own` it is a link."""
-        form = "'%F|%a|%U:%G|%n'"
-        asked = [f"stat -L -c {form} {shlex.join(paths)}", f"stat -c {form} {shlex.join(own)}"]
-        return "; ".join(f"{each} 2>/dev/null" for each in asked) + "; true"
+    def command(self, paths: Iterable[str]) -> str:
+        """Two questions: what is there, and where it leads to."""
+        form, asked = "'%F|%a|%U:%G|%n'", shlex.join(paths)
+        return f"stat -c {form} {asked} 2>/dev/null; echo '{_LINKS}'; stat -L -c {form} {asked} 2>/dev/null; true"
 
     @staticmethod
     def default() -> dict[str, FolderState]:
@@ -57,8 +66,19 @@ class FoldersState(HostFact[dict[str, FolderState]]):
 
     def read(self, output: list[str]) -> dict[str, FolderState]:
         """Lines of kind, mode, owner and path."""
-        rows = (line.split("|", 3) for line in output if line.count("|") >= 3)
-        return {path: FolderState(kind, mode, owner) for kind, mode, owner, path in rows}
+        half = output.index(_LINKS)
+        there, leads_to = _states(output[:half]), _states(output[half:])
+        return {
+            path: replace(leads_to[path], linked=True)
+            if state.kind == "symbolic link" and state.owner.startswith("root:") and path in leads_to
+            else state
+            for path, state in there.items()
+        }
+
+
+def _states(lines: Iterable[str]) -> dict[str, FolderState]:
+    rows = (line.split("|", 3) for line in lines if line.count("|") >= 3)
+    return {path: FolderState(kind, mode, owner) for kind, mode, owner, path in rows}
 
 
 def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, FolderState]) -> list[Change]:
@@ -70,10 +90,11 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
         if there is None:
             changes.append(Change(stage, resource, "create", "it does not exist"))
             continue
-        pairs = (("mode", there.mode, folder.mode), ("owner", there.owner, folder.ownership))
-        diff = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
+        diff = differing(("mode", there.mode, folder.mode), ("owner", there.owner, folder.ownership))
         if diff:
-            reason = ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
+            reason = in_words(diff)
+            if folder.whole and there.owner != folder.ownership:
+                reason += ", and so is what it holds"
             changes.append(Change(stage, resource, "correct", reason, diff))
     return changes
 
@@ -84,7 +105,18 @@ def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, Folde
 # does the rest.
 _MAKE = r"""
 set -eu; umask 022
-folder() { [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3" "$1"; chmod "$2" "$1"; }
+folder() { no_link "$1"; [ -d "$1" ] || mkdir -p -m 700 "$1"; chown "$3" "$1"; chmod "$2" "$1"; }
+# Root's alone until all in it is given away, so that nobody adds to it meanwhile, and an interrupted run goes on.
+whole() {
+  no_link "$1"; [ -d "$1" ] || mkdir -p -m 700 "$1"; chown root:root "$1"; chmod 700 "$1"
+  chown -hRP "$3" "$1/."; chmod "$2" "$1"
+}
+no_link() {
+  if [ -L "$1" ] && [ "$(stat -c %u "$1")" != 0 ]; then
+    echo "error: a link that root did not make is in the place of the folder $1" >&2
+    echo "hint: look at where it leads to, then remove it" >&2; exit 1
+  fi
+}
 own() {
   [ ! -e "$1" ] || (
     parent="$(cd -P "${1%/*}" && pwd -P)"; cd -P "$1"; [ "$(pwd -P)" = "$parent/${1##*/}" ]; chown "$3" .)
@@ -98,24 +130,37 @@ own() {
 def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
     """Every folder is there, with its owner and mode; parents before what is in them."""
     own = inside(wanted)
-    paths = [folder.path for folder in wanted if folder.path not in own]
-    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=paths, own=sorted(own))
+    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[folder.path for folder in wanted])
     for path, there in observed.items():
-        if there.kind != "directory":
-            what = f"a {there.kind} is in the place of the folder {path}"
+        above = observed.get(parent(path))
+        untrusted = there.linked and (path in own or (above is not None and not above.is_roots))
+        if there.kind != "directory" or untrusted:
+            kind = "symbolic link" if untrusted else there.kind
+            what = f"a {kind} is in the place of the folder {path}"
             yield from fail_host(what, "move it away; nothing is deleted that gpuhost did not make")
             return
     changes = reconcile(stage, wanted, observed)
     named = {change.resource.name for change in changes}
     calls = [
-        shlex.join(["own" if each.path in own else "folder", each.path, each.mode.zfill(5), each.ownership])
+        shlex.join([_function(each, observed.get(each.path), own), each.path, each.mode.zfill(5), each.ownership])
         for each in wanted
         if each.path in named
     ]
     yield from carry_out(changes, [Step(_MAKE + "\n".join(calls))])
 
 
+def _function(folder: Folder, there: FolderState | None, own: Set[str]) -> str:
+    if folder.path in own:
+        return "own"
+    return "whole" if folder.whole and there and there.owner != folder.ownership else "folder"
+
+
 def inside(wanted: Sequence[Folder]) -> set[str]:
     """The folders that lie in one of another account than root, which may put a link in their place. Pure."""
     others = {folder.path for folder in wanted if folder.owner != "root"}
-    return {folder.path for folder in wanted if str(PurePosixPath(folder.path).parent) in others}
+    return {folder.path for folder in wanted if parent(folder.path) in others}
+
+
+def parent(path: str) -> str:
+    """The folder in which a path lies."""
+    return str(PurePosixPath(path).parent)

@@ -60,8 +60,16 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
   awk -v RS= -v ORS='\n\n' 'tolower($0) !~ /(^|\n)enabled:[ \t]*(no|false|0)[ \t]*(\n|$)/' "$file" |
   grep -v '^[[:space:]]*#' | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
 done
-{ getent passwd @USER@; getent passwd @UID@; } | awk -F: -v OFS="$t" '{print "user",$1,$3}'
-{ getent group @USER@; getent group @GID@; } | awk -F: -v OFS="$t" '{print "group",$1,$3}'
+getent passwd @USERS@ | awk -F: -v OFS="$t" '{print "user",$1,$3}'
+getent group @GROUPS@ | awk -F: -v OFS="$t" '{print "group",$1,$3}'
+# The folders above ours, as they are called and where links lead to.
+set --
+for root in @OURS@; do
+  for at in "$root" "$(realpath -m "$root")"; do
+    while [ -n "$at" ]; do at="${at%/*}"; set -- "$@" "${at:-/}"; done
+  done
+done
+stat -c "above$t%F$t%a$t%u$t%g$t%n" "$@" 2>/dev/null | sort -u
 dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
   awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'
 for vendor in /sys/bus/pci/devices/*/vendor; do
@@ -111,6 +119,17 @@ class HostContainer:
         return self.state in ("running", "restarting", "paused")
 
 
+@dataclass(frozen=True)
+class FolderAbove:
+    """A folder, or a link, on the way to ours. `mode`: octal."""
+
+    path: str
+    kind: str
+    mode: str
+    uid: int
+    gid: int
+
+
 @dataclass
 class HostReading:
     """A host as preflight sees it. Sizes in KiB as the kernel gives them."""
@@ -133,8 +152,9 @@ class HostReading:
     engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
     apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
     daemon_json: str | None = None  # base64
-    users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have the account's name or id
+    users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have an account's name or id
     groups: dict[str, int] = field(default_factory=dict)  # name -> gid, likewise
+    above: list[FolderAbove] = field(default_factory=list)  # our folders, up to the root
     nvidia_pci: int = 0
     nvidia_error: str = ""
     gpus: list[Gpu] = field(default_factory=list)
@@ -241,6 +261,11 @@ def _gpu(reading: HostReading, values: list[str]) -> None:
     reading.gpus.append(Gpu(uuid, name, _mib(total), _mib(free), driver))
 
 
+def _above(reading: HostReading, values: list[str]) -> None:
+    kind, mode, uid, gid, path = values
+    reading.above.append(FolderAbove(path, kind, mode, int(uid), int(gid)))
+
+
 def _mib(text: str) -> int:
     return int(text) if text.isdigit() else 0
 
@@ -258,6 +283,7 @@ _READERS = {
     "listener": _listener,
     "route": _route,
     "user": lambda r, v: r.users.update({v[0]: int(v[1])}),
+    "above": _above,
     "group": lambda r, v: r.groups.update({v[0]: int(v[1])}),
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
     "docker_network": _network,
@@ -273,12 +299,14 @@ _READERS = {
 
 
 class HostState(HostFact[HostReading]):
-    """The reading of a host. `roots`: the folders whose free space counts; `user`, `uid`, `gid`: of the account."""
+    """The reading of a host. `roots`: the folders whose free space counts; `ours`: those in which our things lie;
+    `accounts`: (name, uid, gid) of each of ours."""
 
-    def command(self, roots: list[str], user: str, uid: int, gid: int) -> str:
+    def command(self, roots: list[str], ours: list[str], accounts: list[tuple[str, int, int]]) -> str:
         """The script, with these quoted into it."""
-        marks = {"ROOTS": shlex.join(roots), "FIELDS": ",".join(NVIDIA_SMI_FIELDS)}
-        marks |= {"USER": shlex.quote(user), "UID": str(uid), "GID": str(gid)}
+        marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "FIELDS": ",".join(NVIDIA_SMI_FIELDS)}
+        marks["USERS"] = shlex.join(text for name, uid, _ in accounts for text in (name, str(uid)))
+        marks["GROUPS"] = shlex.join(text for name, _, gid in accounts for text in (name, str(gid)))
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)
 
     @staticmethod

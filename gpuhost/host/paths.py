@@ -32,7 +32,7 @@ class Layout:
 
     @property
     def outputs(self) -> str:
-        """What the services make."""
+        """What the services make, a folder each."""
         return f"{self.data}/outputs"
 
     @property
@@ -59,6 +59,11 @@ class Layout:
     def secret_audit_command(self) -> str:
         """Says by keyed fingerprint which value each file and container holds. Request on stdin."""
         return self._program("hostside.secret_audit")
+
+    @property
+    def binds_command(self) -> str:
+        """Refuses paths on the host that another account than root can turn elsewhere. Paths as arguments."""
+        return self._program("hostside.binds")
 
     @property
     def models_command(self) -> str:
@@ -116,8 +121,13 @@ class Layout:
         """What a service may write."""
         return f"{self.data}/services/{service}/data"
 
+    def service_outputs(self, service: str) -> str:
+        """What a service makes for people."""
+        return f"{self.outputs}/{service}"
+
     def service_seeds(self, service: str) -> str:
-        """The files that were made once for a service and are its own since; mounted one by one."""
+        """The files that were made once for a service and are its own since; mounted one by one, so the folder is
+        root's."""
         return f"{self.data}/services/{service}/seeds"
 
     def stack(self, stack: str) -> str:
@@ -137,5 +147,5 @@ class Layout:
         return f"{self.stack(stack)}/config/{service}"
 
     def secret_files(self, service: str, stack: str) -> str:
-        """The folder of a service's secret files, readable by the services' account alone."""
+        """The folder of a service's secret files, readable by its account alone."""
         return f"{self.stack(stack)}/secrets/{service}"

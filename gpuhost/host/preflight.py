@@ -8,7 +8,8 @@ import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from gpuhost.catalog.types import Catalog, Service
+from gpuhost.catalog.checks import free_id
+from gpuhost.catalog.types import Account, Catalog, Service
 from gpuhost.engine.rules import too_old
 from gpuhost.errors import Problem
 from gpuhost.host.facts import HostReading
@@ -37,7 +38,8 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
             *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
             *_names(reading, names),
-            *_account(reading, catalog),
+            *_accounts(reading, catalog),
+            *_above(reading),
             *_subnets(reading, catalog, names),
         )
     ]
@@ -159,27 +161,48 @@ def _names(reading: HostReading, names: list[str]) -> Iterator[Finding]:
             )
 
 
-def _account(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
-    """The account's name and ids must be free, or already its own."""
-    account = catalog.account
+def _accounts(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    """The name and ids of each account must be free, or already its own."""
+    for where, account in catalog.accounts().items():
+        yield from _account(reading, catalog, where, account)
+
+
+def _account(reading: HostReading, catalog: Catalog, where: str, account: Account) -> Iterator[Finding]:
     for kind, ids, number in (("user", reading.users, account.uid), ("group", reading.groups, account.gid)):
         field = "uid" if kind == "user" else "gid"
         for name, taken in ids.items():
             if name == account.name and taken != number:
                 yield (
                     f"the {kind} `{name}` exists with the {field} {taken}, not {number}",
-                    f'set `account` to another name, or to {{"{field}": {taken}}}',
+                    f'set `{where}` to another name, or to {{"{field}": {taken}}}',
                 )
             elif taken == number and name != account.name:
+                free = free_id(catalog.accounts().values(), [*reading.users.values(), *reading.groups.values()])
                 yield (
                     f"the {field} {number} is already that of the {kind} `{name}`",
-                    f'set `account["{field}"]` to a free one, such as {_free_id(ids.values())}',
+                    f'set `{where}["{field}"]` to a free one, such as {free}',
                 )
 
 
-def _free_id(taken: Iterable[int]) -> int:
-    used = set(taken)
-    return next(number for number in range(10001, 60001) if number not in used)
+_ROOTS = "`data_root`, `tools_root`, `state_root`"
+
+
+def _above(reading: HostReading) -> Iterator[Finding]:
+    """Whoever may rename a folder above ours puts his own in its place, and root and Docker take it for ours."""
+    for folder in reading.above:
+        is_link, mode = folder.kind == "symbolic link", int(folder.mode, 8)
+        # Of a link only the owner counts, of root's own group who is in it.
+        others = not is_link and (mode & 0o002 or (mode & 0o020 and folder.gid != 0))
+        if folder.uid != 0:
+            yield (
+                f"the {folder.kind} {folder.path}, which leads to gpuhost's folders, belongs to the uid {folder.uid}",
+                f"`chown -h root:root {folder.path}`, or choose other folders ({_ROOTS})",
+            )
+        elif others:
+            yield (
+                f"others than root may write to {folder.path} (mode {folder.mode}), which holds gpuhost's folders",
+                f"`chmod go-w {folder.path}`, or choose other folders ({_ROOTS})",
+            )
 
 
 def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,16 @@ class Difference:
         if self.after is None:
             return f"- {self.field}: {self.before}"
         return f"~ {self.field}: {self.before} -> {self.after}"
+
+
+def differing(*fields: tuple[str, str, str]) -> tuple[Difference, ...]:
+    """The differences among (field, as it is, as it should be)."""
+    return tuple(Difference(field, before, after) for field, before, after in fields if before != after)
+
+
+def in_words(diff: Iterable[Difference]) -> str:
+    """`its mode is 777, not 755, its owner is a:a, not root:root`."""
+    return ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
 
 
 @dataclass(frozen=True)

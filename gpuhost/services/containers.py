@@ -14,6 +14,7 @@ from typing import Any
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
 from hostside import labels
+from hostside.protocol import Held
 from hostside.timestamps import unix_ns
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -30,6 +31,12 @@ INSPECT = (
     '"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
 )
+# Besides, a line for each folder and file of the host that it has: its id, its process (0 when it does not run), what
+# lies where on the host, and where inside.
+BINDS = (
+    '{{range .Mounts}}{{if eq .Type "bind"}}{{"\\n"}}bind{{"\\t"}}{{$.Id}}{{"\\t"}}{{$.State.Pid}}'
+    '{{"\\t"}}{{.Source}}{{"\\t"}}{{.Destination}}{{end}}{{end}}'
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class Container:
     """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
     in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by
     Docker, since somebody started it; `environment`: secret ->
-    keyed fingerprint of what its environment holds, None when nobody looked."""
+    keyed fingerprint of what its environment holds, None when nobody looked; `holds`: what it has of the host while it
+    runs."""
 
     id: str
     name: str
@@ -50,6 +58,7 @@ class Container:
     started_s: float = 0.0
     restarts: int = 0
     environment: Mapping[str, str] | None = None
+    holds: tuple[Held, ...] = ()
 
     @property
     def gpus(self) -> list[str]:

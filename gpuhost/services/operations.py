@@ -13,26 +13,28 @@ from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerState
 from gpuhost.files.facts import FileState, Kinds
+from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out, current
+from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
+from gpuhost.services.binds import of_spec
 from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
-from gpuhost.services.stacks import Renewal, Stacks
+from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
 from hostside.wire import to_json
 
 # -- what a service is given once --------------------------------------------------------------------------------------
 
-# Where a container writes, root follows no link that it may have put there: the account does it.
-_AS_ACCOUNT = "setpriv --reuid={uid} --regid={gid} --clear-groups -- sh -c {script}"
+# Where a container writes, root follows no link that it may have put there: the service's account does it.
+_AS_ACCOUNT = "setpriv --reuid={uid} --regid={gid} --clear-groups -- mkdir -p {folders}"
 
 # What stands for the marks in a seed; a shell expression each.
 _SEED_MARKS = {
@@ -41,39 +43,60 @@ _SEED_MARKS = {
 }
 
 
-def _as_account(account: Account, script: str) -> Step:
-    return Step(_AS_ACCOUNT.format(uid=account.uid, gid=account.gid, script=shlex.quote(script)))
-
-
 @operation()
-def own_folders(folders: Sequence[str], account: Account) -> Commands:
+def own_folders(folders: Mapping[str, Account]) -> Commands:
     """Folders that a service wants in its data folder; there from the first start on, then its own."""
     observed: dict[str, str] = host.get_fact(Kinds, paths=list(folders))
-    absent = [path for path in folders if path not in observed]
+    absent = {path: account for path, account in folders.items() if path not in observed}
     changes = [Change("stacks", Resource("folder", path), "create", "the service needs it") for path in absent]
-    yield from carry_out(changes, [_as_account(account, f"umask 022; mkdir -p {shlex.join(absent)}")])
+    made = [
+        _AS_ACCOUNT.format(uid=account.uid, gid=account.gid, folders=shlex.quote(path))
+        for path, account in absent.items()
+    ]
+    yield from carry_out(changes, [Step("\n".join(["set -eu; umask 022", *made]))])
 
 
 @operation()
-def seeded(seeds: Mapping[str, str], account: Account) -> Commands:
-    """Files that are made once and then belong to the service; one that holds anything is left alone. `seeds`: path ->
-    text with marks."""
-    observed: dict[str, str] = host.get_fact(Kinds, paths=list(seeds))
-    absent = [path for path in seeds if observed.get(path, "regular empty file") == "regular empty file"]
-    changes = [
-        Change("stacks", Resource("file", path), "create", "it is empty" if path in observed else "it does not exist")
-        for path in absent
-    ]
-    made = "; ".join(_seed(path, seeds[path]) for path in absent)
-    yield from carry_out(changes, [_as_account(account, f"set -eu; umask 077; {made}")])
+def seeded(seeds: Sequence[SeedFile]) -> Commands:
+    """Each is there and its service's; what is in one that holds anything is left alone."""
+    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[seed.path for seed in seeds])
+    for path, there in observed.items():
+        if there.linked or not there.kind.startswith("regular"):
+            yield from fail_host(
+                f"a {'symbolic link' if there.linked else there.kind} is in the place of the file {path}",
+                "look at where it leads to, then move it away",
+            )
+            return
+    found = {seed: _seed_change(seed, observed.get(seed.path)) for seed in seeds}
+    changes = [change for change in found.values() if change]
+    made = [_seed(seed) if change.action == "create" else _give(seed) for seed, change in found.items() if change]
+    yield from carry_out(changes, [_as_root(made)])
 
 
-def _seed(path: str, text: str) -> str:
-    quoted = shlex.quote(text)
+def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
+    resource, owner = Resource("file", seed.path), f"{seed.account}:{seed.account}"
+    if there is None or there.kind == "regular empty file":
+        return Change("stacks", resource, "create", "it is empty" if there else "it does not exist")
+    diff = differing(("mode", there.mode, "600"), ("owner", there.owner, owner))
+    return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
+
+
+def _as_root(commands: Iterable[str]) -> Step:
+    """In a folder of root's, where nobody else can put a link."""
+    return Step("\n".join(["set -eu; umask 077", *commands]))
+
+
+def _seed(seed: SeedFile) -> str:
+    """What is there stays the same file: a container that runs has it."""
+    text = shlex.quote(seed.text)
     for mark, expression in _SEED_MARKS.items():
-        quoted = quoted.replace(mark, expression)
-    new = shlex.quote(f"{path}.new")
-    return f"rm -f {new}; printf %s {quoted} > {new}; mv -f {new} {shlex.quote(path)}"
+        text = text.replace(mark, expression)
+    return f"printf %s {text} > {shlex.quote(seed.path)}; {_give(seed)}"
+
+
+def _give(seed: SeedFile) -> str:
+    path = shlex.quote(seed.path)
+    return f"chown -h {shlex.quote(f'{seed.account}:{seed.account}')} {path}; chmod 600 {path}"
 
 
 # -- the files of a stack ----------------------------------------------------------------------------------------------
@@ -96,7 +119,7 @@ def rendered(run: HostRun) -> Commands:
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
     changes = _with_secret_diffs(run, stacks, changes, observed)
     # The seeds before the records: a run that dies in between makes them once more.
-    first = [_renew(run.catalog.account, renewed.values())] if renewed else []
+    first = [_as_root(_seed(each.seed) for each in renewed.values())] if renewed else []
     yield from write(changes, wanted, observed, run.layout.backups, key, first)
 
 
@@ -104,12 +127,7 @@ def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
     if renewal is None:
         return change
     why = f"its {renewal.secret} is another one" if change.action == "write" else f"no {renewal.secret} is recorded"
-    return replace(change, reason=f"{why}: {renewal.seed} is made anew")
-
-
-def _renew(account: Account, renewals: Iterable[Renewal]) -> Step:
-    made = "; ".join(_seed(each.seed, each.text) for each in renewals)
-    return _as_account(account, f"set -eu; umask 077; {made}")
+    return replace(change, reason=f"{why}: {renewal.seed.path} is made anew")
 
 
 def _with_secret_diffs(
@@ -158,7 +176,7 @@ def running(run: HostRun) -> Commands:
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
     )
-    yield from carry_out(planned.changes, (_command(run, step) for step in planned.steps))
+    yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
 
 
 def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mapping[str, Desired]:
@@ -212,27 +230,29 @@ printf '%s\n' "$said" >&2; exit 1
 """
 
 
-def _command(run: HostRun, step: ServiceStep) -> Step:
+def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
             return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
         case "unpause":
             return Step(f"docker unpause {step.container} >/dev/null", _docker_hint)
         case "up":
-            return Step(_up(run, step), _docker_hint)
+            sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
+            return Step(_up(run, step, sources), _docker_hint)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
             return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
-def _up(run: HostRun, step: ServiceStep) -> str:
+def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
     stack, layout = run.services[step.service].stack, run.layout
     files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
     alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
-    return f"{_UNDER_LOCK}{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
+    up = f"{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
+    return f"{_UNDER_LOCK}{layout.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
 def _docker_hint(text: str) -> tuple[str, str] | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.secrets.locations import TO_BE_GENERATED, shown
+from gpuhost.services.binds import is_lost, lost_reason
 from gpuhost.services.containers import Container
 from gpuhost.services.spec import changed_settings, secret_differences
 
@@ -198,6 +199,8 @@ def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Find
         return _Finding("recreate", f"its install `{wanted.remade_install}` is made anew")
     if current.state in ("running", "paused") and clock.started_before_files(current.service, current.started_s):
         return _Finding("recreate", "it started before its files were last written", scope="secret")
+    if current.state in ("running", "paused") and (lost := [each for each in current.holds if is_lost(each)]):
+        return _Finding("recreate", "; ".join(map(lost_reason, lost)))
     if current.state == "running":
         return None
     if on_demand and current.state in ("created", "exited", "paused"):

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from gpuhost.errors import Problem
 from gpuhost.files.rules import FileSpec
 from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import render
+from gpuhost.services.binds import Bind, of_spec, unsafe
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
@@ -20,12 +22,29 @@ from hostside import labels, placeholders
 
 
 @dataclass(frozen=True)
+class SeedFile:
+    """A file that is made once and then belongs to a service: its account's, in a folder of root's. `text`: with
+    marks."""
+
+    path: str
+    text: str
+    account: str
+
+
+@dataclass(frozen=True)
 class Renewal:
     """A seed that is made anew when a secret has another value."""
 
-    seed: str
-    text: str
+    seed: SeedFile
     secret: str
+
+
+def bind_problems(run: HostRun, host: str) -> list[Problem]:
+    """Why what the containers of this host are given cannot be given so."""
+    installs = [Bind(f"the install `{name}`", run.install_path(name), read_only=False) for name in run.installs]
+    roots = ("data_root", "tools_root", "state_root")
+    kept = {getattr(run.catalog, name): name for name in roots}
+    return [Problem(what, hint, host) for what, hint in unsafe([*Stacks(run).binds(), *installs], kept)]
 
 
 class Stacks:
@@ -40,12 +59,12 @@ class Stacks:
         return {name: self._context(name) for name in self._run.services}
 
     def _context(self, name: str) -> ServiceContext:
-        run, entry, account = self._run, self._run.services[name], self._run.catalog.account
+        run, entry = self._run, self._run.services[name]
         layout = run.layout
         paths = {
             "models": layout.models,
             "hub_cache": layout.hub_cache,
-            "outputs": layout.outputs,
+            "outputs": layout.service_outputs(name),
             "data": layout.service_data(name),
             "seeds": layout.service_seeds(name),
             "config": layout.config_files(name, entry.stack),
@@ -56,8 +75,9 @@ class Stacks:
         if entry.controls_services:
             paths["broker"] = layout.broker
         gpus = run.placement.gpus[name]
+        account = f"{entry.account.uid}:{entry.account.gid}"
         egress = run.catalog.networks[entry.network].egress
-        return ServiceContext(name, entry, run.image(entry.image), gpus, f"{account.uid}:{account.gid}", paths, egress)
+        return ServiceContext(name, entry, run.image(entry.image), gpus, account, paths, egress)
 
     # -- what should run ---------------------------------------------------------------------------------------------
 
@@ -74,6 +94,10 @@ class Stacks:
             )
             for name, entry in self._run.services.items()
         }
+
+    def binds(self) -> list[Bind]:
+        """What the containers are given of the host."""
+        return [bind for name in self._run.services for bind in of_spec(f"`{name}`", self.specs[name])]
 
     @cached_property
     def specs(self) -> Mapping[str, dict[str, Any]]:
@@ -155,7 +179,7 @@ class Stacks:
 
     def read_at_start(self, name: str) -> list[FileSpec]:
         """The files of ours that a service's process reads when it starts, and not again."""
-        account = self._run.catalog.account.name
+        account = self._run.services[name].account.name
         found = [FileSpec(path, partial(str, text)) for path, text in self._config_texts(name).items()]
         for path, template in self.secret_files(name).items():
             content = partial(self._secret_file, name, template)
@@ -164,12 +188,17 @@ class Stacks:
             found.append(FileSpec(path, partial(self._record, renewal.secret), "600"))
         return found
 
+    def seeds(self, name: str) -> dict[str, SeedFile]:
+        """file -> the seed of a service."""
+        entry, folder = self._run.services[name], self.contexts[name].paths["seeds"]
+        return {file: SeedFile(f"{folder}/{file}", seed.text, entry.account.name) for file, seed in entry.seeds.items()}
+
     def renewals(self, name: str) -> dict[str, Renewal]:
         """path -> what is recorded there: with which value of a secret a seed of a service was made."""
-        paths, seeds = self.contexts[name].paths, self._run.services[name].seeds
+        config, made = self.contexts[name].paths["config"], self.seeds(name)
         return {
-            f"{paths['config']}/{file}.made-with": Renewal(f"{paths['seeds']}/{file}", seed.text, seed.renew_with)
-            for file, seed in seeds.items()
+            f"{config}/{file}.made-with": Renewal(made[file], seed.renew_with)
+            for file, seed in self._run.services[name].seeds.items()
             if seed.renew_with
         }
 
@@ -193,5 +222,5 @@ class Stacks:
 
 def broker_group(run: HostRun) -> str:
     """The group that may ask the broker: that of the service which controls the others; root's, when none does."""
-    asking = any(entry.controls_services for entry in run.services.values())
-    return str(run.catalog.account.gid) if asking else "root"
+    asking = (str(entry.account.gid) for entry in run.services.values() if entry.controls_services)
+    return next(asking, "root")

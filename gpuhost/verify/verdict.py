@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from gpuhost.services.binds import is_lost, lost_reason
 from hostside.protocol import ContainerSeen, ServiceSeen
 
 LOG_LINES = 20
@@ -65,7 +66,7 @@ def _finding(seen: ServiceSeen, container: ContainerSeen | None) -> _Finding | N
     if container is None:
         return _Finding("no container", "`gpuhost apply` makes it; `gpuhost plan` shows what else is missing")
     # The order is the rank: the first that finds something names the cause.
-    for look in (_restarting, _ended, _not_healthy, _authentication, _unreachable, _answers):
+    for look in (_restarting, _ended, _bereft, _not_healthy, _authentication, _unreachable, _answers):
         finding = look(seen, container)
         if finding:
             return finding
@@ -99,6 +100,12 @@ def _ended(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
     if container.state == "paused":
         return _Finding("is paused", f"`docker unpause {seen.service}`")
     return _end(container)
+
+
+def _bereft(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None:
+    """What it makes in a folder that was removed is lost, however well it answers."""
+    lost = next(filter(is_lost, seen.holds), None)
+    return _Finding(lost_reason(lost), "`gpuhost apply` makes its container anew") if lost else None
 
 
 # What an exit code says beyond itself: code -> (meaning, hint).

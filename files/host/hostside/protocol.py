@@ -108,9 +108,20 @@ class ContainerSeen:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A folder or file of the host that a container that runs has at `target`. `held`: what it has there,
+    `device:inode`; `now`: what lies at `source` on the host at this moment, None when nothing does."""
+
+    source: str
+    target: str
+    held: str | None
+    now: str | None
+
+
+@dataclass(frozen=True)
 class ServiceSeen:
     """One service, as it was seen. `outcome`: how the waiting for it ended, after `waited_s`; `container` None: there
-    is none; `log_tail`: its last lines when something is wrong, secrets removed."""
+    is none; `log_tail`: its last lines when something is wrong, secrets removed; `holds`: what it has of the host."""
 
     service: str
     stack: str
@@ -121,6 +132,7 @@ class ServiceSeen:
     container: ContainerSeen | None
     probes: list[ProbeAnswer]
     log_tail: list[str]
+    holds: list[Held] = field(default_factory=list)
 
 
 # -- hostside.secret_audit ---------------------------------------------------------------------------------------------

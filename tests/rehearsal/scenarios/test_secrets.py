@@ -303,7 +303,7 @@ def test_a_mode_is_put_right_without_a_restart(vault: Vault) -> None:
     told = vault.control.secrets("sync")
     assert told.code == 0 and {subject for _, subject, _ in told.changes} == {PASSWORD_FILE, ENV_FILE}
     modes = vault.host.root(f"stat -c '%a %U' {PASSWORD_FILE} {ENV_FILE}", check=True).stdout.split("\n")
-    assert modes[:2] == ["600 genai", "600 root"]
+    assert modes[:2] == ["600 genai-comfyui-qwen", "600 root"]
     assert vault.containers() == before
     converged(vault)
 

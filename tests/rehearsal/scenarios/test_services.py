@@ -137,7 +137,8 @@ def test_renamed_on_demand_and_a_second_card(converged: Proof) -> None:
     own = host.root(f"{one_off} orchestrator sleep 3600", check=True).stdout.strip()
     host.set_gpus([GPU, GPU])
     shipped = group_data()["services"]
-    second = {**shipped["comfyui-qwen"], "port": 8199, "stack": "second", "start_order": 60}
+    account = {"name": "genai-second", "uid": 10009, "gid": 10009}
+    second = {**shipped["comfyui-qwen"], "port": 8199, "stack": "second", "account": account, "start_order": 60}
     renamed = {**shipped["orchestrator"], "stack": "conductor"}
     data: dict[str, object] = {
         "services": {

@@ -4,6 +4,7 @@ may write."""
 from __future__ import annotations
 
 import base64
+import getpass
 import os
 import re
 import subprocess
@@ -19,9 +20,11 @@ from gpuhost.apt import operations as apt
 from gpuhost.apt.facts import AptReading
 from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
+from gpuhost.files.folders import FolderState
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
 from gpuhost.services import operations as services
+from gpuhost.services.stacks import SeedFile
 from gpuhost.verify import operations as verify
 from hostside.protocol import ServiceSeen
 from hostside.wire import to_json
@@ -144,29 +147,67 @@ def service_data(tmp_path: Path) -> Path:
 ACCOUNT = Account(name="svc", uid=10001, gid=10001)
 
 
-@needs_root
-def test_a_seed_is_made_by_the_account_and_no_link_is_followed(
-    monkeypatch: pytest.MonkeyPatch, service_data: Path
-) -> None:
-    """A container that was broken into may put links into its data: root must not write or chown through them."""
-    precious = service_data.parent / "precious"
-    precious.write_text("root's\n")
-    key = service_data / "session-key.txt"
-    (service_data / "session-key.txt.new").symlink_to(precious)
+ME = getpass.getuser()  # who may give a file to himself
+SEED = "{random_key},{now}"
+
+
+def test_a_seed_is_made_and_then_the_services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key = tmp_path / "session-key.txt"
     seen = Seen(monkeypatch, services, {})
-    assert seen.of(services.seeded, seeds={str(key): "{random_key},{now}"}, account=ACCOUNT) == [str(key)]
+    assert seen.of(services.seeded, seeds=[SeedFile(str(key), SEED, ME)]) == [str(key)]
     subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
-    assert (precious.read_text(), precious.stat().st_uid) == ("root's\n", 0)
-    assert (key.stat().st_uid, key.stat().st_mode & 0o777, len(key.read_text())) == (10001, 0o600, 71)
+    assert (key.owner(), key.stat().st_mode & 0o777, len(key.read_text())) == (ME, 0o600, 71)
     secret, _, made = key.read_text().partition(",")
     assert len(base64.urlsafe_b64decode(secret)) == 32 and datetime.fromisoformat(made).tzinfo is None
 
 
-@needs_root
-def test_a_seed_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
-    file, text = service_data / "it's $HOME", "a 'quoted' $(id) `id` \\n %s {now}"
+@pytest.mark.parametrize(
+    ("there", "action", "reason", "kept"),
+    [
+        (FolderState("regular file", "600", f"{ME}:{ME}"), None, None, True),
+        (FolderState("regular file", "600", "old:old"), "correct", f"its owner is old:old, not {ME}:{ME}", True),
+        (FolderState("regular file", "644", f"{ME}:{ME}"), "correct", "its mode is 644, not 600", True),
+        (FolderState("regular empty file", "600", f"{ME}:{ME}"), "create", "it is empty", False),
+    ],
+    ids=["right", "another's", "open", "empty"],
+)
+def test_a_seed_that_is_there_stays_the_same_file(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    there: FolderState,
+    action: str | None,
+    reason: str | None,
+    kept: bool,
+) -> None:
+    """A container that runs has it mounted."""
+    key = tmp_path / "key"
+    key.write_text("kept" if kept else "")
+    key.chmod(0o644)
+    inode = key.stat().st_ino
+    seen = Seen(monkeypatch, services, {str(key): there})
+    seen.of(services.seeded, seeds=[SeedFile(str(key), SEED, ME)])
+    assert [(change.action, change.reason) for change in seen.changes] == ([(action, reason)] if action else [])
+    if action:
+        subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
+        assert (key.stat().st_ino, key.stat().st_mode & 0o777, key.owner()) == (inode, 0o600, ME)
+    assert (key.read_text() == "kept") is kept and key.read_text()
+
+
+@pytest.mark.parametrize(
+    "there", [FolderState("symbolic link", "777", "a:a"), FolderState("regular file", "600", "a:a", linked=True)]
+)
+def test_a_link_in_the_place_of_a_seed_fails_the_host(monkeypatch: pytest.MonkeyPatch, there: FolderState) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(services, "fail_host", lambda what, hint: said.append(what) or [])
+    seen = Seen(monkeypatch, services, {"/seeds/key": there})
+    assert seen.of(services.seeded, seeds=[SeedFile("/seeds/key", SEED, ME)]) == []
+    assert said == ["a symbolic link is in the place of the file /seeds/key"]
+
+
+def test_a_seed_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file, text = tmp_path / "it's $HOME", "a 'quoted' $(id) `id` \\n %s {now}"
     seen = Seen(monkeypatch, services, {})
-    assert seen.of(services.seeded, seeds={str(file): text}, account=ACCOUNT) == [str(file)]
+    assert seen.of(services.seeded, seeds=[SeedFile(str(file), text, ME)]) == [str(file)]
     subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
     assert re.fullmatch(re.escape(text).replace(r"\{now\}", r"\d{4}-\d\d-\d\dT[\d:.]+"), file.read_text())
 
@@ -175,15 +216,11 @@ def test_a_seed_is_what_its_text_says(monkeypatch: pytest.MonkeyPatch, service_d
 def test_a_folder_of_a_service_is_the_accounts(monkeypatch: pytest.MonkeyPatch, service_data: Path) -> None:
     folder = service_data / "custom_nodes"
     seen = Seen(monkeypatch, services, {})
-    assert seen.of(services.own_folders, folders=[str(folder)], account=ACCOUNT) == [str(folder)]
+    assert seen.of(services.own_folders, folders={str(folder): ACCOUNT}) == [str(folder)]
     subprocess.run(["sh", "-c", seen.scripts[0]], check=True)
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o755)
-    assert (
-        Seen(monkeypatch, services, {str(folder): "there"}).of(
-            services.own_folders, folders=[str(folder)], account=ACCOUNT
-        )
-        == []
-    )
+    again = Seen(monkeypatch, services, {str(folder): "there"})
+    assert again.of(services.own_folders, folders={str(folder): ACCOUNT}) == []
 
 
 # --- What verify tells ---------------------------------------------------------------------------------------------

@@ -252,7 +252,8 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     ),
     "the misspelt name of an entry": (
         {"all": sample.data(), "lab": {"services": {"paintr": {"memory": "1g"}}}},
-        "group_data/lab.py: `services.paintr` lacks `stack`, `image`, `template`, `port`, `container_port`, `network`, "
+        "group_data/lab.py: `services.paintr` lacks `stack`, `image`, `template`, `account`, `port`, `container_port`, "
+        "`network`, "
         "`cpus`, `health`",
         "did you mean `painter`? A new entry needs these fields",
     ),

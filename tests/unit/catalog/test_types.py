@@ -59,6 +59,26 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.a.b`: its variable A_B_PORT is that of the service `a-b`, too",
         "give the service another name",
     ),
+    "two services of one account": (
+        {"services.painter.account": sample.data()["services"]["api"]["account"]},
+        "`services.painter.account`: the name svc-api is that of `services.api.account`, too",
+        "give each service an account of its own",
+    ),
+    "two services of one uid": (
+        {"services.painter.account.uid": 10002},
+        "`services.painter.account`: the uid 10002 is that of `services.api.account`, too",
+        "give each service ids of its own, such as 10004",
+    ),
+    "a service of the shared account's group": (
+        {"services.api.account.gid": 10001},
+        "`services.api.account`: the gid 10001 is that of `account`, too",
+        "give each service ids of its own, such as 10004",
+    ),
+    "a name that useradd refuses": (
+        {"services.api.account.name": "svc.api"},
+        "`services.api.account.name`: `'svc.api'` is not of the right form",
+        "write at most 32 small letters, digits, `-` and `_`",
+    ),
     "a secret that is a service's variable": (
         {"secrets.API_PORT": {"generate": "token"}},
         "`services.api`: its variable API_PORT is that of the secret `API_PORT`, too",

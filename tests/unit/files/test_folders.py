@@ -7,6 +7,7 @@ import pwd
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,12 +55,20 @@ def test_a_folder_that_a_group_may_read() -> None:
     assert change.reason == "its mode is 700, not 750, its owner is svc:svc, not root:svc"
 
 
+def test_a_folder_whose_things_change_hands_with_it() -> None:
+    wanted = Folder("/data", "750", "new", whole=True)
+    [change] = reconcile("stacks", [wanted], {"/data": FolderState("directory", "750", "old:old")})
+    assert change.reason == "its owner is old:old, not new:new, and so is what it holds"
+    [change] = reconcile("stacks", [wanted], {"/data": FolderState("directory", "755", "new:new")})
+    assert change.reason == "its mode is 755, not 750"
+
+
 def test_a_right_one_is_left_alone() -> None:
     assert reconcile("layout", [WANTED], {"/data": RIGHT, "/other": RIGHT}) == []
 
 
-def read(*paths: Path, own: list[str] | None = None) -> dict[str, FolderState]:
-    script = FoldersState().command([str(path) for path in paths], own or [])
+def read(*paths: Path) -> dict[str, FolderState]:
+    script = FoldersState().command([str(path) for path in paths])
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     return FoldersState().process(done.stdout.splitlines())
 
@@ -71,13 +80,15 @@ def test_one_question_reads_them_all(tmp_path: Path) -> None:
     file.touch()
     found = read(one, link, tmp_path / "absent", file)
     assert set(found) == {str(one), str(link), str(file)}
-    assert found[str(one)] == found[str(link)] and found[str(one)].mode == "700"  # a link is what it points to
+    assert found[str(one)].mode == "700" and not found[str(one)].linked
+    if os.geteuid() == 0:  # a link of root's is what it points to
+        assert found[str(link)] == replace(found[str(one)], linked=True)
     assert found[str(file)].kind == "regular empty file"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, wanted: list[Folder]) -> list[PyinfraCommand]:
-    def get_fact(fact: object, paths: list[str], own: list[str]) -> dict[str, FolderState]:
-        return read(*map(Path, paths), own=own)
+    def get_fact(fact: object, paths: list[str]) -> dict[str, FolderState]:
+        return read(*map(Path, paths))
 
     monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=get_fact))
     monkeypatch.setattr(module, "carry_out", lambda changes, commands: commands if changes else [])
@@ -147,3 +158,75 @@ def test_a_folder_of_another_owner_in_one_of_the_accounts_is_given_back(
     subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
     assert ((disk / "v a").stat().st_uid, (disk / "v a").stat().st_mode & 0o7777) == (1, 0o2775)
     assert run(monkeypatch, wanted) == []
+
+
+@needs_root
+@pytest.mark.parametrize("owner", ["account", "root"])
+def test_a_link_in_a_folder_that_was_the_accounts_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, owner: str
+) -> None:
+    """The folder becomes root's in this very run: what the account put there before must not be taken for ours."""
+    account = pwd.getpwuid(1)
+    outputs, precious = tmp_path / "outputs", tmp_path / "precious"
+    outputs.mkdir()
+    precious.mkdir(mode=0o755)
+    (outputs / "painter").symlink_to(precious)
+    os.chown(outputs, account.pw_uid, account.pw_gid)
+    os.chown(outputs / "painter", *((1, 1) if owner == "account" else (0, 0)), follow_symlinks=False)
+    wanted = [Folder(str(outputs), "755", "root"), Folder(str(outputs / "painter"), "2770", account.pw_name)]
+    said: list[str] = []
+    monkeypatch.setattr(module, "fail_host", lambda what, hint: said.append(what) or [])
+    assert run(monkeypatch, wanted) == []
+    assert said == [f"a symbolic link is in the place of the folder {outputs}/painter"]
+    # Root's own link, in a folder of root's, leads to another disk:
+    os.chown(outputs, 0, 0)
+    os.chown(outputs / "painter", 0, 0, follow_symlinks=False)
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert (precious.owner(), precious.stat().st_mode & 0o7777) == (account.pw_name, 0o2770)
+
+
+@needs_root
+def test_all_that_a_folder_holds_changes_hands_and_no_link_is_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    data, precious = tmp_path / "data", tmp_path / "precious"
+    deep = data / "one" / "two"
+    deep.mkdir(parents=True)
+    precious.mkdir()
+    (precious / "kept").touch()
+    (deep / "file").touch(mode=0o640)
+    (deep / "file link").symlink_to(precious / "kept")
+    (data / "folder link").symlink_to(precious)
+    for path in (data, *data.rglob("*")):
+        os.chown(path, 2, 2, follow_symlinks=False)
+    wanted = [Folder(str(data), "750", pwd.getpwuid(1).pw_name, whole=True)]
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert {path.lstat().st_uid for path in (data, *data.rglob("*"))} == {1}
+    assert {path.stat().st_uid for path in (precious, precious / "kept")} == {0}
+    assert (deep / "file").stat().st_mode & 0o777 == 0o640 and run(monkeypatch, wanted) == []
+    # Another mode alone is no reason to give anything away.
+    data.chmod(0o755)
+    os.chown(deep, 2, 2)
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert (deep.stat().st_uid, data.stat().st_mode & 0o777) == (2, 0o750)
+
+
+@needs_root
+def test_an_interrupted_run_goes_on_giving_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it had not come to is not forgotten: the folder itself changes hands last."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "file").touch()
+    for path in (data, data / "file"):
+        os.chown(path, 2, 2)
+    wanted = [Folder(str(data), "750", pwd.getpwuid(1).pw_name, whole=True)]
+    [step] = run(monkeypatch, wanted)
+    broken = step.get_raw_value().replace("chown -hRP", "false")  # type: ignore[attr-defined]
+    assert subprocess.run(["sh", "-c", broken], check=False).returncode
+    assert (data.stat().st_uid, data.stat().st_mode & 0o777) == (0, 0o700)  # meanwhile nobody adds to it
+    [step] = run(monkeypatch, wanted)
+    subprocess.run(["sh", "-c", step.get_raw_value()], check=True)  # type: ignore[attr-defined]
+    assert {path.stat().st_uid for path in (data, data / "file")} == {1}

@@ -16,6 +16,7 @@ from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import BRIDGE_OPTION, Gpu, HostContainer, HostReading, HostState, parse
+from hostside.protocol import Held
 from tests.unit.services.test_containers import inspected
 
 
@@ -25,7 +26,7 @@ def sh(script: str) -> list[str]:
 
 
 def command(*roots: str) -> str:
-    return HostState().command(list(roots), "svc", 10001, 10001)
+    return HostState().command(list(roots), list(roots), [("svc", 10001, 10001), ("svc-api", 10002, 10002)])
 
 
 def docker() -> str:
@@ -165,8 +166,22 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
 
 def test_who_has_the_accounts_names_and_ids(host: HostReading) -> None:
     assert (host.users, host.groups) == ({"admin": 10001}, {"svc": 10001})
-    own = HostState().command(["/"], "root", 0, 0)
-    assert HostState().process(sh(own)).users == {"root": 0}
+    own = HostState().command(["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)])
+    found = HostState().process(sh(own))
+    assert (found.users, found.groups) == ({"root": 0, "daemon": 1}, {"root": 0, "daemon": 1})
+
+
+def test_what_lies_above_our_folders_is_read_as_it_is_called_and_where_links_lead(tmp_path: Path) -> None:
+    real, link = tmp_path / "real", tmp_path / "link"
+    (real / "inner").mkdir(parents=True)
+    real.chmod(0o777)
+    link.symlink_to(real)
+    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)])
+    above = {folder.path: folder for folder in HostState().process(sh(script)).above}
+    assert {"/", str(tmp_path), str(real), str(link), f"{real}/inner", f"{link}/inner"} <= above.keys()
+    assert f"{real}/inner/ours" not in above
+    assert (above[str(real)].kind, above[str(real)].mode, above[str(real)].uid) == ("directory", "777", os.geteuid())
+    assert above[str(link)].kind == "symbolic link"
 
 
 def test_gpus(host: HostReading) -> None:
@@ -292,6 +307,40 @@ def test_docker_that_runs() -> None:
     one, other = reading.containers
     assert (one.name, other.name, one.service) == ("api", "0123456789ab_api", "api")
     assert one.started_s == 1795261275.25 < reading.now_s
+
+
+def test_what_a_container_has_of_the_host_is_read_beside_what_lies_there(tmp_path: Path) -> None:
+    """A fake `docker` says which process it is: this test's own, whose view of the files is the host's."""
+    kept, gone, inside = tmp_path / "kept", tmp_path / "gone", tmp_path / "inside it"
+    for folder in (kept, inside):
+        folder.mkdir()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    runs, stopped = inspected(id="abc"), inspected(id="def", name="/other", state="exited")
+    shown = [
+        f"container\t{json.dumps(runs)}",
+        f"bind\tabc\t{os.getpid()}\t{kept}\t{kept}",
+        f"bind\tabc\t{os.getpid()}\t{kept}\t{inside}",
+        f"bind\tabc\t{os.getpid()}\t{gone}\t{inside}",
+        "",
+        f"container\t{json.dumps(stopped)}",
+        f"bind\tdef\t0\t{kept}\t{kept}",
+        "",
+    ]
+    (tmp_path / "shown").write_text("\n".join(shown))
+    docker = f'#!/bin/sh\ncase "$1" in version) echo 29.0.1;; ps) echo abc;; inspect) cat {tmp_path}/shown;; esac\n'
+    for name, text in (("docker", docker), ("systemctl", "#!/bin/sh\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    found = DockerState().read(sh(f"PATH={programs}:$PATH\n{DockerState().command(['containers'])}"))
+    inodes = {path: f"{path.stat().st_dev}:{path.stat().st_ino}" for path in (kept, inside)}
+    [one, other] = found.containers
+    assert one.holds == (
+        Held(str(kept), str(kept), inodes[kept], inodes[kept]),
+        Held(str(kept), str(inside), inodes[inside], inodes[kept]),
+        Held(str(gone), str(inside), inodes[inside], None),
+    )
+    assert (other.name, other.holds) == ("other", ())
 
 
 def test_a_reading_that_ends_in_the_middle_is_none() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.errors import Problem
-from gpuhost.host.facts import HostContainer
+from gpuhost.host.facts import FolderAbove, HostContainer
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.network.rules import options
 from tests.unit import sample
@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"users": {"admin": 10001}},
         {},
         "the uid 10001 is already that of the user `admin`",
-        'set `account["uid"]` to a free one, such as 10002',
+        'set `account["uid"]` to a free one, such as 10004',
     ),
     "the account's name is somebody's": (
         {"users": {"svc": 1000}, "groups": {"svc": 10001}},
@@ -121,10 +121,40 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         'set `account` to another name, or to {"uid": 1000}',
     ),
     "the account's gid is a group's": (
-        {"groups": {"staff": 10001, "other": 10002}},
+        {"groups": {"staff": 10001, "other": 10004}},
         {},
         "the gid 10001 is already that of the group `staff`",
-        'set `account["gid"]` to a free one, such as 10003',
+        'set `account["gid"]` to a free one, such as 10005',
+    ),
+    "a service's uid is somebody's": (
+        {"users": {"svc": 10001, "admin": 10003}, "groups": {"svc": 10001}},
+        {},
+        "the uid 10003 is already that of the user `admin`",
+        'set `services.painter.account["uid"]` to a free one, such as 10004',
+    ),
+    "a service's group has another id": (
+        {"groups": {"svc-api": 999}},
+        {},
+        "the group `svc-api` exists with the gid 999, not 10002",
+        'set `services.api.account` to another name, or to {"gid": 999}',
+    ),
+    "others may write above our folders": (
+        {"above": [FolderAbove("/", "directory", "755", 0, 0), FolderAbove("/srv", "directory", "1777", 0, 0)]},
+        {},
+        "others than root may write to /srv (mode 1777), which holds gpuhost's folders",
+        "`chmod go-w /srv`, or choose other folders (`data_root`, `tools_root`, `state_root`)",
+    ),
+    "a group may write above our folders": (
+        {"above": [FolderAbove("/srv", "directory", "775", 0, 50)]},
+        {},
+        "others than root may write to /srv (mode 775), which holds gpuhost's folders",
+        "`chmod go-w /srv`, or choose other folders (`data_root`, `tools_root`, `state_root`)",
+    ),
+    "somebody's link leads to our folders": (
+        {"above": [FolderAbove("/srv/data", "symbolic link", "777", 1000, 0)]},
+        {},
+        "the symbolic link /srv/data, which leads to gpuhost's folders, belongs to the uid 1000",
+        "`chown -h root:root /srv/data`, or choose other folders (`data_root`, `tools_root`, `state_root`)",
     ),
     "a foreign container has the name": (
         {"containers": [HostContainer("api", "exited", "no", "")]},
@@ -239,6 +269,27 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a foreign container has another name": ({"containers": [HostContainer("theirs", "running", "no", "")]}, {}),
     "another port is taken": ({"listening": {22: "sshd (pid 1)"}}, {}),
     "the account is there": ({"users": {"svc": 10001}, "groups": {"svc": 10001}}, {}),
+    "the accounts are there": (
+        {
+            "users": {"svc": 10001, "svc-api": 10002, "svc-painter": 10003},
+            "groups": {"svc": 10001, "svc-api": 10002, "svc-painter": 10003},
+        },
+        {},
+    ),
+    "the ids of a service that this host does not run are somebody's": (
+        {"users": {"admin": 10003}, "groups": {"staff": 10003}},
+        {"enabled_services": ["api"]},
+    ),
+    "root's own link and folders lead to ours": (
+        {
+            "above": [
+                FolderAbove("/srv", "symbolic link", "777", 0, 0),
+                FolderAbove("/", "directory", "775", 0, 0),
+                FolderAbove("/mnt", "directory", "755", 0, 50),
+            ]
+        },
+        {},
+    ),
     "our own network has the subnet": (
         {
             "network_options": {"inner": options("inner")},

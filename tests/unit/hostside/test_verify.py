@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -141,6 +142,21 @@ def test_waits_until_healthy_then_asks_and_holds(fake: FakeDocker, port: int) ->
 def test_no_container(fake: FakeDocker) -> None:
     lines, _, took_s = observe(fake)
     assert took_s == 0 and judge(lines).failures[0].cause == "no container"
+
+
+def test_a_container_whose_folder_was_made_anew_is_seen(fake: FakeDocker, tmp_path: Path) -> None:
+    """Its process is this test's own, whose view of the files is the host's."""
+    kept, removed, holding = tmp_path / "kept", tmp_path / "removed", tmp_path / "holding"
+    kept.mkdir()
+    holding.mkdir()
+    binds = [(kept, kept), (removed, holding)]
+    mounts = [{"Type": "bind", "Source": str(source), "Destination": str(target)} for source, target in binds]
+    fake.containers = {"a": [container("a", state={"Pid": os.getpid()}) | {"Mounts": [*mounts, {"Type": "tmpfs"}]}]}
+    [line], _, _ = observe(fake)
+    assert [each.held is not None for each in line.holds] == [True, True] and line.holds[0].held == line.holds[0].now
+    assert judge([line]).failures[0].cause == (
+        f"{removed} was removed after it started: it holds the old one as {holding}"
+    )
 
 
 def test_an_exited_container_ends_the_wait(fake: FakeDocker) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
 from gpuhost.plan.change import Change
 from gpuhost.run.host_run import HostRun
 from gpuhost.services import operations
-from gpuhost.services.stacks import Renewal, Stacks
+from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from tests.unit import sample
 
 SECRETS = {"LABEL_HMAC_KEY": "key", "API_TOKEN": "token", "LOGIN_HASH": "$2b$12$current", "LOGIN_USER": "someone"}
@@ -108,16 +107,13 @@ def test_the_record_says_nothing_of_the_value_and_its_service_reads_it_at_its_st
     assert "current" not in one.content() and (one.mode, one.user) == ("600", "root")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
-def test_the_new_seed_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
-    seed = tmp_path / "seeds" / "key"
-    seed.parent.mkdir()
-    seed.write_text("old")
-    os.chown(seed.parent, 10001, 10001)
-    for parent in (tmp_path, *tmp_path.parents):
-        parent.chmod(parent.stat().st_mode | 0o001)
-    account = Account(name="svc", uid=10001, gid=10001)
-    step = operations._renew(account, [Renewal(str(seed), "{random_key},{now}", "LOGIN_HASH")])
+def test_the_new_seed_is_the_same_file(tmp_path: Path) -> None:
+    """A container that runs has it mounted."""
+    path = tmp_path / "key"
+    path.write_text("old and much longer than a new one " * 9)
+    inode = path.stat().st_ino
+    renewal = Renewal(SeedFile(str(path), "{random_key},{now}", getpass.getuser()), "LOGIN_HASH")
+    step = operations._as_root([operations._seed(renewal.seed)])
     subprocess.run(["sh", "-c", step.get_raw_value()], check=True)
-    assert (seed.stat().st_mode & 0o777, seed.stat().st_uid, len(seed.read_text())) == (0o600, 10001, 71)
-    assert [path.name for path in seed.parent.iterdir()] == ["key"]
+    assert (path.stat().st_mode & 0o777, path.stat().st_ino, len(path.read_text())) == (0o600, inode, 71)
+    assert [each.name for each in tmp_path.iterdir()] == ["key"]

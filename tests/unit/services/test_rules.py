@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile
+from hostside.protocol import Held
 
 SPEC: dict[str, Any] = {
     "name": "api",
@@ -53,6 +54,37 @@ API = {"api": desired()}
 
 def found(wanted: dict[str, Desired], *there: Container, **more: Any) -> list[tuple[str, str, str]]:
     return [(change.action, change.resource.name, change.reason) for change in reconcile(wanted, there, **more).changes]
+
+
+OLD, NEW = "8:17", "8:99"
+LOST = Held("/srv/api", "/data", OLD, NEW)
+GONE = "/srv/api was removed after it started: it holds the old one as /data"
+ANEW = "/srv/api was made anew after it started: it holds the old one as /data"
+
+
+@pytest.mark.parametrize(
+    ("holds", "over", "expected"),
+    [
+        ([Held("/srv/api", "/data", OLD, OLD)], {}, []),
+        ([Held("/srv/api", "/data", OLD, None)], {}, [("recreate", "api", GONE)]),
+        ([Held("/srv/other", "/other", OLD, OLD), LOST], {}, [("recreate", "api", ANEW)]),
+        ([LOST], {"state": "paused"}, [("recreate", "api", ANEW)]),
+        ([LOST], {"state": "exited"}, [("recreate", "api", "it is exited")]),
+        ([LOST], {"spec": {**SPEC, "memory": "20g"}}, [("recreate", "api", "memory: 20g -> 24g")]),
+        ([Held("/srv/api", "/data", None, NEW)], {}, []),  # its process ended while it was looked at
+    ],
+    ids=["right", "removed", "made anew", "paused", "not running", "other reasons come first", "unknown"],
+)
+def test_a_container_that_holds_a_removed_folder_is_made_anew(
+    holds: list[Held], over: dict[str, Any], expected: list[tuple[str, str, str]]
+) -> None:
+    assert found(API, container(holds=tuple(holds), **over)) == expected
+
+
+def test_one_that_runs_on_demand_and_holds_a_removed_folder_runs_on_as_a_new_one() -> None:
+    way = reconcile({"api": replace(desired(), start="on-demand")}, [container(holds=(LOST,))])
+    assert [change.reason for change in way.changes] == [ANEW]
+    assert way.steps == [ServiceStep("up", "api", start=True), ServiceStep("wait", "api")]
 
 
 def test_the_right_container_is_left_alone() -> None:

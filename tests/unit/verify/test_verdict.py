@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpuhost.verify.verdict import judge
-from hostside.protocol import ContainerSeen, ProbeAnswer, ServiceSeen
+from hostside.protocol import ContainerSeen, Held, ProbeAnswer, ServiceSeen
 
 CONTAINER = ContainerSeen(
     id="abc",
@@ -96,6 +96,16 @@ FAULTS = {
         139,
     ),
     "restarted by hand": (seen(started_at_after="later"), "was started anew while it was watched (5 s)", 0),
+    "bereft of its folder, however well it answers": (
+        seen([probe()], holds=[Held("/srv/kept", "/kept", "1:2", "1:2"), Held("/srv/data", "/data", "1:2", "1:3")]),
+        "/srv/data was made anew after it started: it holds the old one as /data",
+        None,
+    ),
+    "unhealthy for want of its folder": (
+        seen(health="unhealthy", health_log="no such file", holds=[Held("/srv/data", "/data", "1:2", None)]),
+        "/srv/data was removed after it started: it holds the old one as /data",
+        None,
+    ),
     "unhealthy": (
         seen(health="unhealthy", health_log="connection refused", outcome="timeout"),
         "unhealthy: connection refused",

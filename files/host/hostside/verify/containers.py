@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import docker.errors  # type: ignore[import-untyped]
 
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
+from hostside.protocol import Held
 from hostside.timestamps import unix_ns
 
 LOG_LINES = 20
@@ -23,7 +25,8 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 @dataclass(frozen=True)
 class Observation:
     """One `docker inspect`. `health` is None when the container has no health check; `health_log` is the
-    last check's output; `error` is Docker's own (a port that was taken, a device that is missing)."""
+    last check's output; `error` is Docker's own (a port that was taken, a device that is missing); `pid`: 0 when it
+    does not run; `binds`: (folder or file of the host, where it has it)."""
 
     id: str
     state: str
@@ -34,6 +37,8 @@ class Observation:
     exit_code: int
     error: str
     started_at: str
+    pid: int = 0
+    binds: tuple[tuple[str, str], ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -121,4 +126,25 @@ def _observation(inspected: dict[str, Any]) -> Observation:
         exit_code=state.get("ExitCode", 0),
         error=state.get("Error", "")[:LOG_LINE_CHARS],
         started_at=state.get("StartedAt", ""),
+        pid=state.get("Pid", 0),
+        binds=tuple(
+            (each["Source"], each["Destination"]) for each in inspected.get("Mounts", []) if each["Type"] == "bind"
+        ),
     )
+
+
+def holds(seen: Observation, proc: str = "/proc") -> list[Held]:
+    """What a container that runs has of the host, by its process's view of its files; nothing is opened."""
+    if not seen.pid:
+        return []
+    return [
+        Held(source, target, _inode(f"{proc}/{seen.pid}/root{target}"), _inode(source)) for source, target in seen.binds
+    ]
+
+
+def _inode(path: str) -> str | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return f"{found.st_dev}:{found.st_ino}"

@@ -19,7 +19,7 @@ from hostside.docker_engine import DockerUnavailable
 from hostside.protocol import ContainerSeen, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
 from hostside.redaction import Redactor, header_secrets
 from hostside.verify.answers import ask
-from hostside.verify.containers import Containers, Observation, Outcome, end_of_waiting
+from hostside.verify.containers import Containers, Observation, Outcome, end_of_waiting, holds
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 POLL_S = 0.25
@@ -132,6 +132,7 @@ def seen(watch: Watch, containers: Containers, since_wall_s: float, until_wall_s
         container=container,
         probes=watch.answers,
         log_tail=containers.log_tail(last.id) if last and not fine else [],
+        holds=holds(last) if last else [],
     )
 
 
