@@ -24,7 +24,8 @@ INSPECT = (
     '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
     '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
-    '"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
+    '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json .Config.StopSignal}},'
+    '"health":{{json .Config.Healthcheck}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
 )
 
@@ -114,6 +115,11 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
             f"{path}:{options}" if options else path for path, options in (host.get("Tmpfs") or {}).items()
         ),
         "logging": {"driver": log.get("Type", ""), "options": dict(log.get("Config") or {})},
+        "working_dir": seen["working_dir"],
+        "stop_signal": seen["stop_signal"],
+        "healthcheck": _health(seen["health"] or {}),
+        "extra_hosts": sorted(host.get("ExtraHosts") or []),
+        "sysctls": dict(host.get("Sysctls") or {}),
         "networks": sorted(name for name in seen["networks"] if name),
         "ports": _ports(host.get("PortBindings") or {}),
         "gpus": _gpus(host.get("DeviceRequests") or []),
@@ -123,6 +129,14 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
             if each["Type"] == "bind"  # an image may ask for volumes of its own
         },
     }
+
+
+def _health(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A health check in compose's words; Docker keeps nanoseconds, and leaves out what is 0."""
+    names = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod"}
+    times = {**names, "start_interval": "StartInterval"}
+    found = {name: f"{check.get(key, 0) / 10**9:.12g}s" for name, key in times.items()}
+    return {"test": list(check.get("Test") or []), "retries": check.get("Retries", 0), **found}
 
 
 def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[str]:

@@ -13,12 +13,12 @@ from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerState
 from gpuhost.files.facts import FileState, Kinds
-from gpuhost.files.operations import observe, resolve, write
+from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out, current
+from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
@@ -86,6 +86,9 @@ def rendered(run: HostRun) -> Commands:
     stacks = Stacks(run)
     wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
     observed, contents = observe(wanted, key), resolve(wanted)
+    if problem := blocked(observed):
+        yield from fail_host(*problem)
+        return
     changes = reconcile("stacks", wanted, contents, observed, key, "rendered")
     renewals = {path: each for name in run.services for path, each in stacks.renewals(name).items()}
     renewed = {

@@ -49,33 +49,60 @@ class Seen:
         return [change.resource.name for change in self.changes]
 
 
-SOURCE = "/etc/apt/sources.list.d/ours.sources"
+SOURCE = "/etc/apt/sources.list.d/gpuhost-ours.sources"
+UNREAD = AptReading(unread={SOURCE: "not read since it changed:"})
 
 
 def index(written: bool) -> dict[str, Any]:
-    meta = SimpleNamespace(will_change=written)
-    return {"stage": "engine", "subject": "index", "stamp": "/state/apt", "source": SOURCE, "written": meta}
+    meta = SimpleNamespace(will_change=written, did_change=lambda: written)
+    return {"stage": "engine", "subject": "index", "stamp": "/state/apt", "source": SOURCE, "declared": meta}
 
 
-def test_an_index_is_planned_when_its_source_will_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("executing", [False, True])
+def test_an_index_is_read_when_its_source_is_written(monkeypatch: pytest.MonkeyPatch, executing: bool) -> None:
     """On a converged host whose repository's URL changes in the data, the old file is still older than the stamp."""
-    seen = Seen(monkeypatch, apt, AptReading())
+    seen = Seen(monkeypatch, apt, AptReading(), executing)
     assert seen.of(apt.index, **index(written=True)) == ["index"]
-
-
-def test_an_index_that_failed_last_time_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first index of the run reads the source that the failed run left; this one has nothing to do then."""
-    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]))
+    assert seen.changes[0].reason == "its signing key or its source is written anew"
     assert seen.of(apt.index, **index(written=False)) == []
-    assert seen.of(apt.index, stage="engine", subject="first", stamp="/state/apt") == ["first"]
 
 
-def test_in_a_run_the_stamp_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Seen(monkeypatch, apt, AptReading(), True).of(apt.index, **index(written=True)) == []
-    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]), True)
-    assert seen.of(apt.index, **index(written=True)) == ["index"]
-    # A source that cannot be read must not stay: apt is everybody's.
-    assert f"rm -f {SOURCE}" in seen.scripts[0]
+@pytest.mark.parametrize("executing", [False, True])
+def test_an_index_that_failed_last_time_is_read_again(monkeypatch: pytest.MonkeyPatch, executing: bool) -> None:
+    seen = Seen(monkeypatch, apt, UNREAD, executing)
+    assert seen.of(apt.index, **index(written=False)) == ["index"]
+    assert seen.changes[0].reason == f"not read since it changed: {SOURCE}"
+
+
+def test_a_source_of_ours_that_is_broken_keeps_apt_from_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first index of a run reads all sources but ours, an index of ours that one alone; what fails is removed."""
+    read, fails = tmp_path / "read", tmp_path / "fails"
+    folder = tmp_path / "sources.list.d"
+    folder.mkdir()
+    for name in ("debian.sources", "gpuhost-ours.sources", "gpuhost-other.sources", "mine.list"):
+        (folder / name).touch()
+    program = f"for word; do case $word in *SourceParts=*) ls ${{word#*=}} > {read};; esac; done; [ ! -e {fails} ]"
+    monkeypatch.setattr(apt, "APT", f"sh -c '{program}' sh")
+    seen = Seen(monkeypatch, apt, UNREAD, True)
+
+    def run(source: str) -> int:
+        seen.of(apt.index, stage="engine", subject="s", stamp=str(tmp_path / "state" / "stamp"), source=source)
+        script = seen.scripts[0].replace("/etc/apt/sources.list.d", str(folder)).replace("/run/", f"{tmp_path}/")
+        return subprocess.run(["sh", "-c", script], check=False).returncode
+
+    assert run("") == 0 and read.read_text().split() == ["debian.sources", "mine.list"]
+    assert (tmp_path / "state" / "stamp").exists()
+    ours = str(folder / "gpuhost-ours.sources")
+    assert run(ours) == 0 and read.read_text().split() == ["gpuhost-ours.sources"]
+    fails.touch()
+    assert run(ours) != 0 and sorted(path.name for path in folder.iterdir()) == [
+        "debian.sources",
+        "gpuhost-other.sources",
+        "mine.list",
+    ]
+    assert run("") != 0 and len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -94,12 +121,42 @@ def test_holds_are_planned_as_they_will_be(
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
 
 
+def repository(content: str = "Types: deb\n") -> dict[str, Any]:
+    checked = {"key_url": "https://apt.example/key", "fingerprint": "A" * 40, "key": "/keys/k.asc"}
+    return {"stage": "engine", "source": plain(SOURCE, content), "backups": "/backups", **checked}
+
+
 def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(monkeypatch, apt, {})
-    arguments = {"stage": "engine", "url": "https://apt.example/key", "fingerprint": "A" * 40, "path": "/keys/k.asc"}
-    assert seen.of(apt.signing_key, **arguments) == ["/keys/k.asc"]
+    assert seen.of(apt.repository, **repository()) == ["/keys/k.asc", SOURCE]
     script = seen.scripts[0]
-    assert script.index("rm -f /keys/k.asc.*") < script.index("mv -f") < script.index(f": > /keys/k.asc.{'A' * 40}")
+    assert script.index("rm -f /keys/k.asc.*") < script.index('mv -f "$new/key" /keys/k.asc')
+    assert script.index('/key" /keys/k.asc') < script.index(f'mv -f "$new/stamp" /keys/k.asc.{"A" * 40}')
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({}, None),
+        ({"mode": "600"}, "the mode is 600, not 644"),
+        ({"sha256": "other"}, "the content differs"),
+        ({"kind": "symbolic link"}, "a symbolic link is in its place"),
+    ],
+)
+def test_why_a_source_is_written(monkeypatch: pytest.MonkeyPatch, over: dict[str, str], told: str | None) -> None:
+    digest = hashlib.sha256(b"Types: deb\n").hexdigest()
+    fields = {"kind": "regular file", "mode": "644", "user": "root", "group": "root", "modified_s": 1.0}
+    key = FileState(**fields, sha256="k")  # type: ignore[arg-type]
+    source = FileState(**{**fields, "sha256": digest, **over})  # type: ignore[arg-type]
+    seen = Seen(monkeypatch, apt, {"/keys/k.asc": key, f"/keys/k.asc.{'A' * 40}": key, SOURCE: source})
+    assert seen.of(apt.repository, **repository()) == ([SOURCE] if told else [])
+    assert [change.reason for change in seen.changes] == ([told] if told else [])
+
+
+def test_a_source_is_written_in_debs_own_form() -> None:
+    assert apt.source_text("https://a.example/x", "/", "", "amd64", "/k.asc") == (
+        "Types: deb\nURIs: https://a.example/x\nSuites: /\nArchitectures: amd64\nSigned-By: /k.asc\n"
+    )
 
 
 def test_why_packages_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,6 +180,13 @@ def test_a_key_that_apt_cannot_read_is_corrected_not_fetched(mode: str, owner: s
     there = {path: FileState("regular file", mode, owner, owner, 1.0, "x") for path in ("/k.asc", "/k.asc.A")}
     found = apt.key_changes("engine", "/k.asc", "/k.asc.A", there)
     assert [(change.action, change.reason) for change in found] == ([("correct", reason)] if reason else [])
+
+
+def test_a_key_with_another_content_than_was_checked_is_fetched() -> None:
+    fields = ("regular file", "644", "root", "root", 1.0)
+    there = {"/k.asc": FileState(*fields, "x"), "/k.asc.A": FileState(*fields, "y")}
+    [change] = apt.key_changes("engine", "/k.asc", "/k.asc.A", there)
+    assert (change.action, "changed since it was checked" in change.reason) == ("fetch", True)
 
 
 # --- In folders that a service's container writes --------------------------------------------------------------------
