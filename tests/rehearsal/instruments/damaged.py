@@ -64,8 +64,8 @@ def repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
     for damage in damages:
         if damage.first:  # one apply finds out what only the next one may do
             ended = proof.control.apply()
-            told = [error["what"] for error in ended.errors]
-            expect(ended.code == 1 and any(re.search(damage.first, what) for what in told), damage.name, told)
+            whats = [error["what"] for error in ended.errors]
+            expect(ended.code == 1 and any(re.search(damage.first, what) for what in whats), damage.name, whats)
             plan = proof.control.plan()
     told = proof.control.apply()
     expect(told.code == 0, "one apply repairs", (told.errors, told.stderr[-2000:]))

@@ -43,7 +43,7 @@ def host(converged: Proof) -> Iterator[Proof]:
 
 
 def test_the_table_is_long_and_names_each_kind_once() -> None:
-    names = [each.name for each in (*DAMAGES, *REFUSED)]
+    names = [damage.name for damage in DAMAGES] + [refused.name for refused in REFUSED]
     assert len(set(names)) == len(names) >= 100
     assert sorted(damage.name for group in GROUPS for damage in group) == sorted(
         damage.name for damage in DAMAGES if not damage.gap
