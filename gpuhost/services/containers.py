@@ -19,13 +19,14 @@ from hostside.timestamps import unix_ns
 PROJECT_LABEL = "com.docker.compose.project"
 CDI = "nvidia.com/gpu="
 
-# A template for `docker inspect`: labels and settings, never the environment.
+# A template for `docker inspect`: labels and settings, never the environment. `index`, where the engine leaves out what
+# nobody set: a field that is not there ends the template, and the container would seem not to be there.
 INSPECT = (
     '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
     '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
-    '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json .Config.StopSignal}},'
-    '"health":{{json .Config.Healthcheck}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
+    '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json (index .Config "StopSignal")}},'
+    '"health":{{json (index .Config "Healthcheck")}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
 )
 

@@ -62,7 +62,7 @@ _DATA: dict[str, Any] = {
             "image": "api",
             "template": "orchestrator.yml.j2",
             "port": 9001,
-            "container_port": 9001,
+            "container_port": 8193,
             "network": "inner",
             "memory": "2g",
             "cpus": 2,

@@ -146,7 +146,7 @@ def troubled(furnished: World) -> Iterator[World]:
 
 
 def test_every_failure_is_told_and_the_next_run_goes_on(troubled: World, boot: Callable[..., FreshHost]) -> None:
-    """One Debian 12 host, one trouble after the other, a death and a Ctrl-C; then the rest, with a typed sudo password."""
+    """One Debian 12 host: one trouble after the other, a death, a Ctrl-C; then the rest, with a typed sudo password."""
     host = boot("troubled", suite="bookworm", gpus=[GPU])
     host.write_inventory({**troubled.host_data(), **QUICK})
     proof = Proof(host)
