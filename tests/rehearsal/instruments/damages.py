@@ -356,7 +356,7 @@ _APT = [
         "an apt source gone",
         f"rm {SOURCES}/gpuhost-nvidia.sources",
         (
-            Seen("gpu", f"{SOURCES}/gpuhost-nvidia.sources", "write", "does not exist"),
+            Seen("gpu", f"{SOURCES}/gpuhost-nvidia.sources", "create", "does not exist"),
             Seen("gpu", "apt index of nvidia", "update", "written anew"),
         ),
         ("source:nvidia",),
@@ -495,7 +495,7 @@ _ENGINE = [
     ),
 ]
 
-_ENABLE = Seen("stacks", UNIT, "enable", "does not run at boot|not enabled")
+_ENABLE = Seen("stacks", UNIT, "enable", "does not run")
 _UNIT = [
     unit(
         "the boot unit's file gone",
@@ -515,18 +515,52 @@ _UNIT = [
     unit(
         "the boot unit's file open to all", f"chmod 666 {UNIT_FILE}", Seen("stacks", UNIT_FILE, "write", "mode is 666")
     ),
-    unit("the boot unit disabled", f"systemctl disable {UNIT}", Seen("stacks", UNIT, "enable", "not enabled")),
-    unit("the boot unit stopped", f"systemctl stop {UNIT}", Seen("stacks", UNIT, "enable", "inactive")),
+    unit("the boot unit disabled", f"systemctl disable {UNIT}", Seen("stacks", UNIT, "enable", "not run at boot")),
+    unit("the boot unit stopped", f"systemctl stop {UNIT}", Seen("stacks", UNIT, "enable", "does not run$")),
     unit(
         "the boot unit masked",
         f"rm {UNIT_FILE} && systemctl mask {UNIT}",
         Seen("stacks", UNIT_FILE, "write", "symbolic link is in its place"),
         also=(_ENABLE.key,),
     ),
-    unit(
+    Damage(
         "one of the boot unit's links gone",
         f"rm /etc/systemd/system/docker.service.wants/{UNIT}",
-        Seen("stacks", UNIT, "enable", "docker.service"),
+        (Seen("stacks", UNIT, "enable", "docker.service"),),
+        ("unit",),
+        undo=f"systemctl enable {UNIT}",
+        gap="systemd calls a unit enabled that has one of its two links",
+    ),
+]
+
+
+def broker(name: str, shell: str, *seen: Seen) -> Damage:
+    """Something done to the units that answer services about containers."""
+    also = tuple(
+        ("stacks", name, action) for name in (f"/etc/systemd/system/{BROKER}.*", f"{BROKER}.*") for action in _DONE
+    )
+    return Damage(name, shell, seen, ("broker",), also=also)
+
+
+_DONE = ("enable", "write", "create")
+BROKER = "gpuhost-broker"
+_SOCKET_FILE, _SERVICE_FILE = (f"/etc/systemd/system/{BROKER}.{kind}" for kind in ("socket", "service"))
+_BROKER = [
+    broker("the broker's unit gone", f"rm {_SERVICE_FILE}", Seen("stacks", _SERVICE_FILE, "create", "does not exist")),
+    broker("the broker's unit edited", f"echo >> {_SERVICE_FILE}", Seen("stacks", _SERVICE_FILE, "write", "content")),
+    broker(
+        "the broker's socket stopped",
+        f"systemctl stop {BROKER}.socket",
+        Seen("stacks", f"{BROKER}.socket", "enable", "does not run$"),
+    ),
+    broker(
+        "the broker's socket disabled",
+        f"systemctl disable {BROKER}.socket",
+        Seen("stacks", f"{BROKER}.socket", "enable", "not run at boot"),
+    ),
+    broker("the broker's socket gone", f"rm {_SOCKET_FILE}", Seen("stacks", _SOCKET_FILE, "create", "does not exist")),
+    broker(
+        "the broker's socket open to all", f"chmod 666 {_SOCKET_FILE}", Seen("stacks", _SOCKET_FILE, "write", "666")
     ),
 ]
 
@@ -576,12 +610,14 @@ _MODELS = [
         f"b=$(echo {HUB}/blobs/*); chmod 000 $b; ln -f $b {VAE}",
         "link|verify|correct",
         "mode",
+        gap="mode and owner of a model are not read",
     ),
     model(
         "a model root's",
         f"b=$(echo {HUB}/blobs/*); chown root:root $b; chmod 600 $b; ln -f $b {VAE}",
         "link|verify|correct",
         "owner|mode",
+        gap="mode and owner of a model are not read",
     ),
     model("the manifest gone", f"rm {STATE}/models/manifest.json", "fetch", "never verified"),
     model("the manifest unreadable", f"echo '{{' > {STATE}/models/manifest.json", "fetch", "never verified"),
@@ -626,6 +662,7 @@ _OTHER_TOKEN = (
 _OF_O = f"docker compose -p {O} -f {_COMPOSE_O} --env-file {_ENV_O}"
 _RUN = f"{_OF_O} run -d --no-deps --name mine-once {O} sleep 3600"
 _ANY_IMAGE = "$(docker image ls -q --filter label=gpuhost.image=orchestrator | head -n1)"
+_UNMERGED = "namespaces, devices and name servers of a container are not compared yet"
 _CONTAINERS = [
     container(
         "memory changed by docker update",
@@ -655,19 +692,20 @@ _CONTAINERS = [
         O,
         {"environment": {"MINE": "1"}},
         "MINE",
-        gap="only the variables that the entry names are compared",
+        gap="of a container's environment only the secrets are compared",
     ),
     by_hand(
         "with another value of a variable",
         O,
         {"environment": {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}},
         "CUDA_DEVICE_ORDER",
+        gap="of a container's environment only the secrets are compared",
     ),
-    by_hand("in the host's process space", O, {"pid": "host"}, "pid"),
-    by_hand("in the host's IPC space", O, {"ipc": "host"}, "ipc"),
-    by_hand("with a device of the host", O, {"devices": ["/dev/null:/dev/mine"]}, "devices"),
+    by_hand("in the host's process space", O, {"pid": "host"}, "pid", gap=_UNMERGED),
+    by_hand("in the host's IPC space", O, {"ipc": "host"}, "ipc", gap=_UNMERGED),
+    by_hand("with a device of the host", O, {"devices": ["/dev/null:/dev/mine"]}, "devices", gap=_UNMERGED),
     by_hand("with names of its own", O, {"extra_hosts": ["github.com:192.0.2.1"]}, "extra_hosts"),
-    by_hand("with other name servers", O, {"dns": ["192.0.2.1"]}, "dns"),
+    by_hand("with other name servers", O, {"dns": ["192.0.2.1"]}, "dns", gap=_UNMERGED),
     by_hand("with a kernel setting", O, {"sysctls": {"net.ipv4.ip_forward": "1"}}, "sysctls"),
     by_hand(
         "with another program",
@@ -778,21 +816,24 @@ _IMAGES = [
     ),
 ]
 
+
+def install(name: str, shell: str, action: str, words: str) -> Damage:
+    """Something done to the installed tree; what it was is kept beside it when it is made anew."""
+    left = (f"{DATA}/installs/*", f"{STATE}/installs/*")
+    also = (("stacks", Q, "recreate"),)
+    return Damage(name, shell, (Seen("installs", INSTALL, action, words),), ("install", Q), changed=left, also=also)
+
+
+_TREE = f"$(echo {INSTALL})"
+_SERVER = f"{_TREE}/ComfyUI/server.py"
 _INSTALLS = [
-    Damage(
-        "an install's stamp gone",
-        f"rm {INSTALL}/.gpuhost/installed.json",
-        (Seen("installs", INSTALL, "install", "was not finished"),),
-        ("install", "slow"),
-        changed=(f"{DATA}/installs/comfyui/*",),
-    ),
-    Damage(
-        "an install's stamp unreadable",
-        f"echo '{{' > $(echo {INSTALL})/.gpuhost/installed.json",
-        (Seen("installs", INSTALL, "install", "was not finished"),),
-        ("install", "slow"),
-        changed=(f"{DATA}/installs/comfyui/*",),
-    ),
+    install("an install's stamp gone", f"rm {_TREE}/.gpuhost/installed.json", "install|reinstall", "."),
+    install("an install's stamp unreadable", f"echo '{{' > {_TREE}/.gpuhost/installed.json", "install|reinstall", "."),
+    install("a file of an install truncated", f": > {_SERVER}", "reinstall", "server.py"),
+    install("a file of an install edited", f"echo '# mine' >> {_SERVER}", "reinstall", "server.py"),
+    install("a file of an install gone", f"rm {_SERVER}", "reinstall", "server.py"),
+    install("a file of an install touched", f"touch {_SERVER}", "record", "server.py .*touched"),
+    install("an install gone", f"rm -rf {_TREE}/* {_TREE}/.gpuhost", "install|reinstall", "."),
 ]
 
 _ACCOUNT = [
@@ -846,6 +887,7 @@ DAMAGES = [
     *_PACKAGES,
     *_ENGINE,
     *_UNIT,
+    *_BROKER,
     *_CDI,
     *_MODELS,
     *_FILES,
@@ -979,7 +1021,7 @@ def _within(inner: str, outer: str) -> bool:
     )
 
 
-def grouped(damages: Iterable[Damage], most: int = 24) -> list[list[Damage]]:
+def grouped(damages: Iterable[Damage], most: int = 40) -> list[list[Damage]]:
     """Each in the first group of fewer than `most` in which it is apart from all others; the order stays."""
     groups: list[list[Damage]] = []
     for damage in damages:

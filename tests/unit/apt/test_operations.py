@@ -4,6 +4,7 @@ may write."""
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import subprocess
@@ -19,6 +20,7 @@ from gpuhost.apt import operations as apt
 from gpuhost.apt.facts import AptReading
 from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
+from gpuhost.files.rules import plain
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
 from gpuhost.services import operations as services
