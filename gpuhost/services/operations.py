@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -215,12 +216,23 @@ printf '%s\n' "$said" >&2; exit 1
 """
 
 
+# Docker calls a paused container unhealthy without a check that failed, and after that until its next check: what
+# verifies it must not read that.
+_UNPAUSE = r"""
+docker unpause @ID@ >/dev/null || exit
+i=0; health='{{if .State.Health}}{{.State.Health.Status}} {{.State.Health.FailingStreak}}{{end}}'
+while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy 0' ]; do i=$((i+1)); sleep 1; done
+"""
+
+
 def _command(run: HostRun, step: ServiceStep) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
             return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
         case "unpause":
-            return Step(f"docker unpause {step.container} >/dev/null", _docker_hint)
+            health = run.services[step.service].health
+            marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
+            return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
         case "up":
             return Step(_up(run, step), _docker_hint)
         case "wait":  # whether it became healthy is for verify to judge, with the cause

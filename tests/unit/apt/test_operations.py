@@ -24,6 +24,7 @@ from gpuhost.files.rules import plain
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
 from gpuhost.services import operations as services
+from gpuhost.services.rules import ServiceStep
 from gpuhost.verify import operations as verify
 from hostside.protocol import ServiceSeen
 from hostside.wire import to_json
@@ -250,6 +251,34 @@ def test_a_folder_of_a_service_is_the_accounts(monkeypatch: pytest.MonkeyPatch, 
         )
         == []
     )
+
+
+# --- A paused service -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        (["unhealthy 0", "unhealthy 0", "healthy 0"], 3),  # Docker's word for a pause, until the next check
+        (["unhealthy 5"], 1),  # its checks do fail: that is for the verification to say
+        ([""], 1),  # it has no health check
+    ],
+)
+def test_what_verifies_a_woken_service_does_not_read_the_health_of_a_pause(
+    tmp_path: Path, said: list[str], asked: int
+) -> None:
+    step = services._command(sample.run(), ServiceStep("unpause", "api", "id1"))
+    (tmp_path / "said").write_text("".join(f"{line}\n" for line in said))
+    docker = f"""#!/bin/sh
+echo "$1" >> {tmp_path}/asked
+[ "$1" = unpause ] || {{ head -n1 {tmp_path}/said; sed -i 1d {tmp_path}/said; }}
+"""
+    for name, code in {"docker": docker, "sleep": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(code)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", step.get_raw_value()], env=environment, check=True)
+    assert (tmp_path / "asked").read_text().split() == ["unpause", *["inspect"] * asked]
 
 
 # --- What verify tells ---------------------------------------------------------------------------------------------
