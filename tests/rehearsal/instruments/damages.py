@@ -1035,8 +1035,8 @@ def grouped(damages: Iterable[Damage], most: int = 40) -> list[list[Damage]]:
     return groups
 
 
-def sample(seed: int, most: int = 24) -> list[Damage]:
-    """A group by chance of at most so many, with at most one damage whose repair takes long."""
+def sample(seed: int) -> list[Damage]:
+    """A group by chance, with at most one damage whose repair takes long; most others cost no time."""
     chosen: list[Damage] = []
     for damage in random.Random(seed).sample(DAMAGES, len(DAMAGES)):
         slow = "slow" in damage.lanes and any("slow" in other.lanes for other in chosen)

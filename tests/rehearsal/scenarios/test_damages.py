@@ -19,7 +19,7 @@ from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
-SEED = int(os.environ.get("GPUHOST_DAMAGES_SEED", "20261121"))
+SEED = int(os.environ.get("GPUHOST_DAMAGES_SEED", "20261122"))
 GROUPS = grouped(DAMAGES)
 GAPS = [damage for damage in DAMAGES if damage.gap]
 ROUNDS = list(dict.fromkeys(refused.round for refused in REFUSED))
