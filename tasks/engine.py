@@ -7,6 +7,7 @@ from pyinfra.operations import apt as builtin_apt
 from gpuhost.apt import operations as apt
 from gpuhost.apt import repository as apt_repository
 from gpuhost.engine import operations as engine
+from gpuhost.engine.rules import CONFIG
 from gpuhost.files.folders import Folder, folders
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
@@ -21,7 +22,8 @@ SOURCE = "gpuhost-docker"
 def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
-    folders(name="engine | folders", stage="engine", wanted=[Folder(run.layout.state, "755", "root")])
+    ours = (run.layout.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
+    folders(name="engine | folders", stage="engine", wanted=[Folder(path, "755", "root") for path in ours])
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gpuhost.catalog.types import BuildImage
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
 from gpuhost.images import operations as docker
@@ -15,7 +14,7 @@ from gpuhost.run.stage import stage
 def images(run: HostRun) -> None:
     """Every image that a service or an installer of this host runs in."""
     wanted = {name: run.catalog.images[name] for name in run.image_names}
-    builds = {image.build for image in wanted.values() if isinstance(image, BuildImage)}
+    builds = {image.build for image in run.built_images.values()}
     contexts = [
         plain(f"{run.layout.image_context(build)}/{path}", file.text, file.mode)
         for build in sorted(builds)

@@ -9,10 +9,9 @@ from gpuhost.files.folders import Folder, folders, parent
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.host.accounts import accounts
-from gpuhost.host.paths import Layout
 from gpuhost.installs.rules import script as install_script
 from gpuhost.network import operations as network
-from gpuhost.project import PROJECT, folder, project_file
+from gpuhost.project import PROJECT, context, folder, project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
 
@@ -40,10 +39,7 @@ def _folders(run: HostRun) -> None:
     manifests = [layout.install_manifests(name) for name in run.installs]
     ours |= dict.fromkeys([path for each in manifests for path in (parent(each), each)], "755")
     ours |= {parent(layout.service_data(name)): "755" for name in run.services}
-    for name, entry in run.services.items():
-        ours |= {parent(layout.config_files(name, entry.stack)): "755"} if entry.config_files else {}
-        ours |= {parent(layout.secret_files(name, entry.stack)): "755"} if entry.secret_files else {}
-    ours |= dict.fromkeys([*_program_folders(layout), layout.scripts], "755")
+    ours |= dict.fromkeys([*_program_folders(run), layout.scripts, *_stack_folders(run)], "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((layout.models, layout.hub_cache), "2775")
     shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
@@ -54,11 +50,27 @@ def _folders(run: HostRun) -> None:
     folders(name="layout | folders", stage="layout", wanted=wanted)
 
 
-def _program_folders(layout: Layout) -> list[str]:
-    """Every folder of our programs, outer ones first: who may write to one of them may change what root runs."""
+def _program_folders(run: HostRun) -> list[str]:
+    """Every folder of our programs and build contexts, outer ones first: who may write to one of them may change what
+    root runs."""
+    layout, builds = run.layout, {image.build for image in run.built_images.values()}
     shipped = [PurePosixPath(layout.programs, name) for name in folder(PROJECT / "files" / "host")]
-    below = {parent for path in shipped for parent in path.parents if parent.is_relative_to(layout.programs)}
+    shipped += [PurePosixPath(layout.image_context(build), name) for build in builds for name in context(build)]
+    tools = PurePosixPath(layout.tools)
+    below = {each for path in shipped for each in path.parents if tools in each.parents}
     return sorted(map(str, below))
+
+
+def _stack_folders(run: HostRun) -> list[str]:
+    """The folders within those of the stacks in which we write files, but for those of secret files."""
+    layout, found = run.layout, set()
+    for name, entry in run.services.items():
+        if entry.config_files:
+            config = layout.config_files(name, entry.stack)
+            found |= {parent(config), config}
+        if entry.secret_files:
+            found.add(parent(layout.secret_files(name, entry.stack)))
+    return sorted(found)
 
 
 def _programs(run: HostRun) -> None:

@@ -12,10 +12,15 @@ _SCRIPT = r"""
 [ $# = 0 ] || dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\n' "$@" 2>/dev/null |
   awk -F '\t' -v OFS='\t' 'substr($1,2,1)=="i"{print "package",$2,$3}'
 apt-mark showhold 2>/dev/null | sed 's/^/hold\t/'
-for list in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
+if [ -n "$source" ]; then set -- "$source"
+else set -- /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; fi
+for list in "$@"; do
   [ -f "$list" ] || continue
-  if [ ! -e "$stamp" ] || [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*Packages*' 2>/dev/null | head -n1)" ] ||
-     [ -n "$(find "$list" -newer "$stamp")" ]; then printf 'unread\t%s\n' "$list"; fi
+  case "$source$list" in /etc/apt/sources.list.d/gpuhost-*) [ -n "$source" ] || continue ;; esac
+  if [ ! -e "$stamp" ]; then printf 'unread\t%s\tgpuhost has not read\n' "$list"
+  elif [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name "$lists" 2>/dev/null | head -n1)" ]; then
+    printf 'unread\t%s\tapt has no index of\n' "$list"
+  elif [ -n "$(find "$list" -newer "$stamp")" ]; then printf 'unread\t%s\tnot read since it changed:\n' "$list"; fi
 done
 printf 'end\tend\n'
 """
@@ -23,20 +28,26 @@ printf 'end\tend\n'
 
 @dataclass
 class AptReading:
-    """`packages`: installed name -> version; `held`: names; `unread`: source files newer than our last index."""
+    """`packages`: installed name -> version; `held`: names; `unread`: source file -> why apt's index lacks what it
+    says, in words that its path follows."""
 
     packages: dict[str, str] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
-    unread: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 class AptState(HostFact[AptReading]):
-    """The reading for some package names; `stamp` is the file touched after each successful `apt-get update`."""
+    """The reading for some package names, and of one source of ours, or of all that are not: `stamp` is the file
+    touched after each `apt-get update` that read them, `url` what the one source declares."""
 
-    def command(self, packages: Iterable[str], stamp: str) -> str:
+    def command(self, packages: Iterable[str], stamp: str, source: str = "", url: str = "") -> str:
         """One script for all names."""
         names = " ".join(map(shlex.quote, packages))
-        return f"LC_ALL=C; export LC_ALL; stamp={shlex.quote(stamp)}; set -- {names}\n{_SCRIPT}"
+        # apt's name of an index: the URL without its scheme, `_` for `/` (apt-transport's URItoFileName).
+        lists = f"{url.partition('://')[2].rstrip('/').replace('/', '_')}_*" if url else "*Packages*"
+        marks = {"stamp": stamp, "source": source, "lists": lists}
+        given = "; ".join(f"{name}={shlex.quote(text)}" for name, text in marks.items())
+        return f"LC_ALL=C; export LC_ALL; {given}; set -- {names}\n{_SCRIPT}"
 
     @staticmethod
     def default() -> AptReading:
@@ -53,5 +64,5 @@ class AptState(HostFact[AptReading]):
             elif kind == "hold":
                 reading.held.add(values[0])
             elif kind == "unread":
-                reading.unread.append(values[0])
+                reading.unread[values[0]] = values[1]
         return reading

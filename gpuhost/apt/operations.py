@@ -12,9 +12,11 @@ from pyinfra.context import host, state
 from gpuhost import errors
 from gpuhost.apt.facts import AptState
 from gpuhost.files.facts import FilesState, FileState
+from gpuhost.files.operations import blocked, write_step
+from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out
+from gpuhost.run.session import Commands, carry_out, fail_host
 
 # At boot apt's own timers hold the lock: wait for it.
 LOCK_WAIT = "-o DPkg::Lock::Timeout=600"
@@ -88,8 +90,8 @@ fingerprints="$(gpg --batch --homedir "$new" --show-keys --with-colons "$new/key
   echo "error: the signing key at $url has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
   echo "hint: do not trust it; compare with the publisher's page before you change apt_key_fingerprints" >&2; exit 1; }
 rm -f @PATH@.*  # a stamp of an earlier key must not vouch for this one
-chmod 644 "$new/key"; sync "$new/key"; mv -f "$new/key" @PATH@
-: > @PATH@.@FINGERPRINT@
+chmod 644 "$new/key"; cp "$new/key" "$new/stamp"; sync "$new/key" "$new/stamp"
+mv -f "$new/key" @PATH@; mv -f "$new/stamp" @PATH@.@FINGERPRINT@
 """
 
 
@@ -100,6 +102,8 @@ def key_changes(stage: str, path: str, stamp: str, observed: Mapping[str, FileSt
         return [Change(stage, resource, "fetch", "the key is not there")]
     if stamp not in observed:
         return [Change(stage, resource, "fetch", "it was not checked against the expected fingerprint")]
+    if key.sha256 != observed[stamp].sha256:
+        return [Change(stage, resource, "fetch", "it changed since it was checked against the expected fingerprint")]
     pairs = (("mode", key.mode, "644"), ("owner", f"{key.user}:{key.group}", "root:root"))
     diff = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
     reason = ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
@@ -107,45 +111,83 @@ def key_changes(stage: str, path: str, stamp: str, observed: Mapping[str, FileSt
 
 
 @operation()
-def signing_key(stage: str, url: str, fingerprint: str, path: str) -> Commands:
-    """An armored key at `path`, fetched by the host and refused unless its fingerprint (40 hex) is the expected one."""
-    stamp = f"{path}.{fingerprint}"  # an empty file that says which key we checked
-    observed: dict[str, FileState] = host.get_fact(FilesState, paths=[path, stamp])
-    changes = key_changes(stage, path, stamp, observed)
-    if [change.action for change in changes] == ["correct"]:
-        yield from carry_out(changes, [Step(f"chown root:root {shlex.quote(path)}; chmod 644 {shlex.quote(path)}")])
+def repository(stage: str, key_url: str, fingerprint: str, key: str, source: FileSpec, backups: str) -> Commands:
+    """A repository's source, and its armored key at the path `key`: fetched by the host and refused unless its
+    fingerprint (40 hex) is the expected one."""
+    stamp, text = f"{key}.{fingerprint}", source.content()  # the stamp is a copy of the key that we checked
+    observed: dict[str, FileState] = host.get_fact(FilesState, paths=[key, stamp, source.path])
+    if problem := blocked(observed):
+        yield from fail_host(*problem)
         return
-    quoted = {"@URL@": shlex.quote(url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(path)}
-    script = _KEY
-    for mark, value in quoted.items():
-        script = script.replace(mark, value)
-    yield from carry_out(changes, [Step(script)])
+    keys = key_changes(stage, key, stamp, observed)
+    files = reconcile(stage, [source], {source.path: text}, observed)
+
+    def act() -> Commands:
+        if [change.action for change in keys] == ["correct"]:
+            yield Step(f"chown root:root {shlex.quote(key)}; chmod 644 {shlex.quote(key)}")
+        elif keys:
+            quoted = {"@URL@": shlex.quote(key_url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(key)}
+            yield Step(_filled(_KEY, quoted))
+        if files:
+            right = {source.path} if same(source, text, observed.get(source.path)) else set()
+            yield write_step([source], {source.path: text}, backups, right)
+
+    yield from carry_out([*keys, *files], act())
+
+
+def _filled(script: str, marks: Mapping[str, str]) -> str:
+    for mark, text in marks.items():
+        script = script.replace(mark, text)
+    return script
+
+
+# Each reads only the sources that it is for: one of ours that somebody broke must not keep apt from the packages by
+# which it is mended. Without the first option apt-get update exits 0 on a repository that does not answer, without the
+# second it removes the indexes of the sources that it does not read.
+_UPDATE = r"""
+mkdir -p "$(dirname @STAMP@)"; parts="$(mktemp -d /run/gpuhost-apt.XXXXXX)"; trap 'rm -rf "$parts"' EXIT
+for source in @SOURCES@; do
+  case "$source" in /etc/apt/sources.list.d/gpuhost-*) [ "$source" = @OURS@ ] || continue ;; esac
+  [ ! -e "$source" ] || ln -s "$source" "$parts/"
+done
+@APT@ -o APT::Update::Error-Mode=any -o APT::Get::List-Cleanup=0 -o Dir::Etc::SourceParts="$parts" @OPTIONS@ update || {
+  @FAILED@; }  # a source of ours that cannot be read would break apt for everybody
+touch @STAMP@
+"""
+
+
+def source_text(url: str, suites: str, components: str, architecture: str, key: str) -> str:
+    """A repository as a source of apt's (deb822). `suites` with a `/` at its end has no components."""
+    fields = {"Types": "deb", "URIs": url, "Suites": suites, "Components": components, "Architectures": architecture}
+    return "".join(f"{name}: {text}\n" for name, text in {**fields, "Signed-By": key}.items() if text)
 
 
 @operation()
 def index(
-    stage: str, subject: str, stamp: str, source: str | None = None, written: OperationMeta | None = None
+    stage: str,
+    subject: str,
+    stamp: str,
+    source: str = "",
+    url: str = "",
+    declared: OperationMeta | None = None,
 ) -> Commands:
-    """apt's package index, read again when a source is newer than our last reading.
-
-    `source`: a file of ours, and `written`: the operation that writes it. In a plan that one alone decides: what is
-    unread already, the first index of the run will have read.
-    """
-    if source and written and not state.is_executing:
-        unread = [source] if written.will_change else []
-    else:
-        unread = host.get_fact(AptState, packages=[], stamp=stamp).unread
-    changes = (
-        [Change(stage, Resource("apt index", subject), "update", f"not read since {', '.join(unread)} changed")]
-        if unread
-        else []
-    )
-    folder = shlex.quote(stamp.rpartition("/")[0])
-    # Without the option apt-get update exits 0 on a repository that does not answer.
-    script = f"mkdir -p {folder}; {APT} -o APT::Update::Error-Mode=any update && touch {shlex.quote(stamp)}"
-    if source:  # left there, it would break apt for everybody, and the next run before it can correct the file
-        script += f" || {{ rm -f {shlex.quote(source)}; exit 1; }}"
-    yield from carry_out(changes, [Step(script, explain)])
+    """apt's package index of one repository of ours (`source`: its file, `url`: what that says, `declared`: the
+    operation that writes it), or of all others; read again when a source is newer than our last reading."""
+    unread: dict[str, str] = host.get_fact(AptState, packages=[], stamp=stamp, source=source, url=url).unread
+    whys = {why: ", ".join(file for file, other in unread.items() if other == why) for why in unread.values()}
+    reason = "; ".join(f"{why} {files}" for why, files in whys.items())
+    if declared and (declared.did_change() if state.is_executing else declared.will_change):
+        reason = "its signing key or its source is written anew"
+    marks = {
+        "@STAMP@": shlex.quote(stamp),
+        "@OURS@": shlex.quote(source),
+        "@SOURCES@": shlex.quote(source) if source else "/etc/apt/sources.list.d/*",
+        "@OPTIONS@": "-o Dir::Etc::SourceList=/dev/null" if source else "",
+        "@APT@": APT,
+        "@FAILED@": f"rm -f {shlex.quote(source)}; exit 1" if source else "exit 1",
+    }
+    changes = [Change(stage, Resource("apt index", subject), "update", reason)] if reason else []
+    yield from carry_out(changes, [Step(_filled(_UPDATE, marks), explain)])
 
 
 def why_missing(packages: Sequence[str], stamp: str) -> str:

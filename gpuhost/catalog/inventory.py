@@ -25,7 +25,8 @@ from gpuhost.catalog.layers import Layer, Layered
 from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import BuildImage, Catalog, load
 from gpuhost.errors import Problem, UserError
-from gpuhost.project import PROJECT
+from gpuhost.images.dockerfile import exposed_ports
+from gpuhost.project import PROJECT, project_file
 
 # Keys that pyinfra's connectors and gpuhost's own command line read from host data.
 _FOREIGN = ("ssh_", "_", "gpuhost_", "docker_identifier", "chroot_", "local_", "vagrant_", "terraform_")
@@ -244,7 +245,23 @@ def _validated(layered: Layered) -> Catalog:
     ]
     if absent:
         raise UserError(*absent)
+    if closed := list(_closed_ports(catalog, layered)):
+        raise UserError(*closed)
     return catalog
+
+
+def _closed_ports(catalog: Catalog, layered: Layered) -> Iterator[Problem]:
+    """A service of an image of ours whose port is another than those on which the image says that it listens."""
+    for key, service in catalog.services.items():
+        image, field = catalog.images[service.image], f"services.{key}.container_port"
+        if not isinstance(image, BuildImage):
+            continue
+        ports = sorted(exposed_ports(project_file(f"files/{image.build}/Dockerfile")))
+        if ports and service.container_port not in ports:
+            shown = ", ".join(map(str, ports))
+            what = f"`{field}`: its image `{service.image}` listens on {shown}, not on {service.container_port}"
+            hint = f"set it to {ports[0]}; `services.{key}.port` is the host's, and may be any"
+            yield Problem(f"{layered.origin(field)}: {what}", hint)
 
 
 def _with_remover(problem: Problem, layered: Layered) -> Problem:

@@ -30,7 +30,7 @@ _SCRIPT = r"""
 [ ! -e @LOCK@ ] || flock --shared --wait 60 @LOCK@ true || true
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
-if systemctl is-enabled --quiet docker 2>/dev/null; then printf 'enabled\n'; fi
+printf 'at_boot\t%s\n' "$(systemctl is-enabled docker 2>/dev/null)"
 if [ -e /etc/docker/daemon.json ]; then
   printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
   printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' /etc/docker/daemon.json)"
@@ -78,15 +78,15 @@ class Bind(NamedTuple):
 class DockerReading:
     """The engine and what it holds, as far as it was asked for.
 
-    `config`: daemon.json parsed, None when there is none; `config_owner`: its mode, user and group; `stale`: written
-    after dockerd last started; `images`: tag -> spec stamp of our builds; `tags`: every local reference; `now_s`: the
-    host's clock, Unix time; `containers`: those with our label, whatever their names and states, with what they hold
-    (`binds` and `inodes` are what that is read from).
+    `at_boot`: whether systemd starts it then, in its words; `config`: daemon.json parsed, None when there is none;
+    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp
+    of our builds; `tags`: every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our
+    label, whatever their names and states, with what they hold (`binds` and `inodes` are what that is read from).
     """
 
     installed: bool = False
     active: bool = False
-    enabled: bool = False
+    at_boot: str = ""
     version: str = ""
     now_s: float = 0.0
     config: dict[str, Any] | None = None
@@ -145,7 +145,7 @@ def _held(reading: DockerReading, container: Container) -> Container:
 
 _READERS = {
     "active": lambda r, v: setattr(r, "active", True),
-    "enabled": lambda r, v: setattr(r, "enabled", True),
+    "at_boot": lambda r, v: setattr(r, "at_boot", v),
     "stale": lambda r, v: setattr(r, "stale", True),
     "config": _config,
     "config_owner": lambda r, v: setattr(r, "config_owner", tuple(v.split(" "))),

@@ -60,8 +60,8 @@ def configured(wanted: Mapping[str, Any], backups: str) -> Commands:
             # Somebody may have made it 0600 on purpose: whose it is and who may read it stays.
             spec = plain(engine.CONFIG, text, *(reading.config_owner or ("644", "root", "root")))
             yield write_step([spec], {spec.path: text}, backups)
-        if "enable" in actions:
-            yield Step("systemctl enable docker")
+        if "enable" in actions:  # before the restart: systemd starts no unit that is masked
+            yield Step("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
             yield Step(_RESTART.replace("@BACKUPS@", backups))
 

@@ -44,8 +44,9 @@ def reconcile(reading: DockerReading, wanted: Mapping[str, Any]) -> list[Change]
         why = f"{CONFIG} changes" if keys else f"it started before {CONFIG} changed" if reading.stale else "not running"
         changes.append(Change("engine", Resource("engine", "dockerd"), "restart", why))
     # Debian's packages enable the unit that they install.
-    if reading.installed and not reading.enabled:
-        changes.append(Change("engine", Resource("unit", "docker.service"), "enable", "it would not start at boot"))
+    if reading.installed and reading.at_boot not in ("enabled", "not-found", ""):
+        reason = f"it is {reading.at_boot}: it would not start at boot"
+        changes.append(Change("engine", Resource("unit", "docker.service"), "enable", reason))
     return changes
 
 

@@ -17,7 +17,7 @@ from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
 from gpuhost.run.remote import Step, last_line, run
-from gpuhost.run.session import Commands, carry_out, report_problem
+from gpuhost.run.session import Commands, carry_out, fail_host, report_problem
 from gpuhost.secrets.store import NotYet
 
 _WRITE = r"""
@@ -89,7 +89,21 @@ def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
 def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
     """Make files be what they should be. `backups`: the folder for what is replaced."""
     observed, contents = observe(wanted, ""), resolve(wanted)
+    if problem := blocked(observed):
+        yield from fail_host(*problem)
+        return
     yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
+
+
+def blocked(observed: Mapping[str, FileState]) -> tuple[str, str] | None:
+    """Why files cannot be written: (sentence, hint), None when they can."""
+    folder = next((path for path, there in observed.items() if there.kind == "directory"), None)
+    if folder is None:
+        return None
+    return (
+        f"a folder is in the place of the file {folder}",
+        "move it away; nothing is deleted that gpuhost did not make",
+    )
 
 
 def write(

@@ -103,6 +103,7 @@ def _daemon_json(reading: HostReading) -> Iterator[Finding]:
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
 
 
+_ENGINE = {"docker": "docker-ce", "distro": "docker.io"}  # engine_source -> the package of dockerd
 # engine_source -> the package that apt would remove for it, containers and all, without a word in the plan
 _OTHER_ENGINE = {"docker": ("docker.io", "distro"), "distro": ("docker-ce", "docker")}
 
@@ -120,7 +121,12 @@ def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
             "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
         )
     # What it has would be planned anew, and its networks' routes taken for somebody else's.
-    if reading.docker_silent:
+    if reading.docker_silent and not reading.engines:
+        yield (
+            "Docker has containers on this host, and dockerd is not installed",
+            f"`apt-get install {_ENGINE[catalog.engine_source]}`, as it was; then run again",
+        )
+    elif reading.docker_silent:
         yield (
             "Docker has containers on this host, and dockerd does not run or does not answer",
             "`systemctl restart docker`; `journalctl -u docker` says why it ended",

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.types import Catalog, Install, Model, Service
+from gpuhost.catalog.types import BuildImage, Catalog, Install, Model, Service
 from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Layout
 from gpuhost.images import rules as images
@@ -61,6 +61,12 @@ class HostRun:
         """The images that this host needs."""
         names = {entry.image for entry in self.services.values()} | {item.image for item in self.installs.values()}
         return sorted(names)
+
+    @cached_property
+    def built_images(self) -> Mapping[str, BuildImage]:
+        """Those of them that are built on the host."""
+        named = {name: self.catalog.images[name] for name in self.image_names}
+        return {name: image for name, image in named.items() if isinstance(image, BuildImage)}
 
     @cached_property
     def secret_names(self) -> list[str]:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
@@ -57,10 +57,10 @@ def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
 
 def apply(target: Target, planned: Sequence[Mapping[str, Any]], live: bool, only: Sequence[str] = ()) -> Outcome:
     """Do what was planned; a change that is not in `planned` (the events of a plan) fails its host."""
-    with tempfile.NamedTemporaryFile("w", prefix="gpuhost-allow-", suffix=".json") as allow:
+    with tempfile.TemporaryFile("w+") as allow:
         json.dump(report.allow_list(map(dict, planned)), allow)
-        allow.flush()
-        return _run(target, ["-y"], {ALLOW_DATA: allow.name, **_limit(only)}, live)
+        allow.seek(0)
+        return _run(target, ["-y"], {ALLOW_DATA: _path(allow), **_limit(only)}, live, [allow])
 
 
 def look(target: Target, stage: str) -> Outcome:
@@ -72,10 +72,16 @@ def _limit(stages: Sequence[str]) -> dict[str, str]:
     return {ONLY_DATA: ",".join(stages)} if stages else {}
 
 
-def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bool) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="gpuhost-") as folder:
-        path = Path(folder) / "report.jsonl"
-        names = {REPORT_DATA: str(path), CWD_DATA: str(Path.cwd()), **data}
+def _path(file: IO[str]) -> str:
+    """How the process that inherits a file opens it. It has no name: whoever is killed leaves nothing behind."""
+    return f"/dev/fd/{file.fileno()}"
+
+
+def _run(
+    target: Target, flags: Sequence[str], data: Mapping[str, str], live: bool, inherited: Sequence[IO[str]] = ()
+) -> Outcome:
+    with tempfile.TemporaryFile("w+") as told:
+        names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **data}
         entries = [f"--data={key}={value}" for key, value in names.items()]
         command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
         environment = dict(os.environ)
@@ -89,7 +95,8 @@ def _run(target: Target, flags: Sequence[str], data: Mapping[str, str], live: bo
             stderr=shown,
             cwd=target.project,
             env=environment,
+            pass_fds=[file.fileno() for file in (told, *inherited)],
             text=True,
             check=False,
         )
-        return Outcome(done.returncode, report.read(path), done.stderr or "")
+        return Outcome(done.returncode, report.read(Path(_path(told))), done.stderr or "")

@@ -23,12 +23,14 @@ UNLIMITED = "unlimited"
 # Namespaces that a container may share, in compose's words -> where `docker inspect` says so.
 NAMESPACES = {"network_mode": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
 
-# A template for `docker inspect`: labels and settings, never the environment.
+# A template for `docker inspect`: labels and settings, never the environment. `index`, where the engine leaves out what
+# nobody set: a field that is not there ends the template, and the container would seem not to be there.
 INSPECT = (
     '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
     '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
-    '"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
+    '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json (index .Config "StopSignal")}},'
+    '"health":{{json (index .Config "Healthcheck")}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
 )
 # Besides, a line for each folder and file of the host that it has: its id, its process (0 when it does not run), what
@@ -137,6 +139,11 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "logging": {"driver": log.get("Type", ""), "options": dict(log.get("Config") or {})},
         "dns": list(host.get("Dns") or []),
+        "working_dir": seen["working_dir"],
+        "stop_signal": seen["stop_signal"],
+        "healthcheck": _health(seen["health"] or {}),
+        "extra_hosts": sorted(host.get("ExtraHosts") or []),
+        "sysctls": dict(host.get("Sysctls") or {}),
         "networks": sorted(name for name in seen["networks"] if name),
         "ports": _ports(host.get("PortBindings") or {}),
         "gpus": _gpus(host.get("DeviceRequests") or []),
@@ -151,6 +158,14 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
 def _shared(mode: str) -> bool:
     """Whether a container is in the host's namespace or in that of another container."""
     return mode == "host" or mode.startswith("container:")
+
+
+def _health(check: Mapping[str, Any]) -> dict[str, Any]:
+    """A health check in compose's words; Docker keeps nanoseconds, and leaves out what is 0."""
+    names = {"interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod"}
+    times = {**names, "start_interval": "StartInterval"}
+    found = {name: f"{check.get(key, 0) / 10**9:.12g}s" for name, key in times.items()}
+    return {"test": list(check.get("Test") or []), "retries": check.get("Retries", 0), **found}
 
 
 def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerState
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
-from gpuhost.files.operations import observe, resolve, write
+from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
@@ -109,6 +110,9 @@ def rendered(run: HostRun) -> Commands:
     stacks = Stacks(run)
     wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
     observed, contents = observe(wanted, key), resolve(wanted)
+    if problem := blocked(observed):
+        yield from fail_host(*problem)
+        return
     changes = reconcile("stacks", wanted, contents, observed, key, "rendered")
     renewals = {path: each for name in run.services for path, each in stacks.renewals(name).items()}
     renewed = {
@@ -230,12 +234,23 @@ printf '%s\n' "$said" >&2; exit 1
 """
 
 
+# Docker calls a paused container unhealthy without a check that failed, and after that until its next check: what
+# verifies it must not read that.
+_UNPAUSE = r"""
+docker unpause @ID@ >/dev/null || exit
+i=0; health='{{if .State.Health}}{{.State.Health.Status}} {{.State.Health.FailingStreak}}{{end}}'
+while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy 0' ]; do i=$((i+1)); sleep 1; done
+"""
+
+
 def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Step:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
             return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
         case "unpause":
-            return Step(f"docker unpause {step.container} >/dev/null", _docker_hint)
+            health = run.services[step.service].health
+            marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
+            return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
             return Step(_up(run, step, sources), _docker_hint)

@@ -42,13 +42,18 @@ _DEFAULTS: dict[str, Any] = {
     "group_add": [],
     "tmpfs": [],
     "dns": [],
+    "extra_hosts": [],
+    "sysctls": {},
     "networks": [],
     "ports": [],
     "gpus": [],
     "volumes": {},
 }
 # daemon.json has defaults for some: a container then shows what nobody asked for.
-_COMPARED_WHEN_ASKED = ("image", "user", "command", "shm", "swap", "ulimits", "logging")
+_COMPARED_WHEN_ASKED = (
+    *("image", "user", "command", "shm", "swap", "ulimits"),
+    *("logging", "working_dir", "stop_signal", "healthcheck"),
+)
 
 
 def of_compose(
@@ -104,7 +109,17 @@ def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]
         asked = spec["logging"].get("options", {})
         kept = {key: text for key, text in seen["logging"]["options"].items() if key in asked}
         seen["logging"] = {**seen["logging"], "options": kept}
+    if "healthcheck" in spec:
+        seen["healthcheck"] = {
+            key: seen["healthcheck"].get(key) if _comparable(asked) else asked
+            for key, asked in spec["healthcheck"].items()
+        }
     return differences(seen, {field: wanted[field] for field in fields})
+
+
+def _comparable(asked: Any) -> bool:
+    """True for a field of a health check that is written as containers.py writes it: compose has more ways."""
+    return not isinstance(asked, str) or re.fullmatch(r"\d+s", asked) is not None
 
 
 def secret_differences(diff: Sequence[Difference]) -> list[str]:

@@ -10,10 +10,10 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.files.facts import FilesState
-from gpuhost.files.operations import write_step
+from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import same
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out
+from gpuhost.run.session import Commands, carry_out, fail_host
 from gpuhost.systemd.facts import UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
 
@@ -28,6 +28,9 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
     files = [each.file for each in wanted]
     texts = {spec.path: spec.content() for spec in files}
     observed = host.get_fact(FilesState, paths=[spec.path for spec in files])
+    if problem := blocked(observed):
+        yield from fail_host(*problem)
+        return
     states: dict[str, UnitState] = host.get_fact(UnitsState, units=[each.name for each in wanted])
     changes = reconcile(stage, wanted, observed, states)
     to_write = {change.resource.name for change in changes if change.resource.kind == "file"}

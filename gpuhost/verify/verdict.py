@@ -163,7 +163,7 @@ def _unreachable(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None
         if probe.error in ("connect", "broken"):
             return _Finding(
                 f"{inside}, but port {seen.port} answers nothing ({probe.detail})",
-                "compare `container_port` in group_data with the port and address on which the service listens"
+                f"compare `services.{seen.service}.container_port` with the port and address on which it listens"
                 " (0.0.0.0, not 127.0.0.1)",
             )
         if probe.error == "timeout":

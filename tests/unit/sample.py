@@ -63,7 +63,7 @@ _DATA: dict[str, Any] = {
             "template": "orchestrator.yml.j2",
             "account": {"name": "svc-api", "uid": 10002, "gid": 10002},
             "port": 9001,
-            "container_port": 9001,
+            "container_port": 8193,
             "network": "inner",
             "memory": "2g",
             "cpus": 2,

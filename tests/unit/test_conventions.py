@@ -61,7 +61,7 @@ def literals(path: Path) -> list[str]:
 def test_operations_are_recognised() -> None:
     """Or the next tests would prove nothing."""
     found = {path.name: len(list(operation_calls(path))) for path in TASKS}
-    assert found["engine.py"] >= 5 and found["repository.py"] >= 3 and found["layout.py"] >= 4
+    assert found["engine.py"] >= 5 and found["repository.py"] >= 2 and found["layout.py"] >= 4
     assert sum(found.values()) >= 20
 
 

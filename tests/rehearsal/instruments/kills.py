@@ -1,4 +1,4 @@
-"""kill -9 of a command on the operator's machine, and what its death leaves there and on the host."""
+"""kill -9 and Ctrl-C of a command on the operator's machine, and what its end leaves there and on the host."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Victim:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # As a terminal's programs have it: who started us in the background let us ignore it.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
@@ -87,6 +90,15 @@ class Victim:
         if not parent_only:
             self.wait_for_children()
         return killed
+
+    def interrupt(self) -> bool:
+        """Ctrl-C: SIGINT to the whole group, as a terminal sends it; False when it had ended by itself."""
+        if self.ended:
+            return False
+        os.killpg(self._process.pid, signal.SIGINT)
+        self._process.wait(GONE_LIMIT_S)
+        self.wait_for_children()
+        return True
 
     def wait_for_children(self) -> bool:
         """Until the last process of its group is gone; True when there was one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from ..instruments.converged import GPU, QUICK
+from ..instruments.interrupts import Interrupted
 from ..instruments.proof import Proof
 from ..instruments.refusal import PROMPT, shown_once, site, told_once, with_sudo_password
 from ..world.freshhost import FreshHost
@@ -19,6 +21,7 @@ from ..world.scenery import furnish, group_data
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
+SEED = 20261121
 TOKEN = "hf_rehearsal0only0token"  # noqa: S105  (the stand-in's)
 
 
@@ -143,7 +146,7 @@ def troubled(furnished: World) -> Iterator[World]:
 
 
 def test_every_failure_is_told_and_the_next_run_goes_on(troubled: World, boot: Callable[..., FreshHost]) -> None:
-    """One Debian 12 host, one trouble after the other; then the rest of the path, with a typed sudo password."""
+    """One Debian 12 host: one trouble after the other, a death, a Ctrl-C; then the rest, with a typed sudo password."""
     host = boot("troubled", suite="bookworm", gpus=[GPU])
     host.write_inventory({**troubled.host_data(), **QUICK})
     proof = Proof(host)
@@ -157,6 +160,8 @@ def test_every_failure_is_told_and_the_next_run_goes_on(troubled: World, boot: C
             plain = proof.control.pyinfra("-y") if trouble.plain else None
         if plain:
             shown_once(plain.returncode, plain.stdout + plain.stderr, trouble.what, trouble.hint)
+    left = Interrupted(proof, random.Random(SEED), len(proof.control.plan().changes))
+    assert left.by("kill -9", 2) and left.by("Ctrl-C", 1)
     typed_password_applies(proof)
     proof.nothing_to_do()
     proof.second_apply()

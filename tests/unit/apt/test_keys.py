@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gpuhost.apt import operations as apt
+from gpuhost.files.rules import plain
 
 URL = """https://apt.example/it's $HOME/"$(touch PWNED)`touch PWNED`";touch PWNED"""
 FINGERPRINT = "A" * 40
@@ -22,7 +23,9 @@ def test_a_url_is_one_word_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(apt, "host", SimpleNamespace(get_fact=lambda *a, **k: {}))
     monkeypatch.setattr(apt, "carry_out", lambda changes, commands: steps.extend(commands) or [])
     path = str(tmp_path / "key.asc")
-    list(apt.signing_key._inner(stage="engine", url=URL, fingerprint=FINGERPRINT, path=path))
+    source = plain(str(tmp_path / "ours.sources"), "Types: deb\n")
+    checked = {"key_url": URL, "fingerprint": FINGERPRINT, "key": path, "source": source}
+    list(apt.repository._inner(stage="engine", backups=str(tmp_path / "backups"), **checked))
     programs = tmp_path / "bin"
     programs.mkdir()
     curl = 'for last; do :; done; printf "%s" "$last" > asked; while [ "$1" != -o ]; do shift; done; : > "$2"'

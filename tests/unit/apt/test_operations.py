@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import getpass
+import hashlib
 import os
 import re
 import subprocess
@@ -21,10 +22,12 @@ from gpuhost.apt.facts import AptReading
 from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
 from gpuhost.files.folders import FolderState
+from gpuhost.files.rules import plain
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Completed, Step
 from gpuhost.services import operations as services
-from gpuhost.services.stacks import SeedFile
+from gpuhost.services.rules import ServiceStep
+from gpuhost.services.stacks import SeedFile, Stacks
 from gpuhost.verify import operations as verify
 from hostside.protocol import ServiceSeen
 from hostside.wire import to_json
@@ -52,33 +55,60 @@ class Seen:
         return [change.resource.name for change in self.changes]
 
 
-SOURCE = "/etc/apt/sources.list.d/ours.sources"
+SOURCE = "/etc/apt/sources.list.d/gpuhost-ours.sources"
+UNREAD = AptReading(unread={SOURCE: "not read since it changed:"})
 
 
 def index(written: bool) -> dict[str, Any]:
-    meta = SimpleNamespace(will_change=written)
-    return {"stage": "engine", "subject": "index", "stamp": "/state/apt", "source": SOURCE, "written": meta}
+    meta = SimpleNamespace(will_change=written, did_change=lambda: written)
+    return {"stage": "engine", "subject": "index", "stamp": "/state/apt", "source": SOURCE, "declared": meta}
 
 
-def test_an_index_is_planned_when_its_source_will_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("executing", [False, True])
+def test_an_index_is_read_when_its_source_is_written(monkeypatch: pytest.MonkeyPatch, executing: bool) -> None:
     """On a converged host whose repository's URL changes in the data, the old file is still older than the stamp."""
-    seen = Seen(monkeypatch, apt, AptReading())
+    seen = Seen(monkeypatch, apt, AptReading(), executing)
     assert seen.of(apt.index, **index(written=True)) == ["index"]
-
-
-def test_an_index_that_failed_last_time_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first index of the run reads the source that the failed run left; this one has nothing to do then."""
-    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]))
+    assert seen.changes[0].reason == "its signing key or its source is written anew"
     assert seen.of(apt.index, **index(written=False)) == []
-    assert seen.of(apt.index, stage="engine", subject="first", stamp="/state/apt") == ["first"]
 
 
-def test_in_a_run_the_stamp_decides(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Seen(monkeypatch, apt, AptReading(), True).of(apt.index, **index(written=True)) == []
-    seen = Seen(monkeypatch, apt, AptReading(unread=[SOURCE]), True)
-    assert seen.of(apt.index, **index(written=True)) == ["index"]
-    # A source that cannot be read must not stay: apt is everybody's.
-    assert f"rm -f {SOURCE}" in seen.scripts[0]
+@pytest.mark.parametrize("executing", [False, True])
+def test_an_index_that_failed_last_time_is_read_again(monkeypatch: pytest.MonkeyPatch, executing: bool) -> None:
+    seen = Seen(monkeypatch, apt, UNREAD, executing)
+    assert seen.of(apt.index, **index(written=False)) == ["index"]
+    assert seen.changes[0].reason == f"not read since it changed: {SOURCE}"
+
+
+def test_a_source_of_ours_that_is_broken_keeps_apt_from_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The first index of a run reads all sources but ours, an index of ours that one alone; what fails is removed."""
+    read, fails = tmp_path / "read", tmp_path / "fails"
+    folder = tmp_path / "sources.list.d"
+    folder.mkdir()
+    for name in ("debian.sources", "gpuhost-ours.sources", "gpuhost-other.sources", "mine.list"):
+        (folder / name).touch()
+    program = f"for word; do case $word in *SourceParts=*) ls ${{word#*=}} > {read};; esac; done; [ ! -e {fails} ]"
+    monkeypatch.setattr(apt, "APT", f"sh -c '{program}' sh")
+    seen = Seen(monkeypatch, apt, UNREAD, True)
+
+    def run(source: str) -> int:
+        seen.of(apt.index, stage="engine", subject="s", stamp=str(tmp_path / "state" / "stamp"), source=source)
+        script = seen.scripts[0].replace("/etc/apt/sources.list.d", str(folder)).replace("/run/", f"{tmp_path}/")
+        return subprocess.run(["sh", "-c", script], check=False).returncode
+
+    assert run("") == 0 and read.read_text().split() == ["debian.sources", "mine.list"]
+    assert (tmp_path / "state" / "stamp").exists()
+    ours = str(folder / "gpuhost-ours.sources")
+    assert run(ours) == 0 and read.read_text().split() == ["gpuhost-ours.sources"]
+    fails.touch()
+    assert run(ours) != 0 and sorted(path.name for path in folder.iterdir()) == [
+        "debian.sources",
+        "gpuhost-other.sources",
+        "mine.list",
+    ]
+    assert run("") != 0 and len(list(folder.iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -97,12 +127,42 @@ def test_holds_are_planned_as_they_will_be(
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
 
 
+def repository(content: str = "Types: deb\n") -> dict[str, Any]:
+    checked = {"key_url": "https://apt.example/key", "fingerprint": "A" * 40, "key": "/keys/k.asc"}
+    return {"stage": "engine", "source": plain(SOURCE, content), "backups": "/backups", **checked}
+
+
 def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(monkeypatch, apt, {})
-    arguments = {"stage": "engine", "url": "https://apt.example/key", "fingerprint": "A" * 40, "path": "/keys/k.asc"}
-    assert seen.of(apt.signing_key, **arguments) == ["/keys/k.asc"]
+    assert seen.of(apt.repository, **repository()) == ["/keys/k.asc", SOURCE]
     script = seen.scripts[0]
-    assert script.index("rm -f /keys/k.asc.*") < script.index("mv -f") < script.index(f": > /keys/k.asc.{'A' * 40}")
+    assert script.index("rm -f /keys/k.asc.*") < script.index('mv -f "$new/key" /keys/k.asc')
+    assert script.index('/key" /keys/k.asc') < script.index(f'mv -f "$new/stamp" /keys/k.asc.{"A" * 40}')
+
+
+@pytest.mark.parametrize(
+    ("over", "told"),
+    [
+        ({}, None),
+        ({"mode": "600"}, "the mode is 600, not 644"),
+        ({"sha256": "other"}, "the content differs"),
+        ({"kind": "symbolic link"}, "a symbolic link is in its place"),
+    ],
+)
+def test_why_a_source_is_written(monkeypatch: pytest.MonkeyPatch, over: dict[str, str], told: str | None) -> None:
+    digest = hashlib.sha256(b"Types: deb\n").hexdigest()
+    fields = {"kind": "regular file", "mode": "644", "user": "root", "group": "root", "modified_s": 1.0}
+    key = FileState(**fields, sha256="k")  # type: ignore[arg-type]
+    source = FileState(**{**fields, "sha256": digest, **over})  # type: ignore[arg-type]
+    seen = Seen(monkeypatch, apt, {"/keys/k.asc": key, f"/keys/k.asc.{'A' * 40}": key, SOURCE: source})
+    assert seen.of(apt.repository, **repository()) == ([SOURCE] if told else [])
+    assert [change.reason for change in seen.changes] == ([told] if told else [])
+
+
+def test_a_source_is_written_in_debs_own_form() -> None:
+    assert apt.source_text("https://a.example/x", "/", "", "amd64", "/k.asc") == (
+        "Types: deb\nURIs: https://a.example/x\nSuites: /\nArchitectures: amd64\nSigned-By: /k.asc\n"
+    )
 
 
 def test_why_packages_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +186,13 @@ def test_a_key_that_apt_cannot_read_is_corrected_not_fetched(mode: str, owner: s
     there = {path: FileState("regular file", mode, owner, owner, 1.0, "x") for path in ("/k.asc", "/k.asc.A")}
     found = apt.key_changes("engine", "/k.asc", "/k.asc.A", there)
     assert [(change.action, change.reason) for change in found] == ([("correct", reason)] if reason else [])
+
+
+def test_a_key_with_another_content_than_was_checked_is_fetched() -> None:
+    fields = ("regular file", "644", "root", "root", 1.0)
+    there = {"/k.asc": FileState(*fields, "x"), "/k.asc.A": FileState(*fields, "y")}
+    [change] = apt.key_changes("engine", "/k.asc", "/k.asc.A", there)
+    assert (change.action, "changed since it was checked" in change.reason) == ("fetch", True)
 
 
 # --- In folders that a service's container writes --------------------------------------------------------------------
@@ -221,6 +288,35 @@ def test_a_folder_of_a_service_is_the_accounts(monkeypatch: pytest.MonkeyPatch, 
     assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (10001, 0o755)
     again = Seen(monkeypatch, services, {str(folder): "there"})
     assert again.of(services.own_folders, folders={str(folder): ACCOUNT}) == []
+
+
+# --- A paused service -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        (["unhealthy 0", "unhealthy 0", "healthy 0"], 3),  # Docker's word for a pause, until the next check
+        (["unhealthy 5"], 1),  # its checks do fail: that is for the verification to say
+        ([""], 1),  # it has no health check
+    ],
+)
+def test_what_verifies_a_woken_service_does_not_read_the_health_of_a_pause(
+    tmp_path: Path, said: list[str], asked: int
+) -> None:
+    run = sample.run()
+    step = services._command(run, Stacks(run), ServiceStep("unpause", "api", "id1"))
+    (tmp_path / "said").write_text("".join(f"{line}\n" for line in said))
+    docker = f"""#!/bin/sh
+echo "$1" >> {tmp_path}/asked
+[ "$1" = unpause ] || {{ head -n1 {tmp_path}/said; sed -i 1d {tmp_path}/said; }}
+"""
+    for name, code in {"docker": docker, "sleep": "#!/bin/sh\n"}.items():
+        (tmp_path / name).write_text(code)
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", step.get_raw_value()], env=environment, check=True)
+    assert (tmp_path / "asked").read_text().split() == ["unpause", *["inspect"] * asked]
 
 
 # --- What verify tells ---------------------------------------------------------------------------------------------

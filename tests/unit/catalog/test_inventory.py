@@ -272,6 +272,11 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
         "group_data/all.py: `services.painter.template` names `comfyu.yml.j2`, which is not in templates/",
         "did you mean `comfyui.yml.j2`?",
     ),
+    "a port on which the image does not listen": (
+        {"all": sample.data({"services.api.container_port": 9001})},
+        "group_data/all.py: `services.api.container_port`: its image `api` listens on 8193, not on 9001",
+        "set it to 8193; `services.api.port` is the host's, and may be any",
+    ),
     "a configuration file without its template": (
         {"all": sample.data({"services.painter.config_files": {"a.yaml": "extra_model_path.yaml.j2"}})},
         "group_data/all.py: `services.painter.config_files.a.yaml` names `extra_model_path.yaml.j2`, "

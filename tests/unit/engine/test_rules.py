@@ -51,7 +51,7 @@ def test_what_is_merged_differs_no_more(current: dict[str, Any], wanted: dict[st
 
 
 def reading(**over: Any) -> DockerReading:
-    return DockerReading(**{"installed": True, "active": True, "enabled": True, "config": RIGHT, **over})
+    return DockerReading(**{"installed": True, "active": True, "at_boot": "enabled", "config": RIGHT, **over})
 
 
 RESTART = ("restart", "dockerd")
@@ -74,9 +74,13 @@ WRITE = ("write", CONFIG)
         # The file is right, but the dockerd that runs has not read it: a run died between the two.
         ({"stale": True}, {RESTART: f"it started before {CONFIG} changed"}),
         ({"active": False}, {RESTART: "not running"}),
-        ({"enabled": False}, {("enable", "docker.service"): "it would not start at boot"}),
+        ({"at_boot": "disabled"}, {("enable", "docker.service"): "it is disabled: it would not start at boot"}),
+        ({"at_boot": "masked"}, {("enable", "docker.service"): "it is masked: it would not start at boot"}),
+        # The command is there and the engine is not: its package enables the unit that it brings.
+        ({"at_boot": ""}, {}),
+        ({"at_boot": "not-found"}, {}),
         (
-            {"installed": False, "active": False, "enabled": False, "config": None},
+            {"installed": False, "active": False, "at_boot": "", "config": None},
             {WRITE: "keys differ: features, log-driver", RESTART: f"{CONFIG} changes"},
         ),
     ],

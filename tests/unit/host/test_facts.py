@@ -262,13 +262,42 @@ def test_packages_holds_and_unread_sources() -> None:
     lines = [
         "package\tcurl\t8.14.1-2",
         "hold\tnvidia-container-toolkit",
-        "unread\t/etc/apt/sources.list.d/new.sources",
+        "unread\t/etc/apt/sources.list.d/new.sources\tnot read since it changed:",
         "end\tend",
     ]
     assert AptState().process(lines) == AptReading(
-        {"curl": "8.14.1-2"}, {"nvidia-container-toolkit"}, ["/etc/apt/sources.list.d/new.sources"]
+        {"curl": "8.14.1-2"},
+        {"nvidia-container-toolkit"},
+        {"/etc/apt/sources.list.d/new.sources": "not read since it changed:"},
     )
     assert AptState().process(["end\tend"]) == AptReading()
+
+
+@pytest.mark.parametrize(
+    ("stamp", "lists", "newer", "why"),
+    [
+        (True, True, False, None),
+        (False, True, False, "gpuhost has not read"),
+        (True, False, False, "apt has no index of"),
+        (True, True, True, "not read since it changed:"),
+    ],
+)
+def test_why_apts_index_lacks_a_source(tmp_path: Path, stamp: bool, lists: bool, newer: bool, why: str | None) -> None:
+    """Of one source of ours; what apt has of other repositories does not count."""
+    folder, source, read = tmp_path / "lists", tmp_path / "gpuhost-x.sources", tmp_path / "stamp"
+    folder.mkdir()
+    (folder / "other.example_Packages").touch()
+    source.write_text("Types: deb\n")
+    if stamp:
+        read.touch()
+    if lists:
+        (folder / "apt.example_a_b_dists_x_InRelease").touch()
+    os.utime(source, (2, 2) if newer else (1, 1))
+    if stamp:
+        os.utime(read, (1, 1) if newer else (2, 2))
+    script = AptState().command([], str(read), str(source), "https://apt.example/a/b/")
+    found = AptState().process(sh(script.replace("/var/lib/apt/lists", str(folder)))).unread
+    assert found == ({str(source): why} if why else {})
 
 
 # --- Docker -------------------------------------------------------------------------------------------------------
@@ -279,8 +308,8 @@ def test_no_docker() -> None:
 
 
 def test_docker_that_does_not_run() -> None:
-    reading = DockerState().process(["enabled", f"config\t{encoded('{}')}", "stale", "end"])
-    assert reading == DockerReading(installed=True, enabled=True, config={}, stale=True)
+    reading = DockerState().process(["at_boot\tenabled", f"config\t{encoded('{}')}", "stale", "end"])
+    assert reading == DockerReading(installed=True, at_boot="enabled", config={}, stale=True)
 
 
 def test_docker_that_runs() -> None:
@@ -300,7 +329,7 @@ def test_docker_that_runs() -> None:
         "end",
     ]
     reading = DockerState().process(lines)
-    assert (reading.installed, reading.active, reading.enabled, reading.version) == (True, True, False, "29.0.1")
+    assert (reading.installed, reading.active, reading.at_boot, reading.version) == (True, True, "", "29.0.1")
     assert reading.images == {"gpuhost/api:1": "s", "gpuhost/api:old": "s"}
     assert reading.tags == {"gpuhost/api:1", "acme/server@sha256:aa"}
     assert reading.networks == {"inner": ["172.20.0.0/16"], "none": []}

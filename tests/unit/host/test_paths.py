@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import PurePosixPath
 
 import pytest
 
 from gpuhost.host.paths import Layout
-from tasks.layout import _program_folders
+from gpuhost.project import context
+from tasks.layout import _program_folders, _stack_folders
+from tests.unit import sample
 
 LAYOUT = Layout("/srv/data", "/opt/tools", "/var/lib/state")
 
@@ -25,8 +28,21 @@ def test_a_program_is_a_module_that_is_there_and_imports_nothing_from_elsewhere(
         assert importlib.util.find_spec(f"{module}.__main__") is not None
 
 
-def test_every_folder_of_the_programs_is_looked_at_outer_ones_first() -> None:
-    folders = _program_folders(LAYOUT)
-    assert folders[:2] == ["/opt/tools/programs", "/opt/tools/programs/hostside"]
-    assert {"/opt/tools/programs/hostside/verify", "/opt/tools/programs/hostside/models"} <= set(folders)
-    assert all(folder.startswith("/opt/tools/programs") for folder in folders)
+def test_every_folder_in_which_root_writes_is_looked_at_outer_ones_first() -> None:
+    """Who may write to one of them may change what root runs, builds or hands to a container."""
+    run = sample.run()
+    folders = [*_program_folders(run), *_stack_folders(run)]
+    for folder in folders:
+        outer = str(PurePosixPath(folder).parent)
+        assert outer not in folders or folders.index(outer) < folders.index(folder)
+    for name, entry in run.services.items():
+        stack = run.layout.stack(entry.stack)
+        config = {f"{stack}/config", f"{stack}/config/{name}"} if entry.config_files else set()
+        assert config <= set(folders) and (not entry.secret_files or f"{stack}/secrets" in folders)
+    for image in run.built_images.values():
+        below = run.layout.image_context(image.build)
+        assert {run.layout.tools + "/images", below} <= set(folders)
+        for file in context(image.build):
+            assert str(PurePosixPath(below, file).parent) in folders
+    assert f"{run.layout.programs}/hostside/verify" in folders
+    assert run.layout.tools not in folders and run.layout.data not in folders

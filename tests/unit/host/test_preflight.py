@@ -170,10 +170,16 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     ),
     "Docker that has containers and does not answer": (
         # Its bridges outlive it: their routes are no clash.
-        {"docker_silent": True, "routes": [("br-1", IPv4Network("172.20.0.0/16"))]},
+        {"docker_silent": True, "engines": {"docker-ce"}, "routes": [("br-1", IPv4Network("172.20.0.0/16"))]},
         {},
         "Docker has containers on this host, and dockerd does not run or does not answer",
         "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+    ),
+    "a Docker whose package is gone, and its containers are not": (
+        {"docker_silent": True, "engines": set()},
+        {},
+        "Docker has containers on this host, and dockerd is not installed",
+        "`apt-get install docker-ce`, as it was; then run again",
     ),
     "an old Docker": (
         {"engines": {"docker-ce"}, "docker_version": "25.0.5"},

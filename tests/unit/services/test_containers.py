@@ -60,7 +60,12 @@ SPEC: dict[str, Any] = {
     "ports": ["127.0.0.1:9001:9001"],
     "gpus": ["GPU-1"],
     "volumes": {"/data": "/srv/data", "/models": "/srv/models:ro"},
+    "working_dir": "/app",
+    "stop_signal": "SIGINT",
+    "healthcheck": {"test": ["CMD", "true"], "interval": "15s", "timeout": "1m", "retries": 3, "start_period": "90s"},
 }
+HEALTH = {"Test": ["CMD", "true"], "Interval": 15 * 10**9, "Timeout": 60 * 10**9, "Retries": 3}
+HEALTH |= {"StartPeriod": 90 * 10**9, "StartInterval": 10**9}
 
 
 def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]:
@@ -73,6 +78,7 @@ def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]
     ]
     made = {"id": "abc", "name": "/api", "labels": labels, "image": "gpuhost/api:1", "user": "10001:10001"}
     made |= {"command": ["serve"], "state": "running", "started": "2026-11-21T11:41:15.25Z", "restarts": 0}
+    made |= {"working_dir": "/app", "stop_signal": "SIGINT", "health": HEALTH}
     made |= {"host": {**HOST, **(host or {})}, "mounts": mounts, "networks": ["inner", None]}
     return {**made, **over}
 
@@ -128,6 +134,13 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "another log driver": ({"LogConfig": {"Type": "none", "Config": {}}}, {}, {"logging.driver"}),
     "cut off from its network": ({}, {"networks": [None]}, {"networks"}),
     "on a second network": ({}, {"networks": ["bridge", "inner", None]}, {"networks"}),
+    "names of its own": ({"ExtraHosts": ["github.com:192.0.2.1"]}, {}, {"extra_hosts"}),
+    "a kernel setting": ({"Sysctls": {"net.ipv4.ip_forward": "1"}}, {}, {"sysctls"}),
+    "another folder": ({}, {"working_dir": "/"}, {"working_dir"}),
+    "another signal to stop": ({}, {"stop_signal": "SIGKILL"}, {"stop_signal"}),
+    "no health check": ({}, {"health": {"Test": ["NONE"]}}, {"healthcheck"}),
+    "no health check at all": ({}, {"health": None}, {"healthcheck"}),
+    "a health check that always succeeds": ({}, {"health": {**HEALTH, "Test": ["CMD", "exit"]}}, {"healthcheck"}),
     "another user": ({}, {"user": "root"}, {"user"}),
     "another image": ({}, {"image": "gpuhost/api:0"}, {"image"}),
     "a mount more": (

@@ -86,7 +86,7 @@ def test_a_secret_files_text() -> None:
 def test_what_every_service_has() -> None:
     api = service("api")
     assert api["container_name"] == "api"
-    assert api["ports"] == ["127.0.0.1:${API_PORT}:9001"]
+    assert api["ports"] == ["127.0.0.1:${API_PORT}:8193"]
     assert api["networks"] == ["inner"]
     assert (api["mem_limit"], api["cpus"]) == ("${API_MEMORY_LIMIT}", "${API_CPU_LIMIT}")
     assert (api["memswap_limit"], api["pids_limit"]) == (api["mem_limit"], 1024)
@@ -256,7 +256,7 @@ def test_what_starts_on_demand_is_not_started_by_docker() -> None:
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert service("api", {"services.api.bind": "::1"})["ports"] == ["[::1]:${API_PORT}:9001"]
+    assert service("api", {"services.api.bind": "::1"})["ports"] == ["[::1]:${API_PORT}:8193"]
 
 
 # --- The spec ---------------------------------------------------------------------------------------------------------
