@@ -40,16 +40,19 @@ SAMPLE = 400
 # A mutant may be as much slower than the code, on a busy machine, before it counts as an endless loop.
 SLOWER, LIMIT_S_MIN = 4, 30.0
 POLL_S = 0.02
+# By a file's time Python knows of which content its bytecode is.
+CODES_TIME_S, MUTANTS_TIME_S = 10**9, 2 * 10**9
 # What tests import of others: read once, so that a mutant's process starts with it. Nothing of ours is among them.
 PRELOADED = ("docker", "fastapi", "huggingface_hub", "hypothesis", "jinja2", "pyrage", "pydantic", "uvicorn", "yaml")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """`file`: from the project's root."""
+    """`file`: from the project's root; `source`: its bytes when the run began; `source_line`: the one that changes."""
 
     file: str
     change: Change
+    source: bytes
     source_line: str
 
     def __str__(self) -> str:
@@ -82,7 +85,7 @@ class Job:
 def mutants_of(file: str) -> list[Mutant]:
     source = (PROJECT / file).read_bytes()
     lines = source.decode().splitlines()
-    return [Mutant(file, change, lines[change.line - 1].strip()) for change in changes(source)]
+    return [Mutant(file, change, source, lines[change.line - 1].strip()) for change in changes(source)]
 
 
 def files_of(globs: Sequence[str]) -> list[str]:
@@ -128,17 +131,22 @@ def copy_tree(to: Path) -> None:
     for name in filter(None, listed.decode().split("\0")):
         if (PROJECT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, to / name)
+            shutil.copy(PROJECT / name, to / name)
+            os.utime(to / name, (CODES_TIME_S, CODES_TIME_S))
     # Some tests ask git what it ignores.
     subprocess.run(["git", "init", "-q"], cwd=to, check=True)
     subprocess.run(["git", "add", "-A"], cwd=to, check=True)
 
 
+def _write(path: Path, content: bytes, time_s: float) -> None:
+    path.write_bytes(content)
+    os.utime(path, (time_s, time_s))
+
+
 def start(copy: Path, tests: Sequence[str], mutant: Mutant | None, limit_s: float) -> Job:
     """Forks: the process has the mutant in its copy of the tree and the tests' imports in its memory."""
     if mutant:
-        (copy / mutant.file).write_bytes(mutant.change.apply((PROJECT / mutant.file).read_bytes()))
-        os.utime(copy / mutant.file, (0, 0))  # no bytecode is of that time
+        _write(copy / mutant.file, mutant.change.apply(mutant.source), MUTANTS_TIME_S)
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
@@ -192,7 +200,7 @@ def finish(job: Job) -> int | None:
     if pid == 0:
         os.waitpid(job.pid, 0)
     if job.mutant:
-        shutil.copy2(PROJECT / job.mutant.file, job.copy / job.mutant.file)
+        _write(job.copy / job.mutant.file, job.mutant.source, CODES_TIME_S)
     shutil.rmtree(job.copy / ".hypothesis", ignore_errors=True)  # examples that another mutant failed at
     return -1 if pid == 0 else os.waitstatus_to_exitcode(status)
 

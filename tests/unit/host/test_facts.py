@@ -308,12 +308,6 @@ def test_no_environment_is_ever_read() -> None:
     assert "Env" not in docker()
 
 
-def test_no_script_wakes_a_dockerd_that_sleeps() -> None:
-    """docker.socket starts it at the first question; a plan changes nothing."""
-    for script in (docker(), command("/x")):
-        assert all("is-active" in line for line in script.splitlines() if "docker info" in line)
-
-
 @pytest.mark.parametrize(
     "script",
     [

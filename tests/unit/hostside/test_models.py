@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -505,9 +506,7 @@ def run_program(hub: HubServer, request: ModelsRequest, **environ: str) -> subpr
 
 
 def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
+    while not condition():  # the test's own time limit ends it
         time.sleep(0.01)
 
 
@@ -664,14 +663,78 @@ def test_a_final_refusal_is_not_tried_again(hub: HubServer, host: Host, status: 
     assert len(hub.requests) == 1 and "\n" not in message
 
 
-def test_a_byte_now_and_then_keeps_the_watchdog_quiet() -> None:
+class Seconds:
+    """Time for a watchdog: each of its looks is a moment later; `happens`: what moves before the look at a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int) -> None:
+        self.now_s = 1000.0
+        self._happens = {1000 + at_s: act for at_s, act in happens.items()}
+        self._until_s = 1000 + until_s
+        self.over = threading.Event()
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=threading.Thread, Event=lambda: self))
+
+    def wait(self, seconds: float) -> bool:
+        self.now_s += seconds
+        self._happens.pop(int(self.now_s), lambda: None)()
+        if self.now_s > self._until_s:
+            self.over.set()
+        return self.over.is_set()
+
+    def set(self) -> None:
+        self.over.wait()
+
+
+def watched(
+    monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int = 1000, stall_s: float = 100.0
+) -> tuple[list[tuple[float, int]], list[float]]:
+    """What a watchdog tells, each with the second at which it does: (progress, stalls)."""
+    seconds = Seconds(monkeypatch, happens, until_s)
+    progress: list[tuple[float, int]] = []
     stalls: list[float] = []
-    with watchdog.Watchdog(0.2, on_progress=lambda _: None, on_stall=lambda: stalls.append(time.monotonic())):
-        for _ in range(12):
-            time.sleep(0.05)
-            watchdog.Meter(total=1).update(1)
-        assert stalls == []
-        wait_for(lambda: stalls)
+
+    def stall() -> None:
+        stalls.append(seconds.now_s - 1000)
+        seconds.over.set()
+
+    with watchdog.Watchdog(stall_s, lambda count: progress.append((seconds.now_s - 1000, count)), stall):
+        pass
+    return progress, stalls
+
+
+def test_a_download_that_stands_still_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, {})[1] == [100]
+    assert watched(monkeypatch, {}, until_s=98)[1] == []
+    assert watched(monkeypatch, {}, stall_s=2.0)[1] == [2]  # it looks often enough for that
+
+
+def received() -> None:
+    watchdog.Meter(total=1).update(1)
+
+
+def received_by_xet() -> None:
+    """Before anything is written."""
+    watchdog.Meter(total=1).update_transfer(1.5)
+
+
+def started_over() -> None:
+    """huggingface_hub takes back what it counted."""
+    watchdog.Meter(total=1).update(-1)
+
+
+@pytest.mark.parametrize("moved", [received, received_by_xet, started_over])
+def test_whatever_moves_now_and_then_is_no_stall(monkeypatch: pytest.MonkeyPatch, moved: Callable[[], None]) -> None:
+    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved), until_s=720)[1] == []
+    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved))[1] == [630 + 100]
+    assert watched(monkeypatch, {50: lambda: watchdog.Meter(total=1).update(None)})[1] == [100]
+
+
+def test_progress_is_told_every_ten_seconds_in_bytes_of_this_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    received()  # by an earlier one
+    happens = {second: lambda: watchdog.Meter(total=1).update(7) for second in (5, 15, 16)}
+    happens[17] = received_by_xet  # not written yet
+    progress, _ = watched(monkeypatch, happens, until_s=35)
+    assert progress == [(10, 7), (20, 21), (30, 21)]
 
 
 def test_the_manifest_survives_a_failed_write(tmp_path: Path) -> None:
