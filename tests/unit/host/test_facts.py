@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -305,7 +306,10 @@ def test_a_broken_daemon_json_fails_this_host_alone() -> None:
 
 
 def test_no_environment_is_ever_read() -> None:
-    assert "Env" not in docker()
+    script = docker() + command("/x")
+    assert "Env" not in script and ".Config.Labels" in script
+    # Nor as a part of something larger.
+    assert not re.findall(r"json +\.(?:Config)? *}}|{{ *\.Config *}}", script)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,11 @@ class HubServer:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
+    @property
+    def downloads(self) -> list[str]:
+        """The requests for content."""
+        return [request for request in self.requests if request.startswith("GET ")]
+
     def misbehave(self, mode: str, times: int = 1_000, **over: Any) -> None:
         self.order, self.order_times = Order(mode, **over), times
 
@@ -205,7 +210,7 @@ def test_fetches_verifies_links_and_then_asks_nobody(hub: HubServer, host: Host)
     assert host.linked.stat().st_ino == blob.stat().st_ino == entry["inode"]
     assert (entry["sha256"], entry["size"], entry["revision"], len(entry["commit"])) == (SHA256, 300_000, "main", 40)
     assert not list(host.cache.rglob("*.incomplete")) and not (host.cache / ".gpuhost-inflight.json").exists()
-    assert "HEAD /owner/model/resolve/main/split/vae.safetensors" in hub.requests
+    assert "HEAD /owner/model/resolve/main/split/vae.safetensors" in hub.requests and hub.downloads
 
     hub.requests.clear()
     before = {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
@@ -251,7 +256,7 @@ def test_a_lost_manifest_costs_no_download(hub: HubServer, host: Host) -> None:
     host.manifest.unlink()
     assert actions(host.planned()) == [("fetch", "it was never verified")]  # `main` has to be asked for
     assert states_of(host.fetch()) == ["downloaded"] and host.entry["commit"] == commit
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     hub.requests.clear()
     host.manifest.write_text("half a manif")
     assert actions(host.planned(revision=commit)) == [("verify", "it is in the cache and was never verified")]
@@ -326,7 +331,7 @@ def test_every_failure_is_reported_and_nothing_is_downloaded(hub: HubServer, hos
     hub.requests.clear()
     events = host.fetch(more=more)
     assert [kind for kind, _ in errors_of(events)] == ["bytes", "missing"] and events[-1] == 1
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
 
 
 def test_a_small_file_is_verified_by_its_git_id(hub: HubServer, host: Host) -> None:
@@ -353,7 +358,7 @@ def test_a_pin_that_the_hub_does_not_have_costs_no_download_and_no_file(hub: Hub
     assert actions(host.planned(sha256="0" * 64)) == [("fetch", "its sha256 is not the expected one")]
     hub.requests.clear()
     assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     assert host.linked.read_bytes() == BYTES  # the pin was wrong, not the file
 
 
@@ -412,7 +417,7 @@ def test_each_refusal_is_one_sentence_before_the_first_byte(hub: HubServer, host
     events = host.fetch(token=token, more=good if kind != "token" else None, **over)
     ((seen_kind, message),) = errors_of(events)
     assert events[-1] == 1 and seen_kind == kind and sentence in message and "\n" not in message
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     assert token is None or token not in str(events)
 
 
@@ -471,7 +476,7 @@ def test_too_small_a_disk_stops_before_the_first_byte(
     usage = store.shutil.disk_usage("/")._replace(free=310_000)  # enough for the file, not for 5 % more
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
     ((kind, message),) = errors_of(host.fetch())
-    assert kind == "disk" and "GB free" in message and not [r for r in hub.requests if r.startswith("GET")]
+    assert kind == "disk" and "GB free" in message and not hub.downloads
 
 
 def test_two_filesystems_are_refused(hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

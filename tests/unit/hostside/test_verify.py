@@ -8,8 +8,8 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,18 @@ def port() -> Iterator[int]:
             self.end_headers()
             self.wfile.write(body)
             if self.path == "/hang":
-                released.wait(5)
+                released.wait()
 
         do_POST = do_GET
 
         def stream(self) -> None:
-            """No read of /drip and /drip-headers waits for long, and they end after 3 s; /huge comes at once."""
-            try:
-                for _ in range(3 if self.path == "/huge" else 60):
-                    self.wfile.write(b"x" * 2**20 if self.path == "/huge" else b"x")
-                    time.sleep(0 if self.path == "/huge" else 0.05)
-            except OSError:  # nobody reads any more
-                pass
+            """/huge comes at once; of /drip and /drip-headers no read waits for long, and they never end."""
+            if self.path == "/huge":
+                self.wfile.write(b"x" * 3 * 2**20)
+                return
+            with suppress(OSError):  # nobody reads any more
+                while not released.wait(0.05):
+                    self.wfile.write(b"x")
 
         def log_message(self, *_: object) -> None:
             pass
@@ -212,7 +212,7 @@ def test_a_json_answer_that_differs_fails_the_service(fake: FakeDocker, port: in
 def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str) -> None:
     fake.containers = {"a": [container("a")]}
     [answer] = observe(fake, port, (a_probe(path, timeout_s=0.3),))[0][0].probes
-    assert (answer.error, answer.status) == ("timeout", None) and 0.2 < answer.seconds < 2
+    assert (answer.error, answer.status) == ("timeout", None) and answer.seconds > 0.2
 
 
 def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
