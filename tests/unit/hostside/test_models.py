@@ -616,18 +616,55 @@ def test_what_was_done_before_a_stall_is_not_done_again(hub: HubServer, host: Ho
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["model", "plan", "stalled", "plan", "error"]
 
 
+def refused(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError) -> errors.HfHubHTTPError:
+    """What huggingface_hub raises for an answer of the hub."""
+    return kind(
+        "a text\nof several lines", response=httpx2.Response(status, request=httpx2.Request("GET", "http://hub"))
+    )
+
+
+def os_error(number: int, file: str | None = "/cache/x") -> OSError:
+    return OSError(number, os.strerror(number), file)
+
+
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "has_token", "kind", "transient", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left", "/cache/x"), "disk"),
-        (OSError(errno.EACCES, "Permission denied", "/cache/x"), "filesystem"),
-        (errors.OfflineModeIsEnabled("off"), "network"),
-        (httpx2.ReadTimeout("slow"), "network"),
+        (os_error(errno.ENOSPC), False, "disk", False, "the disk is full: /cache/x"),
+        (os_error(errno.EDQUOT, None), False, "disk", False, f"the disk is full: {FILE}"),
+        (os_error(errno.EACCES), False, "filesystem", False, "`/cache/x` cannot be written: Permission denied"),
+        (os_error(errno.EPERM), False, "filesystem", False, "`/cache/x` cannot be written: Operation not permitted"),
+        (os_error(errno.EROFS), False, "filesystem", False, "`/cache/x` cannot be written: Read-only file system"),
+        (os_error(errno.EIO), False, "network", True, "Input/output error"),
+        (errors.OfflineModeIsEnabled("off"), False, "network", False, "switched off for this program"),
+        (httpx2.ReadTimeout("slow"), False, "network", True, "cannot be reached for `owner/model`: slow"),
+        (httpx2.ReadTimeout(""), False, "network", True, "cannot be reached for `owner/model`: ReadTimeout"),
+        (errors.LocalEntryNotFoundError("not\nhere"), False, "network", True, "not here"),
+        (ValueError("of its own"), False, "network", False, "of its own"),
+        (ValueError("long " * 100), False, "network", False, ": " + ("long " * 40)[:200]),
+        *((refused(status), False, "network", True, f"answered {status}") for status in (408, 429, 500, 502, 503, 504)),
+        *((refused(status), False, "network", False, f"answered {status}") for status in (400, 410, 418, 501)),
+        (refused(401), False, "missing", False, "no public repository"),
+        (refused(401), True, "token", False, "refuses the token, or hides"),
+        (refused(403), True, "licence", False, "may not read `owner/model` (403)"),
+        (refused(403), False, "licence", False, "may not read `owner/model` (403)"),
+        (refused(404), True, "missing", False, "no public repository"),
+        (refused(404, errors.RepositoryNotFoundError), False, "missing", False, "no public repository"),
+        (refused(401, errors.RepositoryNotFoundError), True, "token", False, "refuses the token, or hides"),
+        (refused(404, errors.RevisionNotFoundError), True, "missing", False, "no revision `main`"),
+        (refused(404, errors.RemoteEntryNotFoundError), True, "missing", False, f"no file `{FILE}` at revision `main`"),
+        (refused(401, errors.GatedRepoError), False, "gated", False, "there is no Hugging Face token"),
+        (refused(401, errors.GatedRepoError), True, "token", False, "is gated, and the hub refuses the token"),
+        (refused(403, errors.GatedRepoError), True, "licence", False, "may not read"),
     ],
 )
-def test_other_failures(error: Exception, kind: str) -> None:
-    known = hub_errors.explain(error, REPO, "main", FILE, has_token=False)
-    assert known.kind == kind and known.hint and "\n" not in str(known)
+def test_each_failure_is_one_sentence_and_one_thing_to_do(
+    error: Exception, has_token: bool, kind: str, transient: bool, said: str
+) -> None:
+    known = hub_errors.explain(error, REPO, "main", FILE, has_token)
+    assert (known.kind, known.transient) == (kind, transient)
+    assert said in str(known) and known.hint and "\n" not in f"{known}{known.hint}"
+    assert len(str(known)) < 320
 
 
 def a_file(**over: Any) -> ModelFile:
