@@ -2,84 +2,37 @@
 
     python -m tests.mutation [--sample N] [--seed S] [--every] [--jobs J] [GLOB ...]
 
-The tests of a module: the folder of tests/unit that mirrors its room, and every file that imports it. They run in a
-copy of the tree (tracked files and what git does not ignore), one copy a job, each mutant in a process of its own
-with a time limit. Exit: 0 at least 95 % killed, 1 fewer, 2 the tests fail without any change, or a listed change is no
-more.
+The tests of a module: the folder of tests/unit that mirrors its room, and every file that imports it. Those that reach
+the changed function come first; a mutant lives when none of the others notices it either. They run in a copy of the
+tree (what git tracks or would), one copy a job, each mutant in a process of its own with a time limit.
+
+Exit: 0 at least 95 % killed, 1 fewer, 2 the tests fail without any change, or a listed change is no more.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import gc
-import importlib
+import hashlib
 import os
-import random
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
+from types import CodeType
 
-import pytest
+from tests.mutation.changes import changes
+from tests.mutation.decisions import DECISIONS, EQUIVALENT, Equivalent
+from tests.mutation.processes import PROJECT, SOURCES, Mutant, Task, copy_tree, preload, run_all
 
-from tests.mutation.changes import Change, changes
-from tests.mutation.decisions import DECISIONS, EQUIVALENT
-
-PROJECT = Path(__file__).parents[2]
-SOURCES = (".", "files/host", "files/orchestrator")  # where packages are imported from
 TARGET = 0.95
 SAMPLE = 400
+TOLD_EVERY = 50  # mutants
 # A mutant may be as much slower than the code, on a busy machine, before it counts as an endless loop.
-SLOWER, LIMIT_S_MIN = 4, 30.0
-POLL_S = 0.02
-# By a file's time Python knows of which content its bytecode is.
-CODES_TIME_S, MUTANTS_TIME_S = 10**9, 2 * 10**9
-# What tests import of others: read once, so that a mutant's process starts with it. Nothing of ours is among them.
-PRELOADED = ("docker", "fastapi", "huggingface_hub", "hypothesis", "jinja2", "pyrage", "pydantic", "uvicorn", "yaml")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """`file`: from the project's root; `source`: its bytes when the run began; `source_line`: the one that changes."""
-
-    file: str
-    change: Change
-    source: bytes
-    source_line: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.change.line}: {self.change.shown}\n    {self.source_line}"
-
-    @property
-    def why_equivalent(self) -> str | None:
-        return next((why for *key, why in EQUIVALENT if self.is_the_listed(*key)), None)
-
-    def is_the_listed(self, file: str, piece: str, shown: str) -> bool:
-        return file == self.file and piece in self.source_line and shown == self.change.shown
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of tests in one copy of the tree, in a process of its own."""
-
-    copy: Path
-    tests: Sequence[str]
-    mutant: Mutant | None
-    pid: int
-    began_s: float
-    limit_s: float
-
-    @property
-    def output(self) -> Path:
-        return self.copy.with_suffix(".log")
+SLOWER, LIMIT_S_MIN = 6, 60.0
+BASELINE_LIMIT_S = 900.0
 
 
 def mutants_of(file: str) -> list[Mutant]:
@@ -90,22 +43,34 @@ def mutants_of(file: str) -> list[Mutant]:
 
 def files_of(globs: Sequence[str]) -> list[str]:
     found = {path for pattern in globs for path in PROJECT.glob(pattern)}
-    return sorted(str(path.relative_to(PROJECT)) for path in found if not path.name.startswith("__"))
+    return sorted(str(path.relative_to(PROJECT)) for path in found if path.name != "__init__.py")
 
 
-def tests_of(file: str, imports: dict[str, set[str]]) -> list[str]:
-    """The files of tests for a module, those that are named like it first. `imports`: file of tests -> modules."""
-    path = Path(file)
-    source = max((each for each in SOURCES if path.is_relative_to(each)), key=len)
-    parts = path.with_suffix("").relative_to(source).parts
-    module = ".".join(parts)
-    room = f"tests/unit/{parts[1] if parts[0] == 'gpuhost' else parts[0]}/"
-    named = {f"test_{part}" for part in parts[1:]}
-    found = [test for test in imports if test.startswith(room) or module in imports[test]]
-    return sorted(found, key=lambda test: (Path(test).stem not in named, not test.startswith(room), test))
+def listed(mutant: Mutant) -> Equivalent | None:
+    """Why it means nothing, where somebody has said so."""
+    return next((each for each in EQUIVALENT if is_listed(mutant, each)), None)
+
+
+def is_listed(mutant: Mutant, each: Equivalent) -> bool:
+    shown = mutant.change.shown
+    return mutant.file.endswith(each.file) and each.line in mutant.source_line and shown.startswith(each.change)
+
+
+def sampled(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
+    """The same ones as long as their lines stay as they are, whatever changes around them."""
+
+    def rank(mutant: Mutant) -> str:
+        return hashlib.sha256(f"{seed} {mutant.file} {mutant.source_line} {mutant.change.shown}".encode()).hexdigest()
+
+    chosen = set(map(id, sorted(mutants, key=rank)[:count]))
+    return [mutant for mutant in mutants if id(mutant) in chosen]
+
+
+# --- Which tests ------------------------------------------------------------------------------------------------------
 
 
 def imports_of_tests() -> dict[str, set[str]]:
+    """File of tests -> the modules that it imports."""
     return {
         str(path.relative_to(PROJECT)): set(_imported(ast.parse(path.read_bytes())))
         for path in sorted((PROJECT / "tests" / "unit").rglob("test_*.py"))
@@ -121,138 +86,110 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
-def copy_tree(to: Path) -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        check=True,
-        capture_output=True,
-    ).stdout
-    for name in filter(None, listed.decode().split("\0")):
-        if (PROJECT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(PROJECT / name, to / name)
-            os.utime(to / name, (CODES_TIME_S, CODES_TIME_S))
-    # Some tests ask git what it ignores.
-    subprocess.run(["git", "init", "-q"], cwd=to, check=True)
-    subprocess.run(["git", "add", "-A"], cwd=to, check=True)
+def tests_of(file: str, imports: dict[str, set[str]]) -> list[str]:
+    """The files of tests for a module."""
+    path = Path(file)
+    source = max((each for each in SOURCES if path.is_relative_to(each)), key=len)
+    parts = path.with_suffix("").relative_to(source).parts
+    room = f"tests/unit/{parts[1] if parts[0] == 'gpuhost' else parts[0]}/"
+    return sorted(test for test in imports if test.startswith(room) or ".".join(parts) in imports[test])
 
 
-def _write(path: Path, content: bytes, time_s: float) -> None:
-    path.write_bytes(content)
-    os.utime(path, (time_s, time_s))
+def functions_at(source: bytes, line: int) -> set[int]:
+    """The first lines of the functions that a line belongs to; none at a module's or a class's level."""
+    found = set()
+    todo = [compile(source, "module", "exec")]
+    while todo:
+        code = todo.pop()
+        todo += [each for each in code.co_consts if isinstance(each, CodeType)]
+        is_function = code.co_flags & 0x2  # inspect.CO_NEWLOCALS: neither a module nor a class
+        if is_function and any(at == line for _, _, at in code.co_lines()):
+            found.add(code.co_firstlineno)
+    return found
 
 
-def start(copy: Path, tests: Sequence[str], mutant: Mutant | None, limit_s: float) -> Job:
-    """Forks: the process has the mutant in its copy of the tree and the tests' imports in its memory."""
-    if mutant:
-        _write(copy / mutant.file, mutant.change.apply(mutant.source), MUTANTS_TIME_S)
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        code = 3
-        try:
-            code = _in_child(copy, tests, mutant is not None)
-        finally:
-            os._exit(code)
-    return Job(copy, tests, mutant, pid, time.monotonic(), limit_s)
+@dataclass
+class Baseline:
+    """What the tests do without any change. `seconds`: of each file and each function of tests; `reached`: function of
+    tests -> the functions that it calls, as (file, first line)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    reached: dict[str, set[tuple[str, int]]] = field(default_factory=dict)
+
+    def tests_that_reach(self, mutant: Mutant, files: Sequence[str]) -> list[str]:
+        """Of some files of tests those that call the changed function, the fastest first."""
+        lines = functions_at(mutant.source, mutant.change.line)
+        found = [
+            test
+            for test, functions in self.reached.items()
+            if test.partition("::")[0] in files
+            and any(file == mutant.file and (line in lines or not lines) for file, line in functions)
+        ]
+        return sorted(found, key=lambda test: self.seconds[test])
+
+    def limit_s(self, tests: Sequence[str]) -> float:
+        return max(LIMIT_S_MIN, SLOWER * sum(self.seconds[test] for test in tests))
 
 
-def _in_child(copy: Path, tests: Sequence[str], mutated: bool) -> int:
-    os.setsid()
-    with copy.with_suffix(".log").open("wb") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    os.chdir(copy)
-    paths = [str(copy / source) for source in SOURCES]
-    # Before the editable install, which leads to the tree that was copied; in programs that tests start, too.
-    sys.path[:0] = paths
-    os.environ.update(PYTHONPATH=os.pathsep.join(paths[:2]))
-    if mutated:  # its bytecode would be taken for the code's
-        os.environ.update(PYTHONDONTWRITEBYTECODE="1")
-        sys.dont_write_bytecode = True
-    for name in [name for name in sys.modules if name == "tests" or name.startswith("tests.")]:
-        del sys.modules[name]
-    arguments = [
-        "-x",
-        "-q",
-        "--no-header",
-        "--tb=short",
-        "-o",
-        "addopts=",
-        "--strict-markers",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-    ]
-    return pytest.main([*arguments, "--hypothesis-seed=0", "-W", "ignore", *tests])
+def baseline(files: Sequence[str], copies: Sequence[Path]) -> Baseline:
+    """Runs every file of tests once. Exits when one fails."""
+    made = Baseline()
+    for result in run_all([Task([file], None, BASELINE_LIMIT_S) for file in files], copies):
+        [file] = result.task.tests
+        if result.noticed:
+            print(result.output[-4000:])
+            print(f"error: {file} fails without any change\nhint: make unit", file=sys.stderr)
+            sys.exit(2)
+        for test, seen in result.reached.items():
+            made.seconds[test] = seen["seconds"]
+            made.reached[test] = {(name, line) for name, line in seen["functions"]}
+        made.seconds[file] = sum(seen["seconds"] for seen in result.reached.values())
+    return made
 
 
-def finish(job: Job) -> int | None:
-    """The exit code of its tests, None while they run; a negative one when the limit passed."""
-    pid, status = os.waitpid(job.pid, os.WNOHANG)
-    late = time.monotonic() - job.began_s > job.limit_s
-    if pid == 0 and not late:
-        return None
-    with contextlib.suppress(ProcessLookupError):  # all have ended
-        os.killpg(job.pid, signal.SIGKILL)  # programs that its tests left behind, too
-    if pid == 0:
-        os.waitpid(job.pid, 0)
-    if job.mutant:
-        _write(job.copy / job.mutant.file, job.mutant.source, CODES_TIME_S)
-    shutil.rmtree(job.copy / ".hypothesis", ignore_errors=True)  # examples that another mutant failed at
-    return -1 if pid == 0 else os.waitstatus_to_exitcode(status)
+# --- The run ----------------------------------------------------------------------------------------------------------
 
 
-def run_all(
-    todo: Sequence[tuple[Sequence[str], Mutant | None, float]], copies: Sequence[Path]
-) -> Iterator[tuple[Job, int]]:
-    """Each (tests, mutant, limit) in the next free copy; yields as they end."""
-    waiting, free, running = list(reversed(todo)), list(copies), list[Job]()
-    try:
-        while waiting or running:
-            while waiting and free:
-                running.append(start(free.pop(), *waiting.pop()))
-            time.sleep(POLL_S)
-            for job in list(running):
-                code = finish(job)
-                if code is not None:
-                    running.remove(job)
-                    free.append(job.copy)
-                    yield job, code
-    finally:
-        for job in running:
-            os.killpg(job.pid, signal.SIGKILL)
+@dataclass
+class Tally:
+    lived: list[Mutant] = field(default_factory=list)
+    done: int = 0
+    endless: int = 0
 
 
-def preload() -> None:
-    with mock.patch("gevent.monkey.patch_all"):  # as tests/unit/conftest.py does
-        importlib.import_module("pyinfra_cli.util")
-    for name in PRELOADED:
-        importlib.import_module(name)
-    ours = [name for name in sys.modules if name.partition(".")[0] in ("gpuhost", "hostside", "orchestrator")]
-    assert not ours, ours
-    gc.freeze()  # or each process looks through all of it
+def run(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Tally:
+    """Each mutant against its tests; says at once which lived."""
+    imports = imports_of_tests()
+    files = {file: tests_of(file, imports) for file in {mutant.file for mutant in mutants}}
+    known = baseline(sorted({test for tests in files.values() for test in tests}), copies)
+    tally, unnoticed, first = Tally(), list[Mutant](), list[Task]()
+    for mutant in mutants:
+        reaching = known.tests_that_reach(mutant, files[mutant.file])
+        if reaching:
+            first.append(Task(reaching, mutant, known.limit_s(reaching)))
+        else:
+            unnoticed.append(mutant)
 
+    def noticed(tasks: Sequence[Task], last: bool) -> Iterator[Mutant]:
+        for result in run_all(tasks, copies):
+            assert result.task.mutant
+            tally.endless += result.code < 0
+            tally.done += result.noticed or last
+            if not result.noticed:
+                yield result.task.mutant
+            if tally.done % TOLD_EVERY == 0:
+                print(f"{tally.done} of {len(mutants)}", file=sys.stderr, flush=True)
 
-def baseline(tests: Sequence[str], copies: Sequence[Path]) -> dict[str, float]:
-    """File of tests -> seconds it takes. Exits when one fails without any change."""
-    for copy in copies:  # each gets its bytecode
-        assert next(run_all([(["--collect-only", *tests], None, 600.0)], [copy]))[1] == 0
-    took = {}
-    for job, code in run_all([([test], None, 600.0) for test in tests], copies):
-        if code != 0:
-            print(job.output.read_text(errors="replace")[-4000:])
-            sys.exit(f"error: {job.tests[0]} fails without any change\nhint: make unit")
-        took[job.tests[0]] = time.monotonic() - job.began_s
-    return took
+    unnoticed += noticed(first, last=False)
+    rest = [Task(files[mutant.file], mutant, known.limit_s(files[mutant.file])) for mutant in unnoticed]
+    for mutant in noticed(rest, last=True):
+        tally.lived.append(mutant)
+        print(mutant, flush=True)
+    return tally
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="tests.mutation", description="How many changes of the code the unit tests notice."
-    )
+    parser = argparse.ArgumentParser(prog="tests.mutation", description="Which changes the unit tests do not notice.")
     parser.add_argument("globs", nargs="*", default=DECISIONS, help="modules, from the project's root")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="how many mutants (%(default)s)")
     parser.add_argument("--every", action="store_true", help="all of them; hours")
@@ -260,46 +197,26 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args()
     every = [mutant for file in files_of(asked.globs) for mutant in mutants_of(file)]
-    equivalent = [mutant for mutant in every if mutant.why_equivalent]
-    gone = [
-        key
-        for key in EQUIVALENT
-        if key[0] in files_of(asked.globs) and not any(m.is_the_listed(*key[:3]) for m in equivalent)
-    ]
-    for file, piece, shown, _ in gone:
-        print(
-            f"error: {file}: no change {shown!r} at {piece!r} any more\nhint: take it out of decisions.py",
-            file=sys.stderr,
-        )
-    if gone:
-        return 2
-    counted = [mutant for mutant in every if not mutant.why_equivalent]
-    if not asked.every and asked.sample < len(counted):
-        drawn = set(random.Random(asked.seed).sample(range(len(counted)), asked.sample))
-        counted = [mutant for index, mutant in enumerate(counted) if index in drawn]
-    imports = imports_of_tests()
-    tests = {file: tests_of(file, imports) for file in {mutant.file for mutant in counted}}
+    equivalent = [mutant for mutant in every if listed(mutant)]
+    for each in EQUIVALENT:
+        gone = any(file.endswith(each.file) for file in files_of(asked.globs))
+        if gone and not any(is_listed(mutant, each) for mutant in equivalent):
+            print(f"error: {each} is listed, and there is no such change any more", file=sys.stderr)
+            print("hint: take it out of tests/mutation/decisions.py", file=sys.stderr)
+            return 2
+    counted = [mutant for mutant in every if not listed(mutant)]
+    drawn = counted if asked.every else sampled(counted, asked.sample, asked.seed)
     preload()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the copies are removed
     with tempfile.TemporaryDirectory(prefix="gpuhost-mutation-") as folder:
-        copies = [Path(folder, str(index)) for index in range(asked.jobs)]
-        for copy in copies:
-            copy_tree(copy)
-        took = baseline(sorted({test for files in tests.values() for test in files}), copies)
-        limits = {file: max(LIMIT_S_MIN, SLOWER * sum(took[test] for test in tests[file])) for file in tests}
-        lived, endless = list[Mutant](), 0
-        for job, code in run_all([(tests[m.file], m, limits[m.file]) for m in counted], copies):
-            assert job.mutant
-            endless += code < 0
-            if code == 0:
-                lived.append(job.mutant)
-                print(job.mutant, flush=True)
-    killed = len(counted) - len(lived)
+        tally = run(drawn, [copy_tree(Path(folder, str(index))) for index in range(asked.jobs)])
+    killed = len(drawn) - len(tally.lived)
     print(
-        f"{len(counted)} mutants of {len(every) - len(equivalent)} in {len(tests)} modules (seed {asked.seed}), "
-        f"{killed} killed ({endless} by the time limit), {len(lived)} lived: {killed / max(1, len(counted)):.1%}; "
-        f"{len(equivalent)} more that mean nothing are listed in tests/mutation/decisions.py"
+        f"{len(drawn)} mutants of {len(counted)} in {len({mutant.file for mutant in drawn})} modules "
+        f"(seed {asked.seed}), {killed} killed ({tally.endless} by the time limit), {len(tally.lived)} lived: "
+        f"{killed / max(1, len(drawn)):.1%}; {len(equivalent)} more mean nothing (tests/mutation/decisions.py)"
     )
-    return 0 if killed >= TARGET * len(counted) else 1
+    return 0 if killed >= TARGET * len(drawn) else 1
 
 
 if __name__ == "__main__":

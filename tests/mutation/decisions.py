@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 # Globs from the project's root. What only shows, reads files or speaks to a host is left to the rehearsals.
 DECISIONS = (
     "gpuhost/apt/*.py",
@@ -45,5 +47,15 @@ DECISIONS = (
     "files/orchestrator/orchestrator/*.py",
 )
 
-# (file, a piece of the line, the change as it is shown, why no test can tell it from the code).
-EQUIVALENT: tuple[tuple[str, str, str, str], ...] = ()
+
+class Equivalent(NamedTuple):
+    """A change that no test can tell from the code, or that none should: `file` ends with this, the line holds `line`,
+    the change as it is shown begins with `change`."""
+
+    file: str
+    line: str
+    change: str
+    why: str
+
+
+EQUIVALENT: tuple[Equivalent, ...] = ()
