@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,7 @@ class Baseline:
 def baseline(files: Sequence[str], copies: Sequence[Path]) -> Baseline:
     """Runs every file of tests once. Exits when one fails."""
     made = Baseline()
-    for result in run_all([Task([file], None, BASELINE_LIMIT_S) for file in files], copies):
+    for result in run_all(deque(Task([file], None, BASELINE_LIMIT_S) for file in files), copies):
         [file] = result.task.tests
         if result.noticed:
             print(result.output[-4000:])
@@ -152,6 +153,8 @@ def baseline(files: Sequence[str], copies: Sequence[Path]) -> Baseline:
 
 @dataclass
 class Tally:
+    """`endless`: how many were only ended by the time limit."""
+
     lived: list[Mutant] = field(default_factory=list)
     done: int = 0
     endless: int = 0
@@ -162,29 +165,28 @@ def run(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Tally:
     imports = imports_of_tests()
     files = {file: tests_of(file, imports) for file in {mutant.file for mutant in mutants}}
     known = baseline(sorted({test for tests in files.values() for test in tests}), copies)
-    tally, unnoticed, first = Tally(), list[Mutant](), list[Task]()
+
+    def task(mutant: Mutant, tests: Sequence[str]) -> Task:
+        return Task(tests, mutant, known.limit_s(tests))
+
+    waiting = deque[Task]()
     for mutant in mutants:
-        reaching = known.tests_that_reach(mutant, files[mutant.file])
-        if reaching:
-            first.append(Task(reaching, mutant, known.limit_s(reaching)))
-        else:
-            unnoticed.append(mutant)
-
-    def noticed(tasks: Sequence[Task], last: bool) -> Iterator[Mutant]:
-        for result in run_all(tasks, copies):
-            assert result.task.mutant
-            tally.endless += result.code < 0
-            tally.done += result.noticed or last
-            if not result.noticed:
-                yield result.task.mutant
-            if tally.done % TOLD_EVERY == 0:
-                print(f"{tally.done} of {len(mutants)}", file=sys.stderr, flush=True)
-
-    unnoticed += noticed(first, last=False)
-    rest = [Task(files[mutant.file], mutant, known.limit_s(files[mutant.file])) for mutant in unnoticed]
-    for mutant in noticed(rest, last=True):
-        tally.lived.append(mutant)
-        print(mutant, flush=True)
+        all_of_them = files[mutant.file]
+        waiting.append(task(mutant, known.tests_that_reach(mutant, all_of_them) or all_of_them))
+    tally = Tally()
+    for result in run_all(waiting, copies):
+        assert (mutant := result.task.mutant)
+        all_of_them = files[mutant.file]
+        if not result.noticed and result.task.tests != all_of_them:
+            waiting.append(task(mutant, all_of_them))
+            continue
+        tally.done += 1
+        tally.endless += result.code < 0
+        if not result.noticed:
+            tally.lived.append(mutant)
+            print(mutant, flush=True)
+        if tally.done % TOLD_EVERY == 0:
+            print(f"{tally.done} of {len(mutants)}", file=sys.stderr, flush=True)
     return tally
 
 

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -179,14 +180,13 @@ def _run(copy: Path, task: Task) -> int:
     return code
 
 
-def run_all(tasks: Sequence[Task], copies: Sequence[Path]) -> Iterator[Result]:
-    """Each task in the next free copy; yields as they end."""
-    waiting, free, running = deque(enumerate(tasks, start=1)), list(copies), list[Running]()
+def run_all(waiting: deque[Task], copies: Sequence[Path]) -> Iterator[Result]:
+    """Each task in the next free copy; yields as they end. More may be added until all have ended."""
+    numbers, free, running = count(1), list(copies), list[Running]()
     try:
         while waiting or running:
             while waiting and free:
-                number, task = waiting.popleft()
-                running.append(Running(free.pop(), task, number))
+                running.append(Running(free.pop(), waiting.popleft(), next(numbers)))
             time.sleep(POLL_S)
             for each in list(running):
                 result = each.result()
