@@ -175,16 +175,17 @@ def run(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Tally:
         waiting.append(task(mutant, known.tests_that_reach(mutant, all_of_them) or all_of_them))
     tally = Tally()
     for result in run_all(waiting, copies):
-        assert (mutant := result.task.mutant)
-        all_of_them = files[mutant.file]
+        tried = result.task.mutant
+        assert tried
+        all_of_them = files[tried.file]
         if not result.noticed and result.task.tests != all_of_them:
-            waiting.append(task(mutant, all_of_them))
+            waiting.append(task(tried, all_of_them))
             continue
         tally.done += 1
         tally.endless += result.code < 0
         if not result.noticed:
-            tally.lived.append(mutant)
-            print(mutant, flush=True)
+            tally.lived.append(tried)
+            print(tried, flush=True)
         if tally.done % TOLD_EVERY == 0:
             print(f"{tally.done} of {len(mutants)}", file=sys.stderr, flush=True)
     return tally

@@ -79,7 +79,7 @@ WEAK = "from gpuhost.room.rules import large\n\n\ndef test_it() -> None:\n    as
     [
         ("", 1, {"a > 3 -> a >= 3", "3 -> 4"}),
         ("    assert large(4) and not large(3)\n", 0, set()),
-        ("    assert not large(5)\n", 1, None),
+        ("    assert not large(5)\n", 2, None),
     ],
     ids=["weak", "strong", "red"],
 )
