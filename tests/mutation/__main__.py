@@ -179,7 +179,7 @@ def run(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Tally:
         assert tried
         all_of_them = files[tried.file]
         if not result.noticed and result.task.tests != all_of_them:
-            waiting.append(task(tried, all_of_them))
+            waiting.appendleft(task(tried, all_of_them))
             continue
         tally.done += 1
         tally.endless += result.code < 0
