@@ -11,8 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -169,6 +171,7 @@ def _run(copy: Path, task: Task) -> int:
     # Before the editable install, which leads to the tree that was copied; in programs that tests start, too.
     sys.path[:0] = paths
     os.environ.update(PYTHONPATH=os.pathsep.join(paths[:2]))
+    sys.executable = str(copy / ".venv" / "bin" / "python")
     for name in [name for name in sys.modules if name == "tests" or name.startswith("tests.")]:
         del sys.modules[name]
     if task.mutant:
@@ -210,7 +213,17 @@ def copy_tree(to: Path) -> Path:
             os.utime(to / name, (CODES_TIME_S, CODES_TIME_S))
     for command in (["init", "-q"], ["add", "-A"]):  # some tests ask git
         subprocess.run(["git", *command], cwd=to, check=True)
+    _make_venv(to)
     return to
+
+
+def _make_venv(tree: Path) -> None:
+    """An interpreter that finds the copy whatever it is told to ignore (`-I`), and everything else where it is."""
+    venv.create(tree / ".venv", symlinks=True)
+    [packages] = (tree / ".venv").glob("lib/python3*/site-packages")
+    there = [*(tree / source for source in SOURCES[:2]), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    # As lines of paths: of the packages' own `.pth` files, which lead to the tree that was copied, none is read.
+    (packages / "copy.pth").write_text("".join(f"{path}\n" for path in there))
 
 
 def write(path: Path, content: bytes, time_s: float) -> None:

@@ -73,15 +73,22 @@ def test_the_place_of_a_change_is_told() -> None:
 RULE = "def large(a: int) -> bool:\n    return a > 3\n"
 WEAK = "from gpuhost.room.rules import large\n\n\ndef test_it() -> None:\n    assert large(9)\n"
 
+# Which reads no environment variable.
+IN_ANOTHER_PROCESS = """    import subprocess, sys
+    code = "from gpuhost.room.rules import large; assert large(4) and not large(3)"
+    subprocess.run([sys.executable, "-I", "-B", "-c", code], check=True)
+"""
+
 
 @pytest.mark.parametrize(
     ("added", "code", "lived"),
     [
         ("", 1, {"a > 3 -> a >= 3", "3 -> 4"}),
         ("    assert large(4) and not large(3)\n", 0, set()),
+        (IN_ANOTHER_PROCESS, 0, set()),
         ("    assert not large(5)\n", 2, None),
     ],
-    ids=["weak", "strong", "red"],
+    ids=["weak", "strong", "strong, in another process", "red"],
 )
 def test_what_no_test_noticed_is_told(tmp_path: Path, added: str, code: int, lived: set[str] | None) -> None:
     shutil.copytree(PROJECT / "tests" / "mutation", tmp_path / "tests" / "mutation")

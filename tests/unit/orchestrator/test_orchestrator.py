@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -298,11 +299,11 @@ def test_the_refusal_is_two_lines_and_exit_1() -> None:
     assert error.startswith("error: `ORCHESTRATOR_TOKEN`") and hint.startswith("hint: ")
 
 
-def as_program(module: str, port: int, socket_path: str = "/nowhere") -> list[str]:
-    """The command line of a module as its own program, on a port and a socket that a test may have."""
+def as_program(module: str, port: int, socket_path: str = "/nowhere", before: str = "pass") -> list[str]:
+    """The command line of a module as its own program, on a port and a socket that a test may have. `before`: code."""
     there = f"settings.PORT, settings.HOST, settings.BROKER_SOCKET = {port}, '127.0.0.1', {socket_path!r}"
-    run = f"import runpy; from orchestrator import settings; {there}; runpy.run_module('{module}', run_name='__main__')"
-    return [sys.executable, "-c", run]
+    run = f"import runpy; from orchestrator import settings; {there}; {before}; "
+    return [sys.executable, "-c", f"{run}runpy.run_module('{module}', run_name='__main__')"]
 
 
 HEALTHY, SICK = '{"status": "ok"}', '{"cause": "Docker answered 500 to /_ping"}'
@@ -342,7 +343,7 @@ def test_the_health_check_as_a_process(status: int | None, body: str, code: int,
 
 def test_with_a_good_token_it_serves_until_sigterm(fake: FakeDocker, broker_path: str) -> None:
     server = subprocess.Popen(
-        as_program("orchestrator", 0, broker_path),
+        as_program("orchestrator", 0, broker_path, "from orchestrator import connections; connections.CONNECTIONS = 2"),
         cwd=ROOT,
         env={**os.environ, "ORCHESTRATOR_TOKEN": f" {TOKEN}\n"},
         stderr=subprocess.PIPE,
@@ -358,6 +359,10 @@ def test_with_a_good_token_it_serves_until_sigterm(fake: FakeDocker, broker_path
             assert client.get("/health").status_code == 200
             statuses = [client.get("/services", headers=headers).status_code for headers in ({}, AUTH)]
         assert statuses == [401, 200]
+        port = int(told[1].rpartition(":")[2])
+        with ExitStack() as closing:
+            held = [closing.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(3)]
+            assert 0 < len([each for each in held if _answers(each)]) < 3
         server.send_signal(signal.SIGTERM)
         assert any("Application shutdown complete" in line for line in lines)
         # Not pid 1 here, so the signal ends it after the shutdown; as pid 1 it exits 0.
