@@ -9,7 +9,7 @@ ARGS   ?=
 CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
-.PHONY: help venv check unit test soak rehearse plan deploy verify lock clean
+.PHONY: help venv check unit mutants test soak rehearse plan deploy verify lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,14 +33,17 @@ check: $(READY) ## lint, format, types
 unit: $(READY) ## tests without a host; seconds
 	$(VENV)/bin/pytest $(CORES) tests/unit $(ARGS)
 
+mutants: $(READY) ## how many small changes of the code the unit tests notice; ARGS="--seed 2 gpuhost/plan/*.py"
+	$(PY) -m tests.mutation $(ARGS)
+
 test: $(READY) ## unit tests and the core rehearsals (root)
 	$(AS_ROOT)
 	$(VENV)/bin/pytest $(CORES) -m "not soak" $(ARGS)
 
 # git answers in a checkout that another user owns (a CI's mount) only when told so.
-unit test soak: export GIT_CONFIG_COUNT := 1
-unit test soak: export GIT_CONFIG_KEY_0 := safe.directory
-unit test soak: export GIT_CONFIG_VALUE_0 := $(CURDIR)
+unit mutants test soak: export GIT_CONFIG_COUNT := 1
+unit mutants test soak: export GIT_CONFIG_KEY_0 := safe.directory
+unit mutants test soak: export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 soak: $(READY) ## the long lists of faults and moments, at full count (root)
 	$(AS_ROOT)

@@ -25,8 +25,10 @@ _NETWORK = (
 UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
 
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
-# between its listing and its inspection is left out.
+# between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
 _SCRIPT = r"""
+exec 3>&1
+failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'died\n' >&3; }
 [ ! -e @LOCK@ ] || flock --shared --wait 60 @LOCK@ true || true
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
@@ -46,17 +48,18 @@ printf 'now\t%s\nversion\t%s\n' "$(date +%s.%N)" "$version"
 # Each call of `docker` is a program started: what is not asked for is not read.
 _PARTS: dict[Part, str] = {
     "images": r"""
-docker image ls --filter label=gpuhost.image --format '{{.ID}}' | sort -u |
-  xargs -r docker image inspect --format '@IMAGE@' 2>/dev/null | sed -n '/./s/^/image\t/p'
-docker image ls --digests --format '{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}' |
+{ docker image ls --filter label=gpuhost.image --format '{{.ID}}' || failed; } | sort -u |
+  { xargs -r docker image inspect --format '@IMAGE@' 2>/dev/null || failed; } | sed -n '/./s/^/image\t/p'
+{ docker image ls --digests --format '{{.Repository}}:{{.Tag}} {{.Repository}}@{{.Digest}}' || failed; } |
   tr ' ' '\n' | sed 's/^/tag\t/'
 """,
     "networks": r"""
-docker network ls -q | xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null | sed -n '/./s/^/network\t/p'
+{ docker network ls -q || failed; } |
+  { xargs -r docker network inspect --format '@NETWORK@' 2>/dev/null || failed; } | sed -n '/./s/^/network\t/p'
 """,
     "containers": r"""
-seen="$(docker ps -aq --no-trunc --filter label=gpuhost.service | sort |
-  xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@' 2>/dev/null)"
+seen="$({ docker ps -aq --no-trunc --filter label=gpuhost.service || failed; } | sort |
+  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@' 2>/dev/null || failed; })"
 printf '%s\n' "$seen" | sed '/./!d'
 # What a container has, by its process's view of its files; nothing is opened.
 printf '%s\n' "$seen" | awk -F'\t' '$1 == "bind" && $3 > 0 { print $4; print "/proc/" $3 "/root" $5 }' | sort -u |
@@ -177,7 +180,8 @@ class DockerState(HostFact[DockerReading]):
 
     def read(self, output: list[str]) -> DockerReading:
         """Lines of kind and value; `absent` alone means no Docker."""
-        if not {"absent", "end"} & set(output[-1:]):  # dockerd died in the middle: what it has would seem to be missing
+        # dockerd died in the middle: what it has would seem to be missing
+        if not {"absent", "end"} & set(output[-1:]) or "died" in output:
             raise UserError(Problem("Docker stopped answering while it was read", "systemctl status docker"))
         reading = DockerReading(installed="absent" not in output)
         for line in output:

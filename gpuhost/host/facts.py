@@ -36,21 +36,26 @@ cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
 awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
 if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"; fi
-# Asked only when it runs: docker.socket would start it, and a plan starts nothing.
+# Asked only when it runs: docker.socket would start it, and a plan starts nothing. It may die between two questions.
+exec 3>&1
+failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'docker_silent\tyes\n' >&3; }
 if ! command -v docker >/dev/null 2>&1; then :
 elif systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)"
 then
   printf 'docker_version\t%s\n' "$version"
-  docker network ls -q |
+  { docker network ls -q || failed; } | {
     xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{
-      range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}"
+      range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}" || failed
+  }
   # What a container is bound to, not what it publishes now: between two restarts that is nothing.
-  docker ps -aq | xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
+  { docker ps -aq || failed; } | {
+    xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
       .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
       json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
-      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null
+      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null || failed
+  }
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do

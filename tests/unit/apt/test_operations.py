@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,13 +24,10 @@ from gpuhost.files.facts import FileState
 from gpuhost.files.folders import FolderState
 from gpuhost.files.rules import plain
 from gpuhost.plan.change import Change
-from gpuhost.run.remote import Completed, Step
+from gpuhost.run.remote import Step
 from gpuhost.services import operations as services
 from gpuhost.services.rules import ServiceStep
 from gpuhost.services.stacks import SeedFile, Stacks
-from gpuhost.verify import operations as verify
-from hostside.protocol import ServiceSeen
-from hostside.wire import to_json
 from tests.unit import sample
 
 
@@ -317,67 +314,3 @@ echo "$1" >> {tmp_path}/asked
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-c", step.get_raw_value()], env=environment, check=True)
     assert (tmp_path / "asked").read_text().split() == ["unpause", *["inspect"] * asked]
-
-
-# --- What verify tells ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[tuple[str, str]]]:
-    """`told(output, ok, **secrets)`: what a verification tells when the program says `output`."""
-
-    def verify_with(output: str, ok: bool, **secrets: str) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        this = SimpleNamespace(name="gpu1", log=lambda line: None)
-        report = SimpleNamespace(add=lambda *a, **k: None)
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(verify, "host", this)
-        monkeypatch.setattr(verify, "state", SimpleNamespace(is_executing=True))
-        monkeypatch.setattr(verify, "current", lambda: SimpleNamespace(report=report))
-        monkeypatch.setattr(verify, "run_now", lambda *a, **k: Completed(ok, output, output))
-        monkeypatch.setattr(verify, "report_problem", lambda problem: found.append((problem.what, problem.hint)))
-        monkeypatch.setattr(verify, "failing", lambda what, hint, detail=(): found.append((what, hint)))
-        list(verify.answering._inner(sample.run(secrets=secrets)))
-        return found
-
-    return verify_with
-
-
-TOKENS = {"API_TOKEN": "t", "LOGIN_HASH": "h"}
-
-
-def test_every_service_that_fails_is_told(told: Callable[..., list[tuple[str, str]]]) -> None:
-    output = "".join(absent(name) for name in ("api", "painter"))
-    assert [what for what, _ in told(output, True, **TOKENS)] == ["api: no container", "painter: no container"]
-
-
-def absent(service: str) -> str:
-    return to_json(ServiceSeen(service, "s", 1, 1.0, "absent", 0.0, None, [], [])) + "\n"
-
-
-def test_a_service_of_which_nothing_is_said_is_not_verified(told: Callable[..., list[tuple[str, str]]]) -> None:
-    [(what, hint)] = told(absent("api"), True, **TOKENS)
-    assert what == "the services could not be observed: the program says nothing of painter" and hint
-
-
-def test_a_line_of_another_version_is_one_sentence(told: Callable[..., list[tuple[str, str]]]) -> None:
-    [(what, hint)] = told('{"service": "api"}\n', True, **TOKENS)
-    assert what == "the services could not be observed: the message has no field `stack`" and "gpuhost apply" in hint
-
-
-@pytest.mark.parametrize(
-    ("output", "what", "hint"),
-    [
-        ("error: Docker does not answer: x\nhint: look\n", "Docker does not answer: x", "look"),
-        ("sh: 1: /opt/x: not found", "sh: 1: /opt/x: not found", "`gpuhost apply` installs the program that looks"),
-        ("python: No module named h", "python: No module named h", "`gpuhost apply` installs the program that looks"),
-        ("error: \x1b[2Jgone\nhint: \x9b\n", "\\x1b[2Jgone", "\\x9b"),
-    ],
-)
-def test_why_nothing_was_seen(told: Callable[..., list[tuple[str, str]]], output: str, what: str, hint: str) -> None:
-    assert told(output, False, **TOKENS) == [(f"the services could not be observed: {what}", hint)]
-
-
-def test_before_the_first_apply_there_is_no_secret(told: Callable[..., list[tuple[str, str]]]) -> None:
-    [(what, hint)] = told("", True)
-    assert "is still to be generated" in what and hint == "`gpuhost apply`"

@@ -497,3 +497,69 @@ def test_a_service_knows_every_secret_that_it_names() -> None:
     painter = sample.catalog().services["painter"]
     assert painter.secret_names() == {"LOGIN_HASH", "LOGIN_USER"}
     assert sample.catalog().services["api"].secret_names() == {"API_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("field", "right", "wrong"),
+    [
+        ("account.uid", 1000, 999),
+        ("account.uid", 60000, 60001),
+        ("account.gid", 1000, 999),
+        ("account.gid", 60000, 60001),
+        ("services.painter.port", 1, 0),
+        ("services.painter.port", 65535, 65536),
+        ("services.painter.container_port", 1, 0),
+        ("services.painter.container_port", 65535, 65536),
+        ("services.painter.cpus", 0.1, 0),
+        ("services.painter.stop_timeout_s", 1, 0),
+        ("services.painter.gpu", {"count": 1}, {"count": 0}),
+        ("services.painter.gpu", {"count": 1, "vram_mib": 1}, {"count": 1, "vram_mib": 0}),
+        ("services.painter.health.interval_s", 1, 0),
+        ("services.painter.health.timeout_s", 1, 0),
+        ("services.painter.health.retries", 1, 0),
+        ("services.painter.health.start_budget_s", 1, 0),
+        ("services.painter.memory", "1kb", "0g"),
+        ("services.painter.shm", "10m", "10"),
+        ("services.painter.auth.locked_paths", ["/system_stats"], []),
+        ("services.painter.auth.open_paths", ["/login"], ["login"]),
+        ("services.painter.probes.0.path", "/", ""),
+        ("services.painter.bind", "::1", "::g"),
+        ("services.painter.network", "inner", "Inner"),
+        ("services.painter.stack", "a" * 63, "a" * 64),
+        ("images.other", {"build": "a" * 63}, {"build": "a" * 64}),
+        ("secrets.API_TOKEN.min_chars", 1, 0),
+        ("secrets.API_TOKEN.aliases", ["A", "B_2"], ["2B"]),
+        ("disk_min_free_gib", 0.0, -0.1),
+        ("memory_min_gib", 0.0, -0.1),
+        ("verify_window_s", 0.1, 0.0),
+        ("data_root", "/a/b_c.d+e@f-g", "/a b"),
+        ("data_root", "/data", "/data/../etc"),
+        ("data_root", "/data", "data"),
+        ("nvidia_toolkit_version", "1.18.0-1", "1.17.8-1"),
+        ("nvidia_toolkit_version", "1.18.0-1", "1.18.0"),
+        ("models.vae.repo", "Acme/Models", "Models"),
+        ("models.vae.sha256", "0" * 64, "0" * 63),
+        ("models.vae.sha256", "a" * 64, "A" * 64),
+        ("apt_key_fingerprints.docker", "A" * 40, "A" * 39),
+        ("engine_source", "distro", "snap"),
+    ],
+)
+def test_at_its_edge_a_value_passes_and_past_it_not(field: str, right: Any, wrong: Any) -> None:
+    assert sample.problems({field: right}) == []
+    assert len(sample.problems({field: wrong})) == 1
+
+
+def test_a_service_name_is_as_long_as_a_name_may_be() -> None:
+    entry = {**sample.data()["services"]["painter"], "port": 1, "account": {"name": "own", "uid": 10009, "gid": 10009}}
+    assert sample.problems({f"services.{'a' * 63}": entry}) == []
+    assert sample.problems({f"services.{'a' * 64}": entry})
+
+
+@pytest.mark.parametrize(("given", "kept"), [("/data/", "/data"), ("/data//x/./y", "/data/x/y"), ("/", "/")])
+def test_a_path_is_kept_as_docker_writes_it(given: str, kept: str) -> None:
+    assert sample.catalog({"data_root": given}).data_root == kept
+
+
+@pytest.mark.parametrize(("given", "kept"), [("0:0:0:0:0:0:0:1", "::1"), ("127.0.0.1", "127.0.0.1")])
+def test_an_address_is_kept_in_its_short_form(given: str, kept: str) -> None:
+    assert sample.catalog({"services.painter.bind": given}).services["painter"].bind == kept

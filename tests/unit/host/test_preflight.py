@@ -56,6 +56,30 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "the Docker packages of Debian GNU/Linux 12 itself are too old (CDI needs Docker 26.1 or later)",
         'set `engine_source = "docker"` in group_data',
     ),
+    "the distribution's Docker is too old, on Ubuntu": (
+        {"os": system("ubuntu", "22.04", "Ubuntu 22.04.5 LTS")},
+        {"engine_source": "distro"},
+        "the Docker packages of Ubuntu 22.04.5 LTS itself are too old (CDI needs Docker 26.1 or later)",
+        'set `engine_source = "docker"` in group_data',
+    ),
+    "a system without a name": (
+        {"os": {"ID": "debian"}},
+        {},
+        "this system is not a system that gpuhost supports",
+        "supported: Debian 12, 13; Ubuntu 22.04, 24.04, 26.04",
+    ),
+    "disk, by one KiB": (
+        {"disk_kib": {"/data": 5 * GIB - 1}},
+        {},
+        "/data has 5.0 GiB free, 5 GiB are needed",
+        "free space there, or move `data_root` to a larger disk",
+    ),
+    "memory, by one KiB": (
+        {"memory_kib": 2 * GIB - 1},
+        {},
+        "the host has 2.0 GiB of memory, 2 GiB are needed",
+        "add memory",
+    ),
     "disk": (
         {"disk_kib": {"/data": int(1.5 * GIB)}},
         {},
@@ -311,7 +335,18 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"apt_sources": [("/etc/apt/n.list", "https://n.example")], "gpus": [], "nvidia_pci": 0},
         {"apt_repositories.nvidia.url": "https://n.example"},
     ),
-    "Ubuntu": ({"os": system("ubuntu", "24.04", "Ubuntu 24.04.3 LTS")}, {"engine_source": "distro"}),
+    "exactly enough space and memory": ({"disk_kib": {"/data": 5 * GIB}, "memory_kib": 2 * GIB}, {}),
+    **{
+        f"{name} {version}, {source}": ({"os": system(name, version, "x")}, {"engine_source": source})
+        for name, versions in {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}.items()
+        for version in versions
+        for source in ("docker", "distro")
+        if source == "docker" or version not in ("12", "22.04")
+    },
+    "Docker's repository is declared, and the engine is the distribution's": (
+        {"apt_sources": [("/etc/apt/d.list", "https://apt.example/debian")]},
+        {"engine_source": "distro", "apt_repositories.nvidia.url": "https://other.example"},
+    ),
 }
 
 
@@ -394,3 +429,16 @@ def test_limits_that_the_host_cannot_give_are_said() -> None:
         ("painter", "it gets 2 of the 4 cores that it asks for: this host has no more"),
     ]
     assert limits(sample.reading(), sample.catalog().services) == []
+    exactly = sample.catalog({"services.painter.memory": "64g", "services.painter.cpus": 8}).services
+    assert limits(sample.reading(), exactly) == []
+    assert [name for name, _ in limits(sample.reading(memory_kib=64 * GIB - 1), exactly)] == ["painter"]
+
+
+def test_a_free_subnet_is_offered() -> None:
+    """The first of those that nobody has, none of the catalogue's own."""
+    taken = {"lab": ["172.20.0.0/16"], "odd": ["172.21.3.7/24", "no subnet"]}
+    [problem] = found(
+        {"networks": taken, "routes": [("wg0", IPv4Network("172.22.0.0/15"))]},
+        {"networks.own": {"subnet": "172.24.0.0/16"}},
+    )
+    assert problem.hint == 'set `networks["inner"]["subnet"]` to a free one, such as 172.25.0.0/16'

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from gpuhost.host import python as operations
 from gpuhost.host.python import Stamp, VenvReading, VenvState, make_script, reason
 from gpuhost.project import PROJECT
+from tests.unit.apt.test_operations import Seen
 
 LOCK = "not a requirement\n"
 DIGEST = hashlib.sha256(LOCK.encode()).hexdigest()
@@ -173,3 +175,40 @@ def test_a_host_without_python_has_no_environment(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_read_fails_its_own_host() -> None:
     with pytest.raises(ValueError):
         VenvState().read(["package\thttpx-1.0\tmany"])
+
+
+@pytest.mark.parametrize(
+    ("lock", "stamp", "python", "fields"),
+    [
+        (LOCK, {}, "3.13", None),
+        (LOCK, {"lock": "0" * 64}, "3.13", [("lock", "0" * 12, DIGEST[:12])]),
+        (LOCK, {"python": "3.11"}, "3.13", [("python", "3.11", "3.13")]),
+        (LOCK, {}, "", [("python", "3.13", None)]),
+        (LOCK, None, "3.13", []),
+        ("other\n", {}, "3.13", [("lock", DIGEST[:12], hashlib.sha256(b"other\n").hexdigest()[:12])]),
+    ],
+)
+def test_the_change_says_what_differs(
+    monkeypatch: pytest.MonkeyPatch,
+    lock: str,
+    stamp: dict[str, str] | None,
+    python: str,
+    fields: list[tuple[str, str, str | None]] | None,
+) -> None:
+    right = Stamp(DIGEST, "3.13", "/programs", ["httpx-1.0"])
+    made = None if stamp is None else replace(right, **stamp)  # type: ignore[arg-type]
+    reading = VenvReading(python, True, made, True, "/programs", {"httpx-1.0": 0}, None)
+    seen = Seen(monkeypatch, operations, reading)
+    subjects = seen.of(operations.environment, path="/the venv", lock=lock, programs="/programs")
+    assert subjects == ([] if fields is None else ["/the venv"])
+    if fields is None:
+        return
+    [change] = seen.changes
+    assert (change.stage, change.resource.kind, change.action) == ("layout", "venv", "make")
+    assert [(each.field, each.before, each.after) for each in change.diff] == fields
+    assert "rm -rf '/the venv'" in seen.scripts[0] and hashlib.sha256(lock.encode()).hexdigest() in seen.scripts[0]
+
+
+@pytest.mark.parametrize(("said", "version"), [("Python 3.11.2", "3.11"), ("Python 3.13", "3.13"), ("sh: no", "")])
+def test_the_hosts_python(said: str, version: str) -> None:
+    assert VenvState().process([f"host\t{said}", "exists", "end"]) == VenvReading(version, True)

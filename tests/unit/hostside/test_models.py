@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +69,11 @@ class HubServer:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def downloads(self) -> list[str]:
+        """The requests for content."""
+        return [request for request in self.requests if request.startswith("GET ")]
 
     def misbehave(self, mode: str, times: int = 1_000, **over: Any) -> None:
         self.order, self.order_times = Order(mode, **over), times
@@ -204,7 +210,7 @@ def test_fetches_verifies_links_and_then_asks_nobody(hub: HubServer, host: Host)
     assert host.linked.stat().st_ino == blob.stat().st_ino == entry["inode"]
     assert (entry["sha256"], entry["size"], entry["revision"], len(entry["commit"])) == (SHA256, 300_000, "main", 40)
     assert not list(host.cache.rglob("*.incomplete")) and not (host.cache / ".gpuhost-inflight.json").exists()
-    assert "HEAD /owner/model/resolve/main/split/vae.safetensors" in hub.requests
+    assert "HEAD /owner/model/resolve/main/split/vae.safetensors" in hub.requests and hub.downloads
 
     hub.requests.clear()
     before = {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
@@ -250,7 +256,7 @@ def test_a_lost_manifest_costs_no_download(hub: HubServer, host: Host) -> None:
     host.manifest.unlink()
     assert actions(host.planned()) == [("fetch", "it was never verified")]  # `main` has to be asked for
     assert states_of(host.fetch()) == ["downloaded"] and host.entry["commit"] == commit
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     hub.requests.clear()
     host.manifest.write_text("half a manif")
     assert actions(host.planned(revision=commit)) == [("verify", "it is in the cache and was never verified")]
@@ -325,7 +331,7 @@ def test_every_failure_is_reported_and_nothing_is_downloaded(hub: HubServer, hos
     hub.requests.clear()
     events = host.fetch(more=more)
     assert [kind for kind, _ in errors_of(events)] == ["bytes", "missing"] and events[-1] == 1
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
 
 
 def test_a_small_file_is_verified_by_its_git_id(hub: HubServer, host: Host) -> None:
@@ -352,7 +358,7 @@ def test_a_pin_that_the_hub_does_not_have_costs_no_download_and_no_file(hub: Hub
     assert actions(host.planned(sha256="0" * 64)) == [("fetch", "its sha256 is not the expected one")]
     hub.requests.clear()
     assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     assert host.linked.read_bytes() == BYTES  # the pin was wrong, not the file
 
 
@@ -411,7 +417,7 @@ def test_each_refusal_is_one_sentence_before_the_first_byte(hub: HubServer, host
     events = host.fetch(token=token, more=good if kind != "token" else None, **over)
     ((seen_kind, message),) = errors_of(events)
     assert events[-1] == 1 and seen_kind == kind and sentence in message and "\n" not in message
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert not hub.downloads
     assert token is None or token not in str(events)
 
 
@@ -470,7 +476,7 @@ def test_too_small_a_disk_stops_before_the_first_byte(
     usage = store.shutil.disk_usage("/")._replace(free=310_000)  # enough for the file, not for 5 % more
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
     ((kind, message),) = errors_of(host.fetch())
-    assert kind == "disk" and "GB free" in message and not [r for r in hub.requests if r.startswith("GET")]
+    assert kind == "disk" and "GB free" in message and not hub.downloads
 
 
 def test_two_filesystems_are_refused(hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,9 +511,7 @@ def run_program(hub: HubServer, request: ModelsRequest, **environ: str) -> subpr
 
 
 def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
+    while not condition():  # the test's own time limit ends it
         time.sleep(0.01)
 
 
@@ -612,18 +616,55 @@ def test_what_was_done_before_a_stall_is_not_done_again(hub: HubServer, host: Ho
     assert [json.loads(line)["event"] for line in out.splitlines()] == ["model", "plan", "stalled", "plan", "error"]
 
 
+def refused(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError) -> errors.HfHubHTTPError:
+    """What huggingface_hub raises for an answer of the hub."""
+    return kind(
+        "a text\nof several lines", response=httpx2.Response(status, request=httpx2.Request("GET", "http://hub"))
+    )
+
+
+def os_error(number: int, file: str | None = "/cache/x") -> OSError:
+    return OSError(number, os.strerror(number), file)
+
+
 @pytest.mark.parametrize(
-    ("error", "kind"),
+    ("error", "has_token", "kind", "transient", "said"),
     [
-        (OSError(errno.ENOSPC, "No space left", "/cache/x"), "disk"),
-        (OSError(errno.EACCES, "Permission denied", "/cache/x"), "filesystem"),
-        (errors.OfflineModeIsEnabled("off"), "network"),
-        (httpx2.ReadTimeout("slow"), "network"),
+        (os_error(errno.ENOSPC), False, "disk", False, "the disk is full: /cache/x"),
+        (os_error(errno.EDQUOT, None), False, "disk", False, f"the disk is full: {FILE}"),
+        (os_error(errno.EACCES), False, "filesystem", False, "`/cache/x` cannot be written: Permission denied"),
+        (os_error(errno.EPERM), False, "filesystem", False, "`/cache/x` cannot be written: Operation not permitted"),
+        (os_error(errno.EROFS), False, "filesystem", False, "`/cache/x` cannot be written: Read-only file system"),
+        (os_error(errno.EIO), False, "network", True, "Input/output error"),
+        (errors.OfflineModeIsEnabled("off"), False, "network", False, "switched off for this program"),
+        (httpx2.ReadTimeout("slow"), False, "network", True, "cannot be reached for `owner/model`: slow"),
+        (httpx2.ReadTimeout(""), False, "network", True, "cannot be reached for `owner/model`: ReadTimeout"),
+        (errors.LocalEntryNotFoundError("not\nhere"), False, "network", True, "not here"),
+        (ValueError("of its own"), False, "network", False, "of its own"),
+        (ValueError("long " * 100), False, "network", False, ": " + ("long " * 40)[:200]),
+        *((refused(status), False, "network", True, f"answered {status}") for status in (408, 429, 500, 502, 503, 504)),
+        *((refused(status), False, "network", False, f"answered {status}") for status in (400, 410, 418, 501)),
+        (refused(401), False, "missing", False, "no public repository"),
+        (refused(401), True, "token", False, "refuses the token, or hides"),
+        (refused(403), True, "licence", False, "may not read `owner/model` (403)"),
+        (refused(403), False, "licence", False, "may not read `owner/model` (403)"),
+        (refused(404), True, "missing", False, "no public repository"),
+        (refused(404, errors.RepositoryNotFoundError), False, "missing", False, "no public repository"),
+        (refused(401, errors.RepositoryNotFoundError), True, "token", False, "refuses the token, or hides"),
+        (refused(404, errors.RevisionNotFoundError), True, "missing", False, "no revision `main`"),
+        (refused(404, errors.RemoteEntryNotFoundError), True, "missing", False, f"no file `{FILE}` at revision `main`"),
+        (refused(401, errors.GatedRepoError), False, "gated", False, "there is no Hugging Face token"),
+        (refused(401, errors.GatedRepoError), True, "token", False, "is gated, and the hub refuses the token"),
+        (refused(403, errors.GatedRepoError), True, "licence", False, "may not read"),
     ],
 )
-def test_other_failures(error: Exception, kind: str) -> None:
-    known = hub_errors.explain(error, REPO, "main", FILE, has_token=False)
-    assert known.kind == kind and known.hint and "\n" not in str(known)
+def test_each_failure_is_one_sentence_and_one_thing_to_do(
+    error: Exception, has_token: bool, kind: str, transient: bool, said: str
+) -> None:
+    known = hub_errors.explain(error, REPO, "main", FILE, has_token)
+    assert (known.kind, known.transient) == (kind, transient)
+    assert said in str(known) and known.hint and "\n" not in f"{known}{known.hint}"
+    assert len(str(known)) < 320
 
 
 def a_file(**over: Any) -> ModelFile:
@@ -664,14 +705,78 @@ def test_a_final_refusal_is_not_tried_again(hub: HubServer, host: Host, status: 
     assert len(hub.requests) == 1 and "\n" not in message
 
 
-def test_a_byte_now_and_then_keeps_the_watchdog_quiet() -> None:
+class Seconds:
+    """Time for a watchdog: each of its looks is a moment later; `happens`: what moves before the look at a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int) -> None:
+        self.now_s = 1000.0
+        self._happens = {1000 + at_s: act for at_s, act in happens.items()}
+        self._until_s = 1000 + until_s
+        self.over = threading.Event()
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=threading.Thread, Event=lambda: self))
+
+    def wait(self, seconds: float) -> bool:
+        self.now_s += seconds
+        self._happens.pop(int(self.now_s), lambda: None)()
+        if self.now_s > self._until_s:
+            self.over.set()
+        return self.over.is_set()
+
+    def set(self) -> None:
+        self.over.wait()
+
+
+def watched(
+    monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int = 1000, stall_s: float = 100.0
+) -> tuple[list[tuple[float, int]], list[float]]:
+    """What a watchdog tells, each with the second at which it does: (progress, stalls)."""
+    seconds = Seconds(monkeypatch, happens, until_s)
+    progress: list[tuple[float, int]] = []
     stalls: list[float] = []
-    with watchdog.Watchdog(0.2, on_progress=lambda _: None, on_stall=lambda: stalls.append(time.monotonic())):
-        for _ in range(12):
-            time.sleep(0.05)
-            watchdog.Meter(total=1).update(1)
-        assert stalls == []
-        wait_for(lambda: stalls)
+
+    def stall() -> None:
+        stalls.append(seconds.now_s - 1000)
+        seconds.over.set()
+
+    with watchdog.Watchdog(stall_s, lambda count: progress.append((seconds.now_s - 1000, count)), stall):
+        pass
+    return progress, stalls
+
+
+def test_a_download_that_stands_still_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(monkeypatch, {})[1] == [100]
+    assert watched(monkeypatch, {}, until_s=98)[1] == []
+    assert watched(monkeypatch, {}, stall_s=2.0)[1] == [2]  # it looks often enough for that
+
+
+def received() -> None:
+    watchdog.Meter(total=1).update(1)
+
+
+def received_by_xet() -> None:
+    """Before anything is written."""
+    watchdog.Meter(total=1).update_transfer(1.5)
+
+
+def started_over() -> None:
+    """huggingface_hub takes back what it counted."""
+    watchdog.Meter(total=1).update(-1)
+
+
+@pytest.mark.parametrize("moved", [received, received_by_xet, started_over])
+def test_whatever_moves_now_and_then_is_no_stall(monkeypatch: pytest.MonkeyPatch, moved: Callable[[], None]) -> None:
+    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved), until_s=720)[1] == []
+    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved))[1] == [630 + 100]
+    assert watched(monkeypatch, {50: lambda: watchdog.Meter(total=1).update(None)})[1] == [100]
+
+
+def test_progress_is_told_every_ten_seconds_in_bytes_of_this_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    received()  # by an earlier one
+    happens = {second: lambda: watchdog.Meter(total=1).update(7) for second in (5, 15, 16)}
+    happens[17] = received_by_xet  # not written yet
+    progress, _ = watched(monkeypatch, happens, until_s=35)
+    assert progress == [(10, 7), (20, 21), (30, 21)]
 
 
 def test_the_manifest_survives_a_failed_write(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from tests.unit.fake_docker import FakeDocker, container
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "orchestrator"))
 
-from orchestrator import broker, connections, healthcheck
+from orchestrator import broker, connections
 from orchestrator.app import create_app
 from orchestrator.connections import LimitedProtocol
 from orchestrator.settings import SettingsError, read_token
@@ -296,26 +299,75 @@ def test_the_refusal_is_two_lines_and_exit_1() -> None:
     assert error.startswith("error: `ORCHESTRATOR_TOKEN`") and hint.startswith("hint: ")
 
 
-def test_healthcheck(api: httpx.Client, fake: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
-    url = str(api.base_url.join("/health"))
-    assert healthcheck.main(url) == 0
-    fake.status = 500
-    assert healthcheck.main(url) == 1
-    assert "Docker answered 500" in capsys.readouterr().out
-    assert healthcheck.main("http://127.0.0.1:9/health") == 1
+def as_program(module: str, port: int, socket_path: str = "/nowhere", before: str = "pass") -> list[str]:
+    """The command line of a module as its own program, on a port and a socket that a test may have. `before`: code."""
+    there = f"settings.PORT, settings.HOST, settings.BROKER_SOCKET = {port}, '127.0.0.1', {socket_path!r}"
+    run = f"import runpy; from orchestrator import settings; {there}; {before}; "
+    return [sys.executable, "-c", f"{run}runpy.run_module('{module}', run_name='__main__')"]
 
 
-def test_sigterm_ends_it_gracefully(fake: FakeDocker) -> None:
-    script = (
-        "import sys, uvicorn; from orchestrator.app import create_app;"
-        "from orchestrator.connections import LimitedProtocol;"
-        f"uvicorn.run(create_app('{TOKEN}', {fake.socket_path!r}), port=0, http=LimitedProtocol)"
+HEALTHY, SICK = '{"status": "ok"}', '{"cause": "Docker answered 500 to /_ping"}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "said"),
+    [(200, HEALTHY, 0, HEALTHY), (503, SICK, 1, SICK), (None, "", 1, "does not answer")],
+)
+def test_the_health_check_as_a_process(status: int | None, body: str, code: int, said: str) -> None:
+    """Docker looks at its exit code alone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status or 0)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        done = subprocess.run(
+            as_program("orchestrator.healthcheck", server.server_port if status else 9),
+            cwd=ROOT,
+            env={**os.environ, "http_proxy": "http://127.0.0.1:9"},  # of a host that reaches the network by one
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+        thread.join()
+    assert (done.returncode, done.stderr) == (code, "") and said in done.stdout
+
+
+def test_with_a_good_token_it_serves_until_sigterm(fake: FakeDocker, broker_path: str) -> None:
+    server = subprocess.Popen(
+        as_program("orchestrator", 0, broker_path, "from orchestrator import connections; connections.CONNECTIONS = 2"),
+        cwd=ROOT,
+        env={**os.environ, "ORCHESTRATOR_TOKEN": f" {TOKEN}\n"},
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    server = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
-    lines = iter(server.stderr.readline, "")
-    assert any("Uvicorn running" in line for line in lines)
-    server.send_signal(signal.SIGTERM)
-    assert any("Application shutdown complete" in line for line in lines)
-    # Not pid 1 here, so the signal ends it after the shutdown; as pid 1 it exits 0.
-    assert server.wait(timeout=5) in (0, -signal.SIGTERM)
+    try:
+        lines = iter(server.stderr.readline, "")
+        told = next(
+            found for line in lines if (found := re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", line))
+        )
+        with httpx.Client(base_url=told[1], trust_env=False) as client:
+            assert client.get("/health").status_code == 200
+            statuses = [client.get("/services", headers=headers).status_code for headers in ({}, AUTH)]
+        assert statuses == [401, 200]
+        port = int(told[1].rpartition(":")[2])
+        with ExitStack() as closing:
+            held = [closing.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(3)]
+            assert 0 < len([each for each in held if _answers(each)]) < 3
+        server.send_signal(signal.SIGTERM)
+        assert any("Application shutdown complete" in line for line in lines)
+        # Not pid 1 here, so the signal ends it after the shutdown; as pid 1 it exits 0.
+        assert server.wait(timeout=60) in (0, -signal.SIGTERM)
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()

@@ -30,6 +30,12 @@ def change(kind: str, name: str, action: str) -> Change:
         (change("model", "vae", "fetch"), Impact(download_bytes=None)),
         (change("model", "vae", "link"), Impact()),
         (change("image", "acme/api:1", "pull"), Impact(download_bytes=None)),
+        (change("image", "api", "build"), Impact(download_bytes=None)),
+        (change("install", "tree", "install"), Impact(download_bytes=None)),
+        (change("install", "tree", "reinstall"), Impact(download_bytes=None)),
+        (change("packages", "base", "install"), Impact(download_bytes=None)),
+        (change("model", "api", "fetch"), Impact(download_bytes=None)),  # named like a service
+        (change("engine", "dockerd", "install"), Impact(("api", "theirs", "always"), ("api", "always"))),
     ],
     ids=lambda each: each.line() if isinstance(each, Change) else "",
 )

@@ -155,6 +155,89 @@ FAULTS = {
 }
 
 
+FAULTS |= {
+    f"exit code {code}": (
+        seen(state="exited", exit_code=code, outcome="dead"),
+        f"exited with code {code}: {meaning}",
+        code,
+    )
+    for code, meaning in {
+        2: "the program failed",
+        125: "Docker could not run it",
+        126: "its command cannot be executed",
+        134: "the program aborted",
+        138: "the program failed",
+        139: "segmentation fault",
+        143: "stopped by SIGTERM",
+    }.items()
+}
+FAULTS |= {
+    "made and left": (seen(state="created"), "did not start: it was made and never started", 0),
+    "restarting, not for the first time": (
+        seen(state="restarting", restart_count=1, restart_count_after=2, exit_code=1, started_at_after="later"),
+        "restarts in a loop (1 restart in 5 s): exited with code 1: the program failed",
+        1,
+    ),
+    "another container with fewer restarts": (
+        seen(restart_count=3, restart_count_after=0),
+        "was started anew while it was watched (5 s)",
+        0,
+    ),
+    "unhealthy without a word": (seen(health="unhealthy"), "unhealthy: its health check says nothing", None),
+    "its health check began anew": (
+        seen(health="starting"),
+        "its health check began anew while it was watched",
+        None,
+    ),
+    "no health check, and too slow": (seen(health=None, outcome="timeout"), "not healthy within 180 s", None),
+    "the connection is cut": (
+        seen([replace(NO_PORT, error="broken", detail="cut")]),
+        "healthy inside, but port 8190 answers nothing (cut)",
+        None,
+    ),
+    "open, where 403 is right": (
+        seen([replace(OPEN, expected_status=403)]),
+        "`refused without a token` answers 200: authentication is open",
+        None,
+    ),
+    "the first that is open is named": (
+        seen([replace(OPEN, name="first"), OPEN]),
+        "`first` answers 200: authentication is open",
+        None,
+    ),
+    "open matters more than another refusal": (
+        seen([replace(OPEN, name="first", status=500), OPEN]),
+        "`refused without a token` answers 200: authentication is open",
+        None,
+    ),
+    "no answer to a stranger": (
+        seen([replace(OPEN, status=None, error="timeout", detail="none")]),
+        "healthy inside, but `refused without a token` got no answer on port 8190 (none)",
+        None,
+    ),
+    "the token is forbidden": (
+        seen([replace(STALE, status=403)]),
+        "`answers` answers 403 with the token: the container has another token",
+        None,
+    ),
+    "refused to everybody": (
+        seen([probe(status=401, ok=False, detail="expected 200, got 401")]),
+        "`answers` fails: expected 200, got 401",
+        None,
+    ),
+    "an error with the token": (
+        seen([probe(status=500, ok=False, authenticated=True, detail="expected 200, got 500")]),
+        "`answers` fails: expected 200, got 500",
+        None,
+    ),
+    "a rotated value, and no answer": (
+        seen([replace(NO_PORT, authenticated=True, expected_status=401)]),
+        "healthy inside, but port 8190 answers nothing (no connection)",
+        None,
+    ),
+}
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_cause_for_each_fault(fault: str) -> None:
     line, cause, exit_code = FAULTS[fault]
