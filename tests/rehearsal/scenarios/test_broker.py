@@ -134,7 +134,7 @@ def test_a_broker_that_is_killed_or_replaced_is_there_again(converged: Proof) ->
     def pid() -> str:
         return host.root(f"systemctl show -p MainPID --value {BROKER}", check=True).stdout.strip()
 
-    asked = f"curl -fsS http://127.0.0.1:8193/health; systemctl show -p MainPID --value {BROKER}"
+    asked = f"curl -fsS http://127.0.0.1:8193/health; echo; systemctl show -p MainPID --value {BROKER}"
 
     def healthy_by_another(than: str) -> bool:
         health, _, now = host.root(asked).stdout.strip().partition("\n")
