@@ -61,7 +61,12 @@ def literals(path: Path) -> list[str]:
 def test_operations_are_recognised() -> None:
     """Or the next tests would prove nothing."""
     found = {path.name: len(list(operation_calls(path))) for path in TASKS}
-    assert found["engine.py"] >= 5 and found["repository.py"] >= 3 and found["layout.py"] >= 5 and sum(found.values()) >= 20
+    assert (
+        found["engine.py"] >= 5
+        and found["repository.py"] >= 3
+        and found["layout.py"] >= 5
+        and sum(found.values()) >= 20
+    )
 
 
 @pytest.mark.parametrize("path", TASKS, ids=name)
