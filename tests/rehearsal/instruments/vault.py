@@ -130,7 +130,7 @@ class Vault:
         ask = "curl -s -o /dev/null -D - --data-binary @- http://127.0.0.1:8188/login"
         answer = self.host.root(ask, input=body, check=True).stdout
         [cookie] = [line.split(": ", 1)[1] for line in answer.splitlines() if line.lower().startswith("set-cookie:")]
-        return cookie.partition(";")[0]
+        return cookie.partition(";")[0].replace('"', "")  # quoted for the sake of its `=`
 
     def status_with_cookie(self, path: str, cookie: str) -> int:
         """What the login page's service answers to a browser that has this cookie."""

@@ -21,7 +21,11 @@ from tests.unit.services.test_containers import inspected
 PARTS = ["images", "networks", "containers"]
 
 SYSTEMCTL = """
-case "$1" in is-active) [ -e "$HOST/running" ];; is-enabled) if [ -e "$HOST/enabled" ]; then echo enabled; else echo disabled; exit 1; fi;; *) exit 64;; esac
+case "$1" in
+  is-active) [ -e "$HOST/running" ];;
+  is-enabled) [ -e "$HOST/enabled" ] && echo enabled || { echo disabled; exit 1; };;
+  *) exit 64;;
+esac
 """
 
 # It answers as many questions as `answers` says; an object that `vanished` names was removed after it was listed.
