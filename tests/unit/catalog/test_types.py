@@ -447,6 +447,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "IPv6 beside IPv4": {"networks.outer": "fd00::/64"},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
+    "a gated model of a hub by https": {"models.vae.gated": True},
     "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
     "a model by commit": {"models.vae.revision": "0" * 40, "models.vae.sha256": "0" * 64},
 }
@@ -524,6 +526,12 @@ def test_a_service_name_is_as_long_as_a_name_may_be() -> None:
     entry = {**sample.data()["services"]["painter"], "port": 1}
     assert sample.problems({f"services.{'a' * 63}": entry}) == []
     assert sample.problems({f"services.{'a' * 64}": entry})
+
+
+@pytest.mark.parametrize(("length", "shown"), [(58, f"'{'X' * 58}'"), (59, f"'{'X' * 56}...")])
+def test_a_long_value_is_shown_in_part(length: int, shown: str) -> None:
+    [problem] = sample.problems({"services.painter.network": "X" * length})
+    assert f"`{shown}` is not of the right form" in problem.what
 
 
 @pytest.mark.parametrize(("given", "kept"), [("/data/", "/data"), ("/data//x/./y", "/data/x/y"), ("/", "/")])
