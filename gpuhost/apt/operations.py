@@ -66,7 +66,7 @@ _CAUSES = (
     ),
     (r"No space left on device", "the disk is full", "free space on /var and run again"),
     (
-        r"Could not get lock (\S+)",
+        r"Could not get lock (\S*[^\s.])",
         "another program has held apt's lock ({0}) for ten minutes",
         "wait for it, then run again",
     ),

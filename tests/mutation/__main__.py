@@ -20,11 +20,11 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType
 
-from tests.mutation.changes import changes
+from tests.mutation.changes import Change, changes
 from tests.mutation.decisions import DECISIONS, EQUIVALENT, Equivalent
 from tests.mutation.processes import PROJECT, SOURCES, Mutant, Task, copy_tree, preload, run_all
 
@@ -34,6 +34,9 @@ TOLD_EVERY = 50  # mutants
 # A mutant may be as much slower than the code, on a busy machine, before it counts as an endless loop.
 SLOWER, LIMIT_S_MIN = 6, 60.0
 BASELINE_LIMIT_S = 900.0
+# As often the chosen tests run without any change: were they to fail by themselves, they would notice anything.
+CONTROL_EVERY = 20
+UNCHANGED = Change(0, 0, 0, "", "")
 
 
 def mutants_of(file: str) -> list[Mutant]:
@@ -170,13 +173,23 @@ def run(mutants: Sequence[Mutant], copies: Sequence[Path]) -> Tally:
         return Task(tests, mutant, known.limit_s(tests))
 
     waiting = deque[Task]()
-    for mutant in mutants:
+    for number, mutant in enumerate(mutants):
         all_of_them = files[mutant.file]
-        waiting.append(task(mutant, known.tests_that_reach(mutant, all_of_them) or all_of_them))
+        chosen = known.tests_that_reach(mutant, all_of_them) or all_of_them
+        waiting.append(task(mutant, chosen))
+        if number % CONTROL_EVERY == 0:
+            waiting.append(task(replace(mutant, change=UNCHANGED), chosen))
     tally = Tally()
     for result in run_all(waiting, copies):
         tried = result.task.mutant
         assert tried
+        if tried.change == UNCHANGED:
+            if result.noticed:
+                print(result.output[-4000:])
+                print(f"error: {', '.join(result.task.tests)} fail without any change", file=sys.stderr)
+                print("hint: they rest on what other tests did before them", file=sys.stderr)
+                sys.exit(2)
+            continue
         all_of_them = files[tried.file]
         if not result.noticed and result.task.tests != all_of_them:
             waiting.appendleft(task(tried, all_of_them))

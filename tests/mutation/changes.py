@@ -55,20 +55,25 @@ _SHOWN_WHOLE = 80  # characters
 
 @dataclass(frozen=True)
 class Change:
-    """`start`, `end`: the bytes of the file that `new` takes the place of; `line` counts from 1."""
+    """`start`, `end`: the bytes of the file that `new` takes the place of; `line` counts from 1; `gone`: what is left
+    out, where that is all."""
 
     line: int
     start: int
     end: int
     old: str
     new: str
+    gone: str = ""
 
     def apply(self, source: bytes) -> bytes:
         return source[: self.start] + self.new.encode() + source[self.end :]
 
     @property
     def shown(self) -> str:
-        """`old -> new` on one line, without what both begin and end with."""
+        """`old -> new` on one line, without what both begin and end with; `without ...`."""
+        if self.gone:
+            text = " ".join(self.gone.split())
+            return f"without {text if len(text) < _SHOWN_WHOLE else text[:_SHOWN_WHOLE] + '...'}"
         old, new = (" ".join(text.split()) for text in (self.old, self.new))
         if len(old) < _SHOWN_WHOLE:
             return f"{old} -> {new}"
@@ -183,7 +188,7 @@ class _Finder:
             if keyword.arg is not None:
                 rest = [*node.args, *(each for each in node.keywords if each is not keyword)]
                 inner = ", ".join(map(self._text, rest))
-                yield self._made(node, f"{self._text(node.func)}({inner})", shown=keyword)
+                yield self._made(node, f"{self._text(node.func)}({inner})", gone=keyword)
 
     def _shorter(self, node: ast.expr, elements: list[ast.expr], parent: ast.AST) -> Iterator[Change]:
         """Without one of its elements; those that are unpacked or index something must be as many as they are."""
@@ -193,7 +198,7 @@ class _Finder:
         for element in elements:
             rest = ", ".join(self._text(each) for each in elements if each is not element)
             comma = "," if len(elements) == 2 and isinstance(node, ast.Tuple) else ""
-            yield self._made(node, f"{opening}{rest}{comma}{closing}", shown=element)
+            yield self._made(node, f"{opening}{rest}{comma}{closing}", gone=element)
 
     def _fewer_entries(self, node: ast.Dict) -> Iterator[Change]:
         entries = [
@@ -202,13 +207,13 @@ class _Finder:
         ]
         for index, value in enumerate(node.values):
             rest = ", ".join(entries[:index] + entries[index + 1 :])
-            yield self._made(node, f"{{{rest}}}", shown=node.keys[index] or value)
+            yield self._made(node, f"{{{rest}}}", gone=node.keys[index] or value)
 
-    def _made(self, node: ast.AST, new: str, shown: ast.AST | None = None) -> Change:
-        """`shown`: what of `node` goes, where its line says more."""
-        at = shown or node
+    def _made(self, node: ast.AST, new: str, gone: ast.AST | None = None) -> Change:
+        """`gone`: the part of `node` that is left out."""
+        at = gone or node
         assert isinstance(at, (ast.expr, ast.stmt, ast.keyword))
-        return Change(at.lineno, *self._place(node), self._raw(node), new)
+        return Change(at.lineno, *self._place(node), self._raw(node), new, self._raw(gone) if gone else "")
 
     def _text(self, node: ast.AST) -> str:
         """The text of an expression as it can stand anywhere: what binds loosely, or goes over a line's end, in

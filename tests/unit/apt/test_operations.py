@@ -192,6 +192,53 @@ def test_a_key_with_another_content_than_was_checked_is_fetched() -> None:
     assert (change.action, "changed since it was checked" in change.reason) == ("fetch", True)
 
 
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        (
+            "W: GPG error: https://d.example trixie InRelease: The following signatures were invalid: BADSIG 1",
+            "the index of https://d.example is not signed by the expected key",
+        ),
+        ("E: Failed to fetch https://d.example/P  Hash Sum mismatch", "a package index does not match its signature"),
+        ("E: Clearsigned file isn't valid, got 'NOSPLIT'", "a package index does not match its signature"),
+        (
+            "E: File has unexpected size (3 != 4). Mirror sync in progress?",
+            "a package index does not match its signature",
+        ),
+        (
+            "E: The repository 'https://d.example trixie Release' does not have a Release file.",
+            "the repository https://d.example trixie Release is not there, or is not signed",
+        ),
+        ("E: The repository 'https://x y' is not signed.", "the repository https://x y is not there, or is not signed"),
+        (
+            "E: The repository 'https://x y' no longer has a Release file.",
+            "the repository https://x y is not there, or is not signed",
+        ),
+        (
+            "E: Failed to fetch https://d.example/x  Could not resolve 'd.example'",
+            "the host cannot resolve d.example",
+        ),
+        ("E: Failed to fetch https://d.example/x  404  Not Found", "https://d.example/x could not be fetched"),
+        ("E: Unable to locate package docker-cee", "no repository has the package docker-cee"),
+        ("E: Version '1.0' for 'toolkit' was not found", "no repository has version 1.0 of toolkit"),
+        (
+            "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem.",
+            "an earlier installation of packages was cut off in the middle",
+        ),
+        ("dpkg: error: cannot write: No space left on device", "the disk is full"),
+        (
+            "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 7 (apt)",
+            "another program has held apt's lock (/var/lib/dpkg/lock-frontend) for ten minutes",
+        ),
+        ("E: Sub-process /usr/bin/dpkg returned an error code (1)", None),
+    ],
+)
+def test_why_apt_failed(said: str, what: str | None) -> None:
+    found = apt.explain(f"Reading package lists...\n{said}\n")
+    assert (found and found[0]) == what
+    assert found is None or ("\n" not in found[1] and len(found[1]) > 10)
+
+
 # --- In folders that a service's container writes --------------------------------------------------------------------
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")

@@ -476,6 +476,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "subnets side by side": {"networks.outer": {"subnet": "172.21.0.0/16", "egress": True}},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
+    "a gated model of a hub by https": {"models.vae.gated": True},
     "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
     "a model by commit": {"models.vae.revision": "0" * 40, "models.vae.sha256": "0" * 64},
 }
@@ -555,6 +557,12 @@ def test_a_service_name_is_as_long_as_a_name_may_be() -> None:
     assert sample.problems({f"services.{'a' * 64}": entry})
 
 
+@pytest.mark.parametrize(("length", "shown"), [(58, f"'{'X' * 58}'"), (59, f"'{'X' * 56}...")])
+def test_a_long_value_is_shown_in_part(length: int, shown: str) -> None:
+    [problem] = sample.problems({"services.painter.network": "X" * length})
+    assert f"`{shown}` is not of the right form" in problem.what
+
+
 @pytest.mark.parametrize(("given", "kept"), [("/data/", "/data"), ("/data//x/./y", "/data/x/y"), ("/", "/")])
 def test_a_path_is_kept_as_docker_writes_it(given: str, kept: str) -> None:
     assert sample.catalog({"data_root": given}).data_root == kept
@@ -563,3 +571,67 @@ def test_a_path_is_kept_as_docker_writes_it(given: str, kept: str) -> None:
 @pytest.mark.parametrize(("given", "kept"), [("0:0:0:0:0:0:0:1", "::1"), ("127.0.0.1", "127.0.0.1")])
 def test_an_address_is_kept_in_its_short_form(given: str, kept: str) -> None:
     assert sample.catalog({"services.painter.bind": given}).services["painter"].bind == kept
+
+
+def test_what_an_entry_may_leave_out() -> None:
+    """What is then meant; group_data/all.py tells it."""
+    health = {"command": ["true"], "interval_s": 1, "timeout_s": 1, "retries": 1, "start_budget_s": 1}
+    service = {"stack": "s", "image": "painter", "template": "t", "port": 1, "container_port": 1, "memory": "1g"}
+    service |= {"cpus": 1, "health": health, "network": "inner", "probes": [{"name": "n", "path": "/"}]}
+    made = sample.catalog(
+        {
+            "services.bare": service,
+            "secrets.BARE": {},
+            "models.bare": {"repo": "a/b", "file": "f", "folder": "bare"},
+            "images.bare": {"build": "comfyui"},
+            "installs.bare": {"version": "v1", "script": "s", "image": "painter"},
+        }
+    )
+    bare = made.services["bare"].model_dump(exclude=set(service))
+    assert bare == {
+        "bind": "127.0.0.1",
+        "shm": None,
+        "gpu": None,
+        "all_gpus": False,
+        "controls_services": False,
+        "install": None,
+        "folders": [],
+        "seeds": {},
+        "config_files": {},
+        "options": {},
+        "arguments": [],
+        "models": [],
+        "auth": None,
+        "secrets": [],
+        "secret_files": {},
+        "environment": {},
+        "start": "always",
+        "start_order": 100,
+        "stop_timeout_s": 30,
+    }
+    assert made.services["bare"].probes[0].model_dump(exclude={"name", "path"}) == {
+        "method": "GET",
+        "headers": {},
+        "body": None,
+        "expect_status": 200,
+        "json_has": None,
+        "contains": None,
+    }
+    assert made.services["bare"].health.path is None
+    assert made.secrets["BARE"].model_dump() == {
+        "generate": None,
+        "derive_from": None,
+        "min_chars": 1,
+        "aliases": [],
+        "about": "",
+        "renew": "",
+    }
+    assert made.models["bare"].model_dump(exclude={"repo", "file", "folder"}) == {
+        "revision": "main",
+        "sha256": None,
+        "gated": False,
+    }
+    assert made.images["bare"].model_dump() == {"build": "comfyui", "args": {}}
+    assert made.installs["bare"].environment == {}
+    assert (made.hub_endpoint, made.data_mount) == ("https://huggingface.co", None)
+    assert type(made.services["bare"]).model_fields["network"].default == "genai"

@@ -46,3 +46,40 @@ def test_every_folder_in_which_root_writes_is_looked_at_outer_ones_first() -> No
             assert str(PurePosixPath(below, file).parent) in folders
     assert f"{run.layout.programs}/hostside/verify" in folders
     assert run.layout.tools not in folders and run.layout.data not in folders
+
+
+def test_where_everything_lies() -> None:
+    """People, backups and other programs know these places: each is for ever, or is moved on purpose."""
+    found = {
+        name: value
+        for name in dir(LAYOUT)
+        if not name.startswith("_")
+        and isinstance(value := getattr(LAYOUT, name), str)
+        and not name.endswith("_command")
+    }
+    assert found == {
+        "data": "/srv/data",
+        "tools": "/opt/tools",
+        "state": "/var/lib/state",
+        "models": "/srv/data/models",
+        "hub_cache": "/srv/data/cache/huggingface",
+        "outputs": "/srv/data/outputs",
+        "programs": "/opt/tools/programs",
+        "scripts": "/opt/tools/installs",
+        "venv": "/opt/tools/venv",
+        "broker": "/run/gpuhost/broker",
+        "backups": "/var/lib/state/backups",
+        "apt_stamp": "/var/lib/state/apt-updated",
+        "firewall_rules": "/opt/tools/firewall.nft",
+    }
+    assert LAYOUT.image_context("api") == "/opt/tools/images/api"
+    assert LAYOUT.install("tree") == "/srv/data/installs/tree"
+    assert LAYOUT.install_manifests("tree") == "/var/lib/state/installs/tree"
+    assert LAYOUT.service_data("api") == "/srv/data/services/api/data"
+    assert LAYOUT.service_seeds("api") == "/srv/data/services/api/seeds"
+    assert LAYOUT.stack("front") == "/srv/data/stacks/front"
+    assert LAYOUT.compose_file("front") == "/srv/data/stacks/front/docker-compose-front.yml"
+    assert LAYOUT.env_file("front") == "/srv/data/stacks/front/.env.docker"
+    assert LAYOUT.config_files("api", "front") == "/srv/data/stacks/front/config/api"
+    assert LAYOUT.secret_files("api", "front") == "/srv/data/stacks/front/secrets/api"
+    assert Layout.of(sample.catalog()) == Layout("/data", "/opt/tools", "/var/lib/state")

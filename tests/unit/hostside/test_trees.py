@@ -64,13 +64,17 @@ def replace_folder(tree: Path) -> None:
     (tree / "code/inner").symlink_to("/etc")
 
 
+def on_disk(folder: Path) -> int:
+    return sum(path.lstat().st_blocks for path in folder.rglob("*")) * 512  # POSIX: st_blocks counts these
+
+
 def test_what_was_recorded_is_found_again_and_no_file_is_read(
     request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look, "sha256", None)
     found = seen(request_)
     assert (found.state, found.differing, found.first, found.touched) == ("recorded", 0, [], 0)
-    assert found.disk_bytes > 0
+    assert found.disk_bytes == on_disk(tree(request_)) > 0
 
 
 def test_the_shell_command_needs_nothing_of_ours_and_answers_in_one_line(request_: TreeRequest) -> None:
@@ -170,7 +174,7 @@ def test_a_huge_file_with_holes_is_not_read(request_: TreeRequest) -> None:
 
 def test_a_flood_of_files_is_counted_to_an_end(request_: TreeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "ADDED_MAX", 50)
-    for number in range(100):
+    for number in range(2000):  # in whatever order: most of what was recorded is not reached
         (tree(request_) / f"flood-{number}").touch()
     told = look.look(request_.folder, request_.manifest)
     assert 40 <= told["differing"] <= 60 and len(told["first"]) == look.SHOWN
@@ -214,6 +218,7 @@ def test_the_manifest_of_another_folder_says_nothing(request_: TreeRequest) -> N
 def test_a_folder_that_is_being_made_is_not_compared(request_: TreeRequest) -> None:
     record.begin(request_)
     assert (seen(request_).state, seen(request_).differing) == ("unfinished", 0)
+    assert seen(request_).disk_bytes == on_disk(tree(request_))
     assert [path.name for path in Path(request_.manifest).parent.iterdir()] == ["a.json"]
 
 
@@ -223,11 +228,12 @@ def test_what_is_set_aside_is_whole_and_an_empty_folder_takes_its_place(
     folder = tree(request_)
     folder.chmod(0o750)
     (folder / "code/server.py").write_text("mine\n")
+    (folder / "large").write_bytes(bytes(3_000_000))
     record.set_aside(request_)
     [aside] = folder.parent.glob("a tree.replaced-*")
     assert (aside / "code/server.py").read_text() == "mine\n"
     assert list(folder.iterdir()) == [] and folder.stat().st_mode & 0o7777 == 0o750
-    assert f"is kept as {aside} (" in capsys.readouterr().out
+    assert f"is kept as {aside} (3 MB)" in capsys.readouterr().out
     assert seen(request_).state == "unknown"
     record.set_aside(request_)  # twice in a second
     assert len(list(folder.parent.glob("a tree.replaced-*"))) == 2

@@ -21,7 +21,7 @@ import pytest
 
 from gpuhost.verify.verdict import judge
 from hostside.protocol import Expectation, Header, Probe, ServiceSeen, ServiceToVerify, VerifyRequest
-from hostside.redaction import Redactor
+from hostside.redaction import Redactor, header_secrets
 from hostside.verify import answers
 from hostside.verify import observe as program
 from hostside.verify.containers import Observation, _observation, end_of_waiting
@@ -406,6 +406,23 @@ def test_a_secret_is_masked_as_programs_quote_it() -> None:
     for text in (secret, json.dumps(secret), repr(secret), quote(secret), quote(secret, safe=""), quote_plus(secret)):
         marks = text[0] if text[0] + text[-1] in ("''", '""') and text != secret else ""
         assert redactor.text(text) == f"{marks}[redacted]{marks}"
+
+
+def test_a_header_is_masked_whole_and_its_token_alone() -> None:
+    redactor = Redactor(header_secrets("Bearer a+secret"))
+    assert redactor.text("sent Bearer a+secret, had a+secret") == "sent [redacted], had [redacted]"
+    assert Redactor(header_secrets("bare-token")).text("a bare-token") == "a [redacted]"
+
+
+def test_what_changes_is_told_once(fake: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
+    created = container("a", state={"Status": "created", "Health": {"Status": "starting"}})
+    fake.containers = {"a": [created, created, starting(), starting(), container("a")]}
+    observe(fake, wait_only=True)
+    assert capsys.readouterr().err.splitlines() == [
+        "a: created, health starting",
+        "a: running, health starting",
+        "a: running, health healthy",
+    ]
 
 
 def test_short_innocent_text_survives_redaction() -> None:

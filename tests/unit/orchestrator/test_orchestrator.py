@@ -26,7 +26,7 @@ from tests.unit.fake_docker import FakeDocker, container
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "orchestrator"))
 
-from orchestrator import broker, connections
+from orchestrator import broker, connections, healthcheck
 from orchestrator.app import create_app
 from orchestrator.connections import LimitedProtocol
 from orchestrator.settings import SettingsError, read_token
@@ -339,6 +339,16 @@ def test_the_health_check_as_a_process(status: int | None, body: str, code: int,
         server.shutdown()
         thread.join()
     assert (done.returncode, done.stderr) == (code, "") and said in done.stdout
+
+
+def test_a_health_check_that_gets_no_answer_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before Docker kills it: it still says why."""
+    monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert healthcheck.main(f"http://127.0.0.1:{silent.getsockname()[1]}/health") == 1
+    assert "does not answer: timed out" in capsys.readouterr().out
 
 
 def test_with_a_good_token_it_serves_until_sigterm(fake: FakeDocker, broker_path: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import pyinfra
 import pytest
+from pyinfra.api.command import StringCommand
 from pyinfra.api.config import Config
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.exceptions import PyinfraError
@@ -196,6 +198,28 @@ def test_failing_fails_this_host_with_a_sentence(tmp_path: Path) -> None:
         ("it cannot be", "make it be", "@local")
     ]
     assert len(run.state.failed_hosts) == 1
+
+
+@pytest.mark.parametrize("in_the_plan", [True, False])
+def test_a_host_that_cannot_be_is_left_at_once(tmp_path: Path, in_the_plan: bool) -> None:
+    """A plan runs no command: it must fail the host itself."""
+
+    @operation()
+    def impossible() -> Commands:
+        if in_the_plan or pyinfra.state.is_executing:
+            yield from session.fail_host("it cannot be", "make it be")
+        else:
+            yield StringCommand("true")
+
+    run, path = Run(tmp_path), tmp_path / "after"
+    with suppress(PyinfraError) if in_the_plan else nullcontext():  # no host is left: pyinfra ends
+        run.go(lambda state: add_op(state, impossible, name="x | impossible"), touch(path))
+    events = report.read(run.report)
+    assert [(event["what"], event["hint"], event["host"]) for event in events if event["event"] == "problem"] == [
+        ("it cannot be", "make it be", "@local")
+    ]
+    assert len(run.state.failed_hosts) == 1 and not path.exists()
+    assert ("change" in kinds(events)) is not in_the_plan  # what comes after it is not planned any more
 
 
 def test_a_plan_draws_no_command(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
 from gpuhost.services.render import _yaml, env_file, variables
+from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
 from gpuhost.services.stacks import Stacks, broker_group
 from hostside import placeholders
@@ -257,6 +258,17 @@ def test_what_starts_on_demand_is_not_started_by_docker() -> None:
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
     assert service("api", {"services.api.bind": "::1"})["ports"] == ["[::1]:${API_PORT}:8193"]
+
+
+def test_what_should_run_of_each_service() -> None:
+    found = rendered({"services.painter.start": "on-demand"}).desired()
+    stacks = rendered({"services.painter.start": "on-demand"})
+    assert found == {
+        "api": Desired("front", stacks.specs["api"], frozenset(), True, frozenset({"API_TOKEN"}), "always"),
+        "painter": Desired("paint", stacks.specs["painter"], frozenset({GPU.uuid}), False, frozenset(), "on-demand"),
+    }
+    assert list(found) == ["api", "painter"]
+    assert {type(each.gpus) for each in found.values()} == {frozenset}  # rules take them from each other
 
 
 # --- The spec ---------------------------------------------------------------------------------------------------------
