@@ -171,8 +171,11 @@ def _diff(lock: str, reading: VenvReading) -> tuple[Difference, ...]:
 # -- what is done ------------------------------------------------------------------------------------------------------
 
 # Unstamped means half-made, and ours: it is made anew. The stamp is written after every package has been imported.
+# What a run that was stopped has left behind goes on here for a while: its end is awaited.
+_LOCK = "/run/gpuhost/venv.lock"
 _MAKE = r"""
-set -eu; umask 022; rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
+set -eu; umask 022; mkdir -p -m 755 "$(dirname @LOCK_FILE@)"; exec 9> @LOCK_FILE@; flock --wait 600 9
+rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
 python3 -m venv @VENV@ || {
   echo "error: python3 cannot make a venv" >&2; echo "hint: apt-get install python3-venv" >&2; exit 1; }
 export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
@@ -208,7 +211,13 @@ def environment(path: str, lock: str, programs: str) -> Commands:
 
 def make_script(path: str, digest: str, programs: str) -> str:
     """The script that makes the environment; the lock file is its stdin."""
-    marks = {"@VENV@": path, "@PROGRAMS@": programs, "@LOCK@": digest, "@WRITE_STAMP@": _WRITE_STAMP}
+    marks = {
+        "@VENV@": path,
+        "@PROGRAMS@": programs,
+        "@LOCK@": digest,
+        "@WRITE_STAMP@": _WRITE_STAMP,
+        "@LOCK_FILE@": _LOCK,
+    }
     script = _MAKE
     for mark, value in marks.items():
         script = script.replace(mark, shlex.quote(value))

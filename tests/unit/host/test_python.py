@@ -42,7 +42,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    (info / 'RECORD').write_text(record)\n"
     )
     # `python3 -m venv` without the real pip (seconds, and the network), and the stand-in on the path.
-    script = make_script(str(root / "the venv"), DIGEST, PROGRAMS).replace(" -m venv ", " -m venv --without-pip ")
+    script = (
+        make_script(str(root / "the venv"), DIGEST, PROGRAMS)
+        .replace(" -m venv ", " -m venv --without-pip ")
+        .replace("/run/gpuhost", str(root))
+    )
     script = script.replace("-m pip install", f"{pip} install")
     subprocess.run(["sh", "-c", script], input=LOCK, text=True, check=True, env=environ())
     return root / "the venv"
@@ -212,3 +216,32 @@ def test_the_change_says_what_differs(
 @pytest.mark.parametrize(("said", "version"), [("Python 3.11.2", "3.11"), ("Python 3.13", "3.13"), ("sh: no", "")])
 def test_the_hosts_python(said: str, version: str) -> None:
     assert VenvState().process([f"host\t{said}", "exists", "end"]) == VenvReading(version, True)
+
+
+def test_what_a_stopped_run_left_behind_is_waited_for(tmp_path: Path) -> None:
+    """After Ctrl-C pip goes on on the host: what is removed under its hands is there again, and the removal fails."""
+    holder = subprocess.Popen(
+        ["flock", tmp_path / "venv.lock", "sh", "-c", f"echo held; read line; touch {tmp_path}/ended"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, code in {
+        "rm": f"ls {tmp_path} > {tmp_path}/seen; exit 9",
+        "flock": 'echo asks; exec /usr/bin/flock "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{code}\n")
+        (programs / name).chmod(0o755)
+    script = make_script(str(tmp_path / "venv"), DIGEST, PROGRAMS).replace("/run/gpuhost", str(tmp_path))
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    maker = subprocess.Popen(
+        ["sh", "-c", script], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert maker.stdout and maker.stdout.readline() == "asks\n"
+    assert not (tmp_path / "seen").exists()
+    holder.communicate("go on\n", timeout=30)
+    maker.communicate(timeout=30)
+    assert maker.returncode == 9 and "ended" in (tmp_path / "seen").read_text().split()
