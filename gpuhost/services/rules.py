@@ -209,7 +209,7 @@ def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Find
         return _Finding("unpause", "it is paused")
     if current.state == "created":
         return _Finding("recreate", "it was made and never started", scope="secret")
-    return _RESTARTING if current.state == "restarting" else _Finding("recreate", f"it is {current.state}")
+    return _Finding("recreate", f"it is {current.state}")
 
 
 def _steps(

@@ -63,4 +63,30 @@ class Equivalent(NamedTuple):
     why: str
 
 
-EQUIVALENT: tuple[Equivalent, ...] = ()
+_POWER = "shown only by a loss of power"
+_SET_BEFORE = "a first value that is never read"
+EQUIVALENT: tuple[Equivalent, ...] = (
+    Equivalent("models/watchdog.py", "moved = 0", "0 -> 1", "only its changes count"),
+    Equivalent("models/watchdog.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
+    Equivalent("models/watchdog.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),
+    Equivalent("models/manifest.py", "json.dumps", "without", "how the file looks to a person"),
+    Equivalent("models/manifest.py", "os.fsync", "os.fsync(file.fileno()) -> pass", _POWER),
+    Equivalent("models/manifest.py", "file.flush()", "file.flush() -> pass", _POWER),
+    Equivalent("models/hub_errors.py", "[:200]", "200 -> 201", "how much of another program's text is shown"),
+    Equivalent("hostside/redaction.py", "quote(secret, safe", "\"\" -> 'XX'", "an X is never quoted"),
+    Equivalent("verify/answers.py", "CONNECT_TIMEOUT_S =", "", "how patient it is"),
+    Equivalent("verify/answers.py", "GRACE_S =", "", "how patient it is"),
+    Equivalent("verify/observe.py", "_s: float = 0.0", "0.0 -> 1.0", _SET_BEFORE),
+    Equivalent("trees/look.py", ": int = 0", "0 -> 1", "compared with each other, for kinds that have none"),
+    Equivalent("trees/record.py", "_sync(", "_sync", _POWER),
+    Equivalent("trees/record.py", "os.fsync", "os.fsync(file.fileno()) -> pass", _POWER),
+    Equivalent("catalog/messages.py", "about.is_required()", "about.is_required() -> True", "it is the first field"),
+    Equivalent("plan/report.py", "sort_keys", "without sort_keys", "the order of keys in a line that a program reads"),
+    Equivalent("plan/report.py", "sort_keys", "True -> False", "the order of keys in a line that a program reads"),
+    Equivalent(
+        "services/rules.py",
+        "if name != container.service",
+        "name != container.service -> True",
+        "none is in its own way",
+    ),
+)

@@ -323,6 +323,10 @@ def test_what_connectors_read_is_no_field_of_ours(project: Path) -> None:
         project / "other", 'hosts = [("gpu1", {"ssh_hostname": "192.0.2.1", "ssh_user": "admin", "_sudo": True})]\n'
     )
     assert problems(path, gpuhost_report="/nowhere") == []
+    foreign = ("docker_identifier", "chroot_directory", "local_x", "vagrant_options", "terraform_x")
+    for name in foreign:
+        assert problems(inventory(project / name, f'hosts = [("gpu1", {{"{name}": "x"}})]\n')) == [], name
+    assert len(problems(inventory(project / "typo", 'hosts = [("gpu1", {"loca": "x"})]\n'))) == 1
 
 
 def test_an_override_counts(project: Path) -> None:

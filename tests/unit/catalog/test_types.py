@@ -513,6 +513,13 @@ def test_a_service_knows_every_secret_that_it_names() -> None:
         ("services.painter.container_port", 1, 0),
         ("services.painter.container_port", 65535, 65536),
         ("services.painter.cpus", 0.1, 0),
+        ("services.painter.pids", 1, 0),
+        ("services.painter.open_files", 64, 63),
+        ("services.painter.account.uid", 1000, 999),
+        ("services.painter.account.gid", 60000, 60001),
+        ("installs.tree.cpus", 0.1, 0),
+        ("installs.tree.pids", 1, 0),
+        ("installs.tree.memory", "1m", "0m"),
         ("services.painter.stop_timeout_s", 1, 0),
         ("services.painter.gpu", {"count": 1}, {"count": 0}),
         ("services.painter.gpu", {"count": 1, "vram_mib": 1}, {"count": 1, "vram_mib": 0}),
@@ -576,8 +583,14 @@ def test_an_address_is_kept_in_its_short_form(given: str, kept: str) -> None:
 def test_what_an_entry_may_leave_out() -> None:
     """What is then meant; group_data/all.py tells it."""
     health = {"command": ["true"], "interval_s": 1, "timeout_s": 1, "retries": 1, "start_budget_s": 1}
-    service = {"stack": "s", "image": "painter", "template": "t", "port": 1, "container_port": 1, "memory": "1g"}
-    service |= {"cpus": 1, "health": health, "network": "inner", "probes": [{"name": "n", "path": "/"}]}
+    service = {"stack": "s", "image": "painter", "template": "t", "port": 1, "container_port": 8188, "memory": "1g"}
+    service |= {
+        "account": {"name": "bare", "uid": 20001, "gid": 20001},
+        "cpus": 1,
+        "health": health,
+        "network": "inner",
+        "probes": [{"name": "n", "path": "/"}],
+    }
     made = sample.catalog(
         {
             "services.bare": service,
@@ -590,7 +603,10 @@ def test_what_an_entry_may_leave_out() -> None:
     bare = made.services["bare"].model_dump(exclude=set(service))
     assert bare == {
         "bind": "127.0.0.1",
+        "pids": 1024,
+        "open_files": 65536,
         "shm": None,
+        "tmp": None,
         "gpu": None,
         "all_gpus": False,
         "controls_services": False,
@@ -632,6 +648,11 @@ def test_what_an_entry_may_leave_out() -> None:
         "gated": False,
     }
     assert made.images["bare"].model_dump() == {"build": "comfyui", "args": {}}
-    assert made.installs["bare"].environment == {}
+    assert made.installs["bare"].model_dump(exclude={"version", "script", "image"}) == {
+        "environment": {},
+        "memory": "8g",
+        "cpus": 4.0,
+        "pids": 1024,
+    }
+    assert made.networks["inner"].egress is False
     assert (made.hub_endpoint, made.data_mount) == ("https://huggingface.co", None)
-    assert type(made.services["bare"]).model_fields["network"].default == "genai"

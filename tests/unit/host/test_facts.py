@@ -207,6 +207,11 @@ def test_a_driver_that_does_not_work_is_no_gpu(line: str, error: str | None) -> 
     assert (reading.gpus, reading.nvidia_error) == ([], error or line.partition("\t")[2])
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_value_may_end_with_anything(end: str) -> None:
+    assert parse([f"mount\t/srv/X{end}"]).mounts == {"/srv/X"}
+
+
 def test_lines_of_another_kind_are_left_alone() -> None:
     assert parse(["Welcome to this host!", "", "motd\tx"]) == HostReading()
 

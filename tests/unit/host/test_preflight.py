@@ -331,6 +331,10 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
     "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
     "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),
+    "another repository is declared whose URL begins like ours": (
+        {"apt_sources": [("/etc/apt/d.list", "https://apt.example/debianX")]},
+        {"apt_repositories.nvidia.url": "https://other.example"},
+    ),
     "a repository that nobody needs is declared": (
         {"apt_sources": [("/etc/apt/n.list", "https://n.example")], "gpus": [], "nvidia_pci": 0},
         {"apt_repositories.nvidia.url": "https://n.example"},

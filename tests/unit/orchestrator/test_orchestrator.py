@@ -202,7 +202,13 @@ def test_services_without_docker_is_503(api: httpx.Client, fake: FakeDocker) -> 
 def test_metrics(api: httpx.Client, fake: FakeDocker) -> None:
     fake.containers["flux"] = [container("flux", restarts=3)]
     fake.containers["sd35"] = [container("sd35", state={"Health": {"Status": "unhealthy"}, "OOMKilled": True})]
+    fake.containers["bare"] = [container("bare", state={"Health": None})]
+    fake.containers["gone"] = [container("gone", state={"Status": "exited", "StartedAt": "0001-01-01T00:00:00Z"})]
     text = api.get("/metrics", headers=AUTH).text
+    assert 'gpuhost_service_up{service="bare",stack="stack-a"} 1.0' in text
+    assert 'gpuhost_service_up{service="gone",stack="stack-a"} 0.0' in text
+    assert 'gpuhost_service_start_time_seconds{service="flux",stack="stack-a"} 1.767225600123456e+09' in text
+    assert 'start_time_seconds{service="gone"' not in text
     assert "gpuhost_docker_up 1.0" in text
     assert 'gpuhost_service_up{service="flux",stack="stack-a"} 1.0' in text
     assert 'gpuhost_service_up{service="sd35",stack="stack-a"} 0.0' in text

@@ -68,6 +68,8 @@ def test_a_reason_names_the_one_field_or_all() -> None:
     assert summary((Difference("image", "x" * 24, "y" * 25),)) == f"image: {'x' * 24} -> {'y' * 25}"  # 60 characters
     assert summary((Difference("image", "x" * 25, "y" * 25),)) == "image differ"
     assert summary((Difference("new", None, "1"),)) == "+ new: 1"
+    five = tuple(Difference(name, "1", "2") for name in "abcde")
+    assert summary(five) == "a, b, c, d and 1 more differ"
     four = tuple(Difference(name, "1", "2") for name in "abcd")
     assert summary(four) == "a, b, c, d differ"
     many = tuple(Difference(name, "1", "2") for name in "abcdef")

@@ -127,6 +127,7 @@ def test_what_was_planned_is_done_and_reported(tmp_path: Path) -> None:
     assert path.exists()
     performed = [event for event in events if event["event"] == "performed"]
     assert [event["resource"]["name"] for event in performed] == [str(path)]
+    assert [event["phase"] for event in events if event["event"] == "change"] == ["plan", "apply"]
     assert "problem" not in kinds(events)
 
 

@@ -325,6 +325,27 @@ def test_the_folder_is_made_for_the_owner_alone(tmp_path: Path) -> None:
         assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600]
 
 
+def test_what_takes_a_files_place_is_on_the_disk_before_and_after(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power then leaves the old file or the new one."""
+    done: list[object] = []
+    rename = Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+
+    def replaced(old: Path, new: Path) -> Path:
+        done.append("renamed")
+        return rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replaced)
+    envfile.replace(path, "A=1\n")
+    assert done == [f".{path.name}.new", "renamed", path.parent.name]
+    done.clear()
+    envfile.remove(path)
+    assert done == [path.parent.name] and not path.exists()
+
+
 def waiters_for(path: Path) -> int:
     """How many wait for a file's lock; the kernel lists them behind its holder with an arrow."""
     number = path.stat().st_ino

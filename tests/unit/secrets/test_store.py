@@ -332,6 +332,23 @@ def test_a_new_value_and_the_old_one_is_retired(generated: dict[str, str]) -> No
     assert RETIRED in store().files() and store("gpu2").retired() == {}
 
 
+@pytest.mark.parametrize("name", ["LOGIN_PASSWORD", "LOGIN_HASH"])
+def test_a_rotation_mends_a_hash_that_is_not_of_its_password(generated: dict[str, str], name: str) -> None:
+    OWN.write_text(OWN.read_text().replace(generated["LOGIN_PASSWORD"], "another password"))
+    assert not store().derives("LOGIN_HASH")
+    store().rotate(name)
+    assert store().derives("LOGIN_HASH") and store().retired()["LOGIN_HASH"] == [generated["LOGIN_HASH"]]
+
+
+@pytest.mark.parametrize("text", ["{", "[1", "not json"])
+def test_retired_values_that_cannot_be_read_are_not_none(generated: dict[str, str], text: str) -> None:
+    envfile.replace(RETIRED, text)
+    with pytest.raises(UserError) as caught:
+        store().retired()
+    [problem] = caught.value.problems
+    assert problem.what == f"{RETIRED} is not as gpuhost wrote it" and problem.host == "gpu1"
+
+
 def test_a_password_takes_its_hash_along(generated: dict[str, str]) -> None:
     assert store().renewable("LOGIN_PASSWORD") == ["LOGIN_PASSWORD", "LOGIN_HASH"]
     store().rotate("LOGIN_PASSWORD")

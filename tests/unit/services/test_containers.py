@@ -91,6 +91,7 @@ def test_a_container_that_nobody_touched_is_its_spec() -> None:
     seen = container()
     assert (seen.name, seen.service, seen.project, seen.one_off) == ("api", "api", "front", False)
     assert seen.spec == SPEC
+    assert (seen.started_s, seen.restarts, container(started="0001-01-01T00:00:00Z").started_s) == (1795261275.25, 0, 0)
     assert (seen.gpus, seen.ports) == (["GPU-1"], {"127.0.0.1:9001:9001"})
     assert changed_settings(SPEC, seen) == ()
 

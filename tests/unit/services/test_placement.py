@@ -67,6 +67,22 @@ def test_a_newcomer_does_not_take_the_place_of_one_that_runs() -> None:
     assert place(wanted, CARDS[:2], {"old": ["GPU-0"]}).gpus == {"new": ["GPU-1"], "old": ["GPU-0"]}
 
 
+def test_no_service_gets_more_than_a_whole_card() -> None:
+    assert place({"a": service(1, 24577)}, CARDS[:1]).skipped == {
+        "a": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB"
+    }
+
+
+def test_two_unmeasured_ones_may_share_a_card_that_is_not_full() -> None:
+    part = int(24576 * SHARED_PART)
+    beside = {"measured": service(1, part), "unmeasured": service(1)}
+    assert set(place(beside, CARDS[:1]).gpus) == {"measured", "unmeasured"}
+    full = {"measured": service(1, part + 1), "unmeasured": service(1)}
+    assert place(full, CARDS[:1]).skipped == {
+        "unmeasured": "it needs None MiB on 1 GPU; the most that is left is 0 MiB"
+    }
+
+
 def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
     wanted = {"a": service(1, 20000), "b": service(1, 10000)}
     found = place(wanted, CARDS[:1])

@@ -128,6 +128,22 @@ def test_reason(there: Container | None, expected: tuple[str, str]) -> None:
     assert reason == expected[1]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "there", "key"),
+    [
+        (API, [], ("stacks", "service", "api", "create")),
+        (API, [container(environment={})], None),
+        ({"api": replace(API["api"], environment=frozenset({"OTHER"}))}, [container(environment={})], "recreate"),
+        (API, [container(state="paused")], "unpause"),
+        (API, [container(state="restarting")], "recreate"),
+        ({}, [container()], "remove"),
+    ],
+)
+def test_what_identifies_a_change_of_a_service(wanted: Any, there: list[Container], key: Any) -> None:
+    keys = [change.key for change in reconcile(wanted, there).changes]
+    assert keys == ([] if key is None else [key if isinstance(key, tuple) else ("stacks", "service", "api", key)])
+
+
 def test_every_differing_field_is_told() -> None:
     [change] = reconcile(API, [running(memory="20g", restart="no")]).changes
     assert [(each.field, each.before, each.after) for each in change.diff] == [

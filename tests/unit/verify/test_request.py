@@ -115,6 +115,22 @@ def test_every_question_has_a_name_of_its_own() -> None:
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("bind", "asked_at"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.7", "10.0.0.7")],
+)
+def test_a_service_is_asked_where_it_listens(bind: str, asked_at: str) -> None:
+    [found] = request(sample.run({"services.api.bind": bind}, SECRETS), ["api"]).services
+    assert (found.host, found.port, found.container, found.stack) == (asked_at, 9001, "api", "front")
+    assert found.start_budget_s == 60.0
+
+
+def test_only_to_be_waited_for_a_service_needs_no_secret() -> None:
+    asked = request(sample.run(), ["api", "painter"], with_secrets=False)
+    assert [(each.name, each.probes) for each in asked.services] == [("api", []), ("painter", [])]
+    assert asked.window_s == 5.0
+
+
 def test_without_auth_nobody_is_sent_away_and_nothing_is_sent() -> None:
     found = probes("painter", {"services.painter.auth": None})
     assert asked(found) == [("/system_stats", None, 200)]

@@ -215,6 +215,11 @@ FAULTS |= {
         "healthy inside, but `refused without a token` got no answer on port 8190 (none)",
         None,
     ),
+    "another refusal than the right 403": (
+        seen([replace(OPEN, expected_status=403, status=500)]),
+        "`refused without a token` answers 500, not 403: a stranger is not turned away",
+        None,
+    ),
     "the token is forbidden": (
         seen([replace(STALE, status=403)]),
         "`answers` answers 403 with the token: the container has another token",
@@ -255,7 +260,7 @@ def test_a_value_that_was_rotated_away_is_no_token_to_renew(status: int) -> None
     sent = {"authenticated": True, "expected_status": 401, "detail": f"expected 401, got {status}: {{}}"}
     retired = probe("refuses the retired TOKEN", status, ok=False, **sent)
     (failure,) = judge([seen([CLOSED, probe(authenticated=True), retired])]).failures
-    assert "`refuses the retired TOKEN`" in failure.cause and str(status) in failure.cause
+    assert failure.cause == f"`refuses the retired TOKEN` answers {status} to a value that was rotated away, not 401"
     assert "another token" not in failure.cause and "does not do its work" not in failure.hint
 
 
