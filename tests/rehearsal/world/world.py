@@ -405,7 +405,10 @@ def clean(world_id: str = "*", kept: bool = True) -> list[str]:
     """Remove one world, or all of them; returns their ids. Worlds in use stay, and kept ones unless `kept`."""
     removed = []
     for note in sorted((cache_dir() / "worlds").glob(f"{world_id}.json")):
-        facts = json.loads(note.read_text())
+        try:
+            facts = json.loads(note.read_text())
+        except FileNotFoundError:  # its session ended, and has removed it, since it was listed
+            continue
         in_use = not kept if facts["keep"] else _alive(facts["owner"])
         if in_use:
             continue
