@@ -105,7 +105,7 @@ def killed_on_the_way(world: World, host: FreshHost) -> Iterator[None]:
             over.set()
             watcher.join()
     found.append(host.root(search).stdout)
-    found.append(host.root("find /run/gpuhost -type f ! -name stacks.lock").stdout)
+    found.append(host.root("find /run/gpuhost -type f ! -name '*.lock'").stdout)
     assert found == [""] * 4 and world.requests("hub")
 
 
