@@ -37,9 +37,12 @@ def reconcile(
         if state.stale and unit.file.path not in written:
             resource = Resource("file", unit.file.path)
             changes.append(Change(stage, resource, "write", "systemd has not read it since it changed"))
+    # All are started after a file is written. Whether one runs by then is a volatile reading: an earlier stage may have
+    # restarted Docker, whose unit stops others.
+    will_start = bool(changes)
     for unit in wanted:
         state = states.get(unit.name, UnitState())
-        if unit.runs and not (state.enabled and state.active):
+        if unit.runs and not (state.enabled and (state.active or will_start)):
             reason = "it does not run" if state.enabled else "it does not run at boot"
             changes.append(Change(stage, Resource("unit", unit.name), "enable", reason))
     return changes

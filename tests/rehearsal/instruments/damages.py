@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -634,7 +634,7 @@ _FILES = [
         "another secret in .env.docker",
         _ENV_O,
         "sed -i 's/^ORCHESTRATOR_TOKEN=.*/ORCHESTRATOR_TOKEN=x/' {}",
-        "~ ORCHESTR",
+        "ORCHESTRATOR_TOKEN: ",
     ),
     stack_file("a line more in .env.docker", _ENV_O, "echo MINE=1 >> {}", "MINE"),
     stack_file("another port in .env.docker", _ENV_O, "sed -i s/8193/8194/ {}", "ORCHESTRATOR_PORT: 8194 -> 8193"),
@@ -673,7 +673,7 @@ _CONTAINERS = [
         "restart: no -> unless",
         lane="restart",
     ),
-    container("cut off from its network", O, f"docker network disconnect genai {O}", "networks", lane="networks"),
+    container("cut off from its network", O, f"docker network disconnect {O} {O}", "networks", lane="networks"),
     container("on a second network", Q, f"docker network connect bridge {Q}", "networks", lane="networks"),
     by_hand("published to all", Q, {"ports": ["0.0.0.0:18188:8188"]}, "0.0.0.0:18188"),
     by_hand("privileged", Q, {"privileged": True}, "privileged"),
@@ -761,33 +761,43 @@ _CONTAINERS = [
     ),
 ]
 
-_BOTH = (O, Q, "network")
-_DETACH = f"docker network disconnect -f genai {O}; docker network disconnect -f genai {Q}; docker network rm genai"
+_DETACH = f"docker network disconnect -f {O} {O}; docker network rm {O}"
+_RULES = f"{TOOLS}/firewall.nft"
+_LOAD = ("layout", "gpuhost", "load")
 _NETWORKS = [
     Damage(
         "the network gone",
         _DETACH,
-        (
-            Seen("layout", "genai", "create", "no such network"),
-            Seen("stacks", O, "recreate", "networks"),
-            Seen("stacks", Q, "recreate", "networks"),
-        ),
-        _BOTH,
+        (Seen("layout", O, "create", "no such network"), Seen("stacks", O, "recreate", "networks")),
+        (O, "network"),
+    ),
+    shipped("the packet filter's rules edited", _RULES, "echo '# mine' >> {}", "content differs"),
+    shipped("the packet filter's rules open to all", _RULES, "chmod 666 {}", "mode is 666"),
+    shipped("the packet filter's rules gone", _RULES, "rm {}", "does not exist", action="create"),
+    Damage(
+        "the packet filter's rules not loaded",
+        "nft delete table inet gpuhost",
+        (Seen("layout", "gpuhost", "load", "not loaded"),),
+        (f"file:{_RULES}",),
     ),
     Damage(
-        "the network made by hand without a way out",
-        f"{_DETACH}; docker network create --internal --subnet 172.20.0.0/16 genai",
-        (
-            Seen("layout", "genai", "recreate", "internal"),
-            Seen("stacks", O, "recreate", "networks"),
-            Seen("stacks", Q, "recreate", "networks"),
-        ),
-        _BOTH,
-        gap="a network is known by name and subnet only",
+        "a rule of the packet filter's gone",
+        "nft flush table inet gpuhost",
+        (Seen("layout", "gpuhost", "load", "not what .*firewall.nft says"),),
+        (f"file:{_RULES}",),
+    ),
+    Damage(
+        "the packet filter not started at boot",
+        "systemctl disable gpuhost-firewall.service",
+        (Seen("layout", "gpuhost-firewall.service", "enable", "not run at boot"),),
+        ("unit:firewall",),
     ),
 ]
+_NETWORKS = [
+    replace(each, also=(*each.also, _LOAD)) if each.name.startswith("the packet") else each for each in _NETWORKS
+]
 
-_TAG = "$(docker image ls --filter label=gpuhost.image={} --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | head -n1)"
+_TAG = "$(docker image ls --filter label=gpuhost.image={} --format '{{{{.Repository}}}}:{{{{.Tag}}}}' | grep ^gpuhost/)"
 _TAG_O, _TAG_Q = _TAG.format(O), _TAG.format("comfyui")
 _IMAGES = [
     Damage(
@@ -882,12 +892,7 @@ DAMAGES = [
     *_ACCOUNT,
 ]
 
-_DETACHED = f"{_DETACH}; docker network create --subnet 172.28.0.0/16 genai >/dev/null"
-_ATTACHED = (
-    "docker network rm genai; "
-    "docker network create --label gpuhost.network=genai --subnet 172.20.0.0/16 genai >/dev/null; "
-    f"docker network connect genai {O}; docker network connect genai {Q}"
-)
+_LOOK = f"docker network inspect {O} --format '{{{{range $k, $v := .Options}}}} --opt {{{{$k}}}}={{{{$v}}}}{{{{end}}}}'"
 # In the order in which those of a round are done; they are undone in the other one.
 REFUSED = [
     Refused(
@@ -915,7 +920,11 @@ REFUSED = [
         f"rm {SOURCES}/docker.list",
     ),
     Refused(
-        "the network with another subnet", _DETACHED, "exists with the subnet 172.28.0.0/16, not 172.20", _ATTACHED
+        "the network made by hand without a way out",
+        f"{_LOOK} > /root/options; {_DETACH}; docker network create --internal --subnet 172.20.1.0/24 {O} >/dev/null",
+        "a Docker network `orchestrator` exists that was not made as gpuhost makes it",
+        f"docker network rm {O}; docker network create --label gpuhost.network={O} --subnet 172.20.1.0/24 "
+        f"$(cat /root/options) {O} >/dev/null; docker network connect {O} {O}; rm /root/options",
     ),
     Refused(
         "a foreign container with the name of a service",

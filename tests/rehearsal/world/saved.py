@@ -124,10 +124,12 @@ def forget_old() -> None:
     kept = {image_of(folder.name.removeprefix(f"{KIND}-")) for folder in folders[-KEPT:]}
     repository = image_of("").removesuffix(":")
     for image in run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", repository]).stdout.split():
-        folder = built / f"{KIND}-{image.rpartition(':')[2]}"
+        key = image.rpartition(":")[2]
+        folder = built / f"{KIND}-{key.removesuffix('-draft')}"  # who makes it from a draft holds its lock
         with _unless_locked(folder.name) as free:
             # The engine refuses while there is a host of that image.
-            if free and image not in kept and run(["docker", "image", "rm", image], check=False).rc == 0:
+            gone = free and image not in kept and run(["docker", "image", "rm", image], check=False).rc == 0
+            if gone and not key.endswith("-draft"):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

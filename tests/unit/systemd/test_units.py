@@ -70,6 +70,14 @@ def test_a_file_that_systemd_has_not_read_is_a_change() -> None:
     assert changes(files, states) == [("write", "ours.service", "systemd has not read it since it changed")]
 
 
+def test_one_that_is_started_anyway_and_ran_in_the_plan_is_no_surprise() -> None:
+    """Between plan and turn, Docker's restart stopped it."""
+    files = right(SERVICE, SOCKET)
+    for active in (True, False):
+        states = {"ours.service": UnitState(stale=True), "ours.socket": UnitState(enabled=True, active=active)}
+        assert changes(files, states) == [("write", "ours.service", "systemd has not read it since it changed")]
+
+
 def scripts(monkeypatch: pytest.MonkeyPatch, files: dict[str, FileState], states: dict[str, UnitState]) -> list[str]:
     """What the operation would run."""
     found: list[str] = []
