@@ -43,7 +43,6 @@ _HINTS: dict[str, str] = {
     "dict_type": "write a dict: `{{...}}`",
     "model_type": "write a dict: `{{...}}`",
     "too_short": "give at least {min_length}",
-    "string_too_short": "it must not be empty",
 }
 
 # What the patterns above ask for, in words.
@@ -133,7 +132,7 @@ def _fault(detail: ErrorDetails, file_of: Callable[[str], str]) -> Problem:
     if detail["type"] == "string_pattern_mismatch":
         what = f"{file_of(field)}: `{field}`: `{_short(detail['input'])}` is not of the right form"
         return Problem(what, f"write {_FORMS.get(context['pattern'], context['pattern'])}")
-    got = "" if detail["type"] in ("too_short", "string_too_short") else f", not `{_short(detail['input'])}`"
+    got = "" if detail["type"] == "too_short" else f", not `{_short(detail['input'])}`"
     what = f"{file_of(field)}: `{field}`: {detail['msg'][0].lower()}{detail['msg'][1:]}{got}"
     hint = _HINTS.get(detail["type"], "see group_data/all.py for the form of this field")
     return Problem(what, hint.format(**context))

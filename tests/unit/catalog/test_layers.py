@@ -69,6 +69,17 @@ def test_the_origin_of_a_leaf_is_the_last_layer_that_gave_it(layers: list[Layer]
         assert given and (given.origin, given.content) == (last.origin, content)
 
 
+def test_a_key_may_hold_a_dot() -> None:
+    """`services.qwen3.5.port`: the longest key that fits is meant."""
+    layers = [
+        Layer("first", {"services": {"qwen3": {"5": {"port": 1}, "port": 2}}}),
+        Layer("second", {"services": {"qwen3.5": {"port": 3}}}),
+    ]
+    made = Layered(layers)
+    assert made.origin("services.qwen3.5.port") == "second"
+    assert made.origin("services.qwen3.port") == "first"
+
+
 @given(LAYERS)
 def test_what_nobody_gave_is_a_default(layers: list[Layer]) -> None:
     made = Layered(layers)

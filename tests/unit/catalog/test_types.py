@@ -465,6 +465,16 @@ def test_the_file_of_the_field_is_named() -> None:
     ]
 
 
+def test_a_variable_that_is_a_secret_too_is_refused() -> None:
+    changes = {"services.api.environment": {"API_TOKEN": "x", "OTHER": "y"}}
+    assert sample.problems(changes) == [
+        Problem(
+            IN + "`services.api.environment.API_TOKEN` is a secret of the service, too", "keep it in `secrets` alone"
+        )
+    ]
+    assert sample.problems({"services.painter.environment": {"API_TOKEN": "x"}}) == []  # of another service
+
+
 RIGHT: dict[str, dict[str, Any]] = {
     "as it is": {},
     "whole numbers where fractions may stand": {"disk_min_free_gib": 5, "services.painter.cpus": 2},
@@ -493,6 +503,11 @@ def test_enabled_services_come_in_start_order_then_by_name() -> None:
     assert list(sample.catalog({"services.api.start_order": 50}).enabled()) == ["api", "painter"]
     assert list(sample.catalog({"services.api.start_order": 51}).enabled()) == ["painter", "api"]
     assert list(sample.catalog({"enabled_services": ["painter", "painter"]}).enabled()) == ["painter"]
+
+
+def test_the_secrets_of_a_container_are_those_of_its_environment_and_of_its_files() -> None:
+    both = {"services.painter.secrets": ["API_TOKEN"], "services.painter.secret_files": {"F": "{LOGIN_HASH}"}}
+    assert sample.catalog(both).services["painter"].container_secrets() == ["API_TOKEN", "LOGIN_HASH"]
 
 
 def test_a_service_knows_every_secret_that_it_names() -> None:

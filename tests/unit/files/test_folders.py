@@ -111,6 +111,19 @@ def test_made_corrected_and_then_left_alone(monkeypatch: pytest.MonkeyPatch, tmp
     assert run(monkeypatch, wanted) == []
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "roots"),
+    [
+        *((mode, "root:root", True) for mode in ("755", "700", "1755", "2755", "711", "555")),
+        *((mode, "root:root", False) for mode in ("775", "757", "777", "1777", "722", "2775", "702")),
+        ("755", "root:svc", True),
+        ("755", "svc:root", False),
+    ],
+)
+def test_where_nobody_else_can_put_anything(mode: str, owner: str, roots: bool) -> None:
+    assert module.FolderState("directory", mode, owner).is_roots is roots
+
+
 def test_a_file_in_the_place_of_a_folder_fails_the_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said: list[tuple[str, str]] = []

@@ -306,6 +306,22 @@ def test_why_apts_index_lacks_a_source(tmp_path: Path, stamp: bool, lists: bool,
     assert found == ({str(source): why} if why else {})
 
 
+@pytest.mark.parametrize("indexes", [True, False])
+def test_of_all_other_sources_any_index_counts(tmp_path: Path, indexes: bool) -> None:
+    lists, stamp = tmp_path / "lists", tmp_path / "stamp"
+    lists.mkdir()
+    (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
+    source = tmp_path / "apt" / "sources.list.d" / "debian.sources"
+    source.touch()
+    stamp.touch()
+    os.utime(source, (1, 1))
+    if indexes:
+        (lists / "deb.example_dists_x_main_binary-amd64_Packages.lz4").touch()
+    script = AptState().command([], str(stamp)).replace("/var/lib/apt/lists", str(lists))
+    found = AptState().process(sh(script.replace("/etc/apt", str(tmp_path / "apt")))).unread
+    assert list(found) == ([] if indexes else [str(source)])
+
+
 # --- Docker -------------------------------------------------------------------------------------------------------
 
 

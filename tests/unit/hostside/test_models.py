@@ -771,6 +771,14 @@ def test_whatever_moves_now_and_then_is_no_stall(monkeypatch: pytest.MonkeyPatch
     assert watched(monkeypatch, {50: lambda: watchdog.Meter(total=1).update(None)})[1] == [100]
 
 
+def test_the_meter_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Lines of the program are events."""
+    with watchdog.Meter(total=10) as meter:
+        meter.update(10)
+        meter.set_transfer_postfix_str("x")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_progress_is_told_every_ten_seconds_in_bytes_of_this_download(monkeypatch: pytest.MonkeyPatch) -> None:
     received()  # by an earlier one
     happens = {second: lambda: watchdog.Meter(total=1).update(7) for second in (5, 15, 16)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,6 +84,7 @@ def test_the_shell_command_needs_nothing_of_ours_and_answers_in_one_line(request
     (tree(request_) / "code/server.py").write_text("")
     (tree(request_) / "code/empty").touch()
     command = look_command(request_.folder, request_.manifest)
+    assert " python3 -I -B -c " in command  # nothing of the working folder is imported, nothing compiled is written
     environ = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=True, timeout=30, env=environ, cwd="/")
     assert done.stdout.count(b"\n") == 1 and done.stderr == b""
@@ -172,6 +175,28 @@ def test_a_huge_file_with_holes_is_not_read(request_: TreeRequest) -> None:
         record.record(request_)
 
 
+def test_a_large_file_that_is_on_the_disk_is_recorded(request_: TreeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "HOLE_BYTES", 2**20)
+    (tree(request_) / "large").write_bytes(os.urandom(2**21))
+    Path(request_.manifest).unlink()
+    record.record(request_)
+    assert seen(request_).state == "recorded" and differing(request_) == []
+
+
+def test_a_difference_is_told_with_what_was_and_what_is(request_: TreeRequest) -> None:
+    path = tree(request_) / "code/server.py"
+    was = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_text("print('Serve')\n")
+    path.chmod(0o640)
+    [told] = seen(request_).first
+    assert told.recorded and told.found and told.path == "code/server.py"
+    assert (told.recorded.kind, told.recorded.text, told.recorded.size) == ("file", was, 15)
+    assert (told.found.kind, told.found.mode, told.found.size) == ("file", 0o640, 15)
+    path.chmod(told.recorded.mode)
+    [told] = seen(request_).first
+    assert told.found and told.found.text == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_a_flood_of_files_is_counted_to_an_end(request_: TreeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(look, "ADDED_MAX", 50)
     for number in range(2000):  # in whatever order: most of what was recorded is not reached
@@ -231,6 +256,7 @@ def test_what_is_set_aside_is_whole_and_an_empty_folder_takes_its_place(
     (folder / "large").write_bytes(bytes(3_000_000))
     record.set_aside(request_)
     [aside] = folder.parent.glob("a tree.replaced-*")
+    assert re.fullmatch(r"a tree\.replaced-\d{8}T\d{6}Z", aside.name)
     assert (aside / "code/server.py").read_text() == "mine\n"
     assert list(folder.iterdir()) == [] and folder.stat().st_mode & 0o7777 == 0o750
     assert f"is kept as {aside} (3 MB)" in capsys.readouterr().out

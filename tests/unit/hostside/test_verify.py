@@ -463,6 +463,31 @@ def test_judging_bodies(expect: Expectation, body: bytes, ok: bool) -> None:
     assert answers.judge(expect, 200, body)[0] is ok
 
 
+@pytest.mark.parametrize(
+    ("expect", "body", "said"),
+    [
+        (expecting(), b"x", "200 as expected"),
+        (expecting(401), b"a\n b", "expected 401, got 200: a b"),
+        (expecting(contains="x"), b"yyy", "200, but the answer does not contain `x`: yyy"),
+        (expecting(json={}), b"yyy", "200, but the answer is not JSON: yyy"),
+        (expecting(json={"a": 1}), b"{}", "200, but `answer.a` is missing"),
+        (expecting(401), b"y" * 201, f"expected 401, got 200: {'y' * 200}..."),
+        (expecting(401), b"y" * 200, f"expected 401, got 200: {'y' * 200}"),
+    ],
+)
+def test_what_differs_is_said(expect: Expectation, body: bytes, said: str) -> None:
+    assert answers.judge(expect, 200, body)[1] == said
+
+
+def test_how_a_container_that_is_gone_ended_it_says_itself(fake: FakeDocker) -> None:
+    """The event log may tell of an earlier death."""
+    gone = {"Status": "exited", "ExitCode": 1, "StartedAt": "2026-01-01T00:00:09Z"}
+    fake.containers = {"a": [starting(), container("a", restarts=1, state=gone)]}
+    fake.events = [{"Action": "oom", "Actor": {}}, {"Action": "die", "Actor": {"Attributes": {"exitCode": "9"}}}]
+    [line] = observe(fake)[0]
+    assert line.container and (line.container.exit_code, line.container.oom_killed) == (1, False)
+
+
 def test_docker_that_does_not_answer(fake: FakeDocker, capsys: pytest.CaptureFixture[str]) -> None:
     fake.containers = {"a": [container("a")]}
     fake.status = 500

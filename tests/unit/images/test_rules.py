@@ -7,7 +7,8 @@ import pytest
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
 from gpuhost.images.rules import explain, reconcile, reference, spec
-from gpuhost.plan.spec import canonical, digest
+from gpuhost.plan.spec import canonical, digest, text_digest
+from gpuhost.project import context
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
@@ -18,6 +19,17 @@ def test_a_built_image_carries_its_spec_in_its_tag() -> None:
     assert reference("api", BUILT) == f"gpuhost/api:{digest(spec(BUILT))[:12]}"
     assert reference("api", BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.13"})) != TAG
     assert reference("api", BuildImage(build="comfyui", args=BUILT.args)) != TAG
+
+
+def test_of_a_file_content_and_mode_count() -> None:
+    files = context("orchestrator")
+    kept = {path: file for path, file in files.items() if file.mode == "644"}
+    assert kept and {path: spec(BUILT)["context"][path] for path in kept} == {
+        path: text_digest(file.text) for path, file in kept.items()
+    }
+    for path, file in files.items():
+        if file.mode != "644":
+            assert spec(BUILT)["context"][path] == f"{text_digest(file.text)} {file.mode}"
 
 
 @pytest.mark.parametrize(
@@ -38,6 +50,12 @@ def test_built(images: dict[str, str], reason: str | None) -> None:
     expected = [("images", TAG, "build")] if reason else []
     assert [(change.stage, change.resource.name, change.action) for change in found] == expected
     assert [change.reason for change in found] == ([reason] if reason else [])
+
+
+def test_a_label_that_cannot_be_read_says_nothing() -> None:
+    images = {"gpuhost/api:older": "no JSON"}
+    [change] = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
+    assert change.reason.startswith("args.BASE_IMAGE, ") and change.reason.endswith(" more differ")
 
 
 DIGEST = f"sha256:{'a' * 64}"
