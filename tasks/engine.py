@@ -23,7 +23,9 @@ def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
     ours = (run.layout.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
-    folders(name="engine | folders", stage="engine", wanted=[Folder(path, "755", "root") for path in ours])
+    wanted = [Folder(path, "755", "root") for path in ours]
+    wanted.append(Folder(run.layout.backups, "700", "root"))  # before the first file is replaced
+    folders(name="engine | folders", stage="engine", wanted=wanted)
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":

@@ -32,7 +32,7 @@ def layout(run: HostRun) -> None:
 
 def _folders(run: HostRun) -> None:
     layout, account = run.layout, run.catalog.account.name
-    ours = {layout.data: "755", layout.tools: "755", layout.backups: "700"}
+    ours = {layout.data: "755", layout.tools: "755"}
     ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "installs", "services", "cache")}
     ours |= {layout.stack(stack): "755" for stack in run.stacks}
     ours |= {layout.install(name): "755" for name in run.installs}

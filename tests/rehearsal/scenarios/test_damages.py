@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..instruments.converged import converged_host
-from ..instruments.damaged import broken, plant, repaired, unseen
+from ..instruments.damaged import plant, repaired
 from ..instruments.damages import DAMAGES, REFUSED, Damage, grouped, sample
 from ..instruments.proof import Proof
 from ..world.snapshot import diff_snapshots
@@ -89,8 +89,7 @@ def test_what_cannot_be_repaired_is_refused(host: Proof, name: str) -> None:
 @pytest.mark.parametrize("damage", GAPS, ids=[damage.name for damage in GAPS])
 def test_a_known_gap(host: Proof, damage: Damage) -> None:
     try:
-        broken(host, [damage])
-        assert not unseen(host.control.plan(), [damage])
+        repaired(host, [damage], host.host.snapshot())
     finally:
         if damage.undo:
             host.host.root(damage.undo, check=True)
