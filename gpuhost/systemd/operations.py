@@ -4,16 +4,17 @@ run, and its `systemd.service` asks the host twice for each unit.)"""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from gpuhost.files.facts import FilesState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import same
+from gpuhost.plan.change import Change
 from gpuhost.run.remote import Step
-from gpuhost.run.session import Commands, carry_out, fail_host
+from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.systemd.facts import UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
 
@@ -33,6 +34,9 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
         return
     states: dict[str, UnitState] = host.get_fact(UnitsState, units=[each.name for each in wanted])
     changes = reconcile(stage, wanted, observed, states)
+    if stopped := _stopped_with_docker(changes, states):
+        yield Step(f"systemctl start {shlex.join(sorted(stopped))}")
+        changes = [change for change in changes if change.resource.name not in stopped]
     to_write = {change.resource.name for change in changes if change.resource.kind == "file"}
 
     def act() -> Commands:
@@ -46,3 +50,13 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
         yield Step(f"systemctl enable --quiet {running} && systemctl start {running}")
 
     yield from carry_out(changes, act())
+
+
+def _stopped_with_docker(changes: Sequence[Change], states: Mapping[str, UnitState]) -> set[str]:
+    """The units that do not run because this run, as planned, restarted Docker, of which they are part: to start them
+    again belongs to that change, and no plan could list it."""
+    session = current()
+    if not state.is_executing or ("dockerd", "restart") not in (session.planned_actions(host.name, "engine") or ()):
+        return set()
+    found = [each for each in changes if each.resource.kind == "unit" and not session.allows(host.name, each)]
+    return {each.resource.name for each in found if states.get(each.resource.name, UnitState()).enabled}

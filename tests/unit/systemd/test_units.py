@@ -13,6 +13,8 @@ import pytest
 
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.rules import plain
+from gpuhost.plan.report import Report
+from gpuhost.run.session import Session
 from gpuhost.systemd import operations
 from gpuhost.systemd.facts import UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
@@ -78,17 +80,26 @@ def test_one_that_is_started_anyway_and_ran_in_the_plan_is_no_surprise() -> None
         assert changes(files, states) == [("write", "ours.service", "systemd has not read it since it changed")]
 
 
-def scripts(monkeypatch: pytest.MonkeyPatch, files: dict[str, FileState], states: dict[str, UnitState]) -> list[str]:
-    """What the operation would run."""
+def scripts(
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, FileState],
+    states: dict[str, UnitState],
+    plan: list[list[str]] | None = None,
+) -> list[str]:
+    """What the operation would run; in the apply of a plan, when there is one."""
     found: list[str] = []
+    session = Session(Report(None), None if plan is None else {"gpu1": plan})
+    monkeypatch.setattr(operations, "current", lambda: session)
+    monkeypatch.setattr(operations, "state", SimpleNamespace(is_executing=plan is not None))
     answers: dict[Any, object] = {FilesState: files, UnitsState: states}
-    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda fact, **_: answers[fact]))
+    monkeypatch.setattr(operations, "host", SimpleNamespace(name="gpu1", get_fact=lambda fact, **_: answers[fact]))
     monkeypatch.setattr(
         operations,
         "carry_out",
         lambda changes, steps: found.extend(step.get_raw_value() for step in steps if changes) or (),
     )
-    list(operations.units._inner(stage="stacks", wanted=[SERVICE, SOCKET], backups="/backups"))
+    made = operations.units._inner(stage="stacks", wanted=[SERVICE, SOCKET], backups="/backups")
+    found[:0] = [step.get_raw_value() for step in made]
     return found
 
 
@@ -104,6 +115,18 @@ def test_one_that_only_does_not_run_is_started_and_nothing_else(monkeypatch: pyt
     assert scripts(monkeypatch, files, {"ours.socket": RUNS}) == []
     [start] = scripts(monkeypatch, files, {"ours.socket": UnitState(enabled=True)})
     assert start == "systemctl enable --quiet ours.socket && systemctl start ours.socket"
+
+
+def test_what_dockers_planned_restart_stopped_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, stopped = right(SERVICE, SOCKET), {"ours.socket": UnitState(enabled=True)}
+    restart = ["engine", "engine", "dockerd", "restart"]
+    assert scripts(monkeypatch, files, stopped, [restart]) == ["systemctl start ours.socket"]
+    assert scripts(monkeypatch, files, {"ours.socket": RUNS}, [restart]) == []
+    # Without that, or when it does not start at boot either, it is a change like any other, planned or refused.
+    other = ["systemctl enable --quiet ours.socket && systemctl start ours.socket"]
+    assert scripts(monkeypatch, files, stopped, []) == other
+    assert scripts(monkeypatch, files, {"ours.socket": UnitState()}, [restart]) == other
+    assert scripts(monkeypatch, files, stopped, [restart, ["stacks", "unit", "ours.socket", "enable"]]) == other
 
 
 def test_a_file_that_is_right_and_was_not_read_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
