@@ -475,7 +475,7 @@ _ENGINE = [
         "systemctl disable docker.socket",
         (),
         ("docker.socket",),
-        stays=("/etc/systemd/system/sockets.target.wants*",),
+        stays=("/etc/systemd/system/sockets.target.wants/docker.socket",),
         undo="systemctl enable docker.socket",
         changed=PACKAGED,
     ),
