@@ -91,7 +91,7 @@ HOSTS: dict[str, tuple[Callable[[FreshHost], AbstractContextManager[None]], str,
         "supported: Debian 12, 13; Ubuntu",
     ),
     "no disk space": (
-        lambda host: rooted(host, "mount -t tmpfs -o size=64m tmpfs /srv", "umount /srv"),
+        lambda host: rooted(host, "mount -t tmpfs -o size=64m,mode=755 tmpfs /srv", "umount /srv"),
         r"/srv/genai has 0\.1 GiB free, 5 GiB are needed$",
         "free space there, or move `data_root` to a larger disk$",
     ),
