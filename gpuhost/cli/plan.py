@@ -18,7 +18,7 @@ from gpuhost.cli.console import (
 from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
 
-_NEXT = "Nothing has been changed. `gpuhost apply` does exactly this."
+_NEXT = "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted."
 
 
 def add_to(commands: Commands) -> None:

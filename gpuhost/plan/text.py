@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gpuhost.plan.change import Change
+from gpuhost.plan.change import Change, Resource
 from hostside.wire import printable
 
 Event = dict[str, Any]
@@ -18,7 +18,8 @@ NOTES = ("skipped", "gpu", "limit", "unpinned", "on_demand")  # events that say 
 _ADDS = {"build", "create", "fetch", "generate", "install", "make", "pull"}
 _REMOVES = {"remove"}
 _NAMED = {"engine", "image", "install", "model", "network", "packages", "secret", "service"}
-_ALONE = 3  # of one kind in one stage; so many other things are named, more are counted
+_SHORT = 15  # changes of a host; so many are all listed
+_ALIKE = 3  # changes that differ in the name alone; more share a line
 _LABEL_WIDTH = 34
 _INDENT = 4
 
@@ -45,9 +46,12 @@ def plan_lines(changes: Iterable[Event], shown: Shown) -> Iterator[str]:
     """Each host with its changes by stage and their counts; hosts with the same changes together."""
     for hosts, made in _by_host(changes):
         yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
+        short = shown.everything or len(made) <= _SHORT
         for stage, of_stage in _grouped(made, lambda change: change.stage).items():
             yield f"  {stage}"
-            yield from _stage_lines(of_stage, shown)
+            listed = [change for change in of_stage if short or _is_named(change)]
+            yield from _listed(listed, shown)
+            yield from _counted([change for change in of_stage if change not in listed], shown)
         yield counts(made)
 
 
@@ -71,35 +75,46 @@ def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
     return together
 
 
-def _stage_lines(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
-    of_a_kind = _grouped(changes, lambda change: (sign(change), change.resource.kind))
-    counted = {key: group for key, group in of_a_kind.items() if not shown.everything and _only_counted(group)}
-    listed = [change for change in changes if (sign(change), change.resource.kind) not in counted]
-    labels = {change.resource: _label(change) for change in listed}
-    columns = min(_LABEL_WIDTH, max((len(label) for label in labels.values()), default=0))
-    actions = max((len(change.action) for change in listed), default=0)
-    for change in listed:
-        begin = f"{sign(change)} {labels[change.resource]:{columns}}  {change.action:{actions}}"
-        yield from _change_lines(change, begin, shown)
-    for first in ("+", "~", "-"):
-        numbers = [_number(len(group), kind) for (of_sign, kind), group in counted.items() if of_sign == first]
-        if numbers:
-            yield shown.style(first, f"{' ' * _INDENT}{first} {', '.join(numbers)}")
+def _is_named(change: Change) -> bool:
+    """True for what people have a name for, and for what they must see: what differs in a thing that is there, what
+    stops for it."""
+    differs = bool(change.diff) and sign(change) == "~"
+    return change.resource.kind in _NAMED or differs or bool(_others(change))
 
 
-def _only_counted(group: Sequence[Change]) -> bool:
-    """Things without a name of their own, too many to be read; never one that stops a container besides itself."""
-    return len(group) > _ALONE and group[0].resource.kind not in _NAMED and not any(map(_others, group))
+def _listed(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
+    """A line for each change; for those that differ in the name alone, one for all."""
+    alike = _grouped(changes, _but_the_name)
+    lines: dict[str, Change] = {}
+    for change in changes:
+        group = alike[_but_the_name(change)]
+        lines.setdefault(_label(group if len(group) > _ALIKE else [change]), change)
+    columns = min(_LABEL_WIDTH, max(map(len, lines), default=0))
+    actions = max((len(change.action) for change in lines.values()), default=0)
+    for label, change in lines.items():
+        yield from _change_lines(change, f"{sign(change)} {label:{columns}}  {change.action:{actions}}", shown)
+
+
+def _but_the_name(change: Change) -> tuple[Any, ...]:
+    return (change.resource.kind, change.action, change.reason, change.diff, *_others(change))
+
+
+def _counted(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
+    """`+ 21 folders, 14 files`, a line for each sign."""
+    for first, of_sign in _grouped(changes, sign).items():
+        kinds = _grouped(of_sign, lambda change: change.resource.kind)
+        numbers = [_number(len(group), kind) for kind, group in kinds.items()]
+        yield shown.style(first, f"{' ' * _INDENT}{first} {', '.join(numbers)}")
 
 
 def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
     """The change, and below it what differs and what stops for it."""
     indent = " " * _INDENT
-    whole = f"{indent}{begin}  {change.reason}"
     # A reason that has room for a few words beside its change stands there, else below it.
     hanging = len(indent + begin) + 2 if len(begin) <= shown.width // 2 else _INDENT + 6
+    whole = printable(f"{indent}{begin}  {change.reason}")
     first, *more = textwrap.wrap(
-        printable(whole), shown.width, subsequent_indent=" " * hanging, break_on_hyphens=False, break_long_words=False
+        whole, shown.width, subsequent_indent=" " * hanging, break_on_hyphens=False, break_long_words=False
     ) or [whole]
     yield shown.style(sign(change), first)
     yield from more
@@ -119,15 +134,27 @@ def _others(change: Change) -> list[str]:
     return [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
 
 
-def _label(change: Change) -> str:
-    kind, name = change.resource.kind, change.resource.name
-    return printable(name if kind in ("packages", "engine") else f"{kind} {name}")
+def _label(changes: Sequence[Change]) -> str:
+    """`service api`, `Docker Engine`, `secrets A, B`: what a line is about."""
+    kind, names = changes[0].resource.kind, [_short(change.resource) for change in changes]
+    if len(names) > 1:
+        return printable(f"{_plural(kind)} {', '.join(names)}")
+    bare = kind in ("packages", "engine") or names[0].startswith(kind)
+    return printable(names[0] if bare else f"{kind} {names[0]}")
+
+
+def _short(resource: Resource) -> str:
+    """An install's folder is long, and its end says all."""
+    return "/".join(resource.name.split("/")[-2:]) if resource.kind == "install" else resource.name
 
 
 def _number(count: int, kind: str) -> str:
     """`21 folders`, `1 apt index`."""
-    plurals: Mapping[str, str] = {"apt index": "apt indexes", "CDI specification": "CDI specifications"}
-    return f"{count} {kind if count == 1 else plurals.get(kind, f'{kind}s')}"
+    return f"{count} {kind if count == 1 else _plural(kind)}"
+
+
+def _plural(kind: str) -> str:
+    return {"apt index": "apt indexes"}.get(kind, f"{kind}s")
 
 
 def _grouped(changes: Iterable[Change], key: Callable[[Change], Any]) -> dict[Any, list[Change]]:

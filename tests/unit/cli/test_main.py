@@ -100,7 +100,7 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
         "  stacks",
         "    + folder painter  create  why",
         "Plan: 2 to add, 0 to change, 0 to remove.",
-        "Nothing has been changed. `gpuhost apply` does exactly this.",
+        "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted.",
     ]
     assert said.err.splitlines() == ["[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"]
     fake.plan = Outcome(0, [HOST], "")
