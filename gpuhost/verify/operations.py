@@ -37,7 +37,9 @@ def answering(run: HostRun) -> Commands:
     for seen in found:
         current().report.add("observed", host.name, **asdict(seen))
     verdict = judge(found)
-    current().report.add("verdict", host.name, ok=verdict.ok, services=[seen.service for seen in found])
+    failed = [failure.service for failure in verdict.failures]
+    services = [seen.service for seen in found]
+    current().report.add("verdict", host.name, ok=verdict.ok, services=services, failed=failed)
     if verdict.failures:
         *others, last = map(_problem, verdict.failures)
         for other in others:  # pyinfra ends with the first command that fails
