@@ -31,7 +31,7 @@ def stacks(run: HostRun) -> None:
     # Its folder is mounted into containers, so it is there before them.
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=paths.backups)
     operations.running(name="stacks | services run", run=run)
-    boot = [Unit(_file(BOOT, programs=paths.programs, check=paths.binds_command))]
+    boot = [Unit(_file(BOOT, programs=paths.programs, services=list(run.services), check=paths.binds_command))]
     systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=paths.backups)
 
 

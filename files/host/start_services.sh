@@ -4,9 +4,12 @@
 # CDI specification may be written after dockerd is up; no restart policy tries again then. A container that somebody
 # stopped has no error and is left alone.
 #
-# The arguments are a command that refuses the host's folders and files (its further arguments) that another account
-# than root could turn elsewhere: a container of ours that has one is stopped, or not started, and this unit fails.
+# The first argument names the services in the order in which they start. The others are a command that refuses the
+# host's folders and files (its further arguments) that another account than root could turn elsewhere: a container of
+# ours that has one is stopped, or not started, and this unit fails.
 set -u
+services="$1"; shift
+place() { i=0; for each in $services; do i=$((i+1)); [ "$each" != "$1" ] || break; done; echo "$i"; }
 safe() {
     name="$1"; shift
     docker inspect --format '{{range .Mounts}}{{if eq .Type "bind"}}{{.Source}}{{"\n"}}{{end}}{{end}}' "$name" |
@@ -19,11 +22,11 @@ unsafe="$(mine --filter label=gpuhost.service --filter status=running --filter s
     echo "$name"; echo "$name is stopped: see above" >&2; docker stop "$name" >/dev/null
 done)"
 mine --filter label=gpuhost.start=always --filter status=exited --filter status=created | while read -r name; do
-    docker inspect --format '{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{if .State.Error}}failed{{end}}' "$name"
+    failed="$(docker inspect --format '{{if .State.Error}}failed{{end}}' "$name")"
+    # What has another name than its service is somebody's own.
+    case " $services " in *" $name "*) [ -z "$failed" ] || echo "$(place "$name") $name";; esac
 done | sort -n | {
-    while read -r order name error; do
-        [ -n "$error" ] || continue
-        name="${name#/}"
+    while read -r order name; do
         if ! safe "$name" "$@" </dev/null; then
             unsafe="$unsafe $name"; echo "$name is not started: see above" >&2
             continue

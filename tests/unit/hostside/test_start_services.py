@@ -18,7 +18,7 @@ case "$1" in
   inspect) eval "name=\${$#}"; name="${name#/}"
     case "$*" in
       *Mounts*) cat binds/$name; echo;;
-      *) echo "10 /$name $(cat errors/$name)";;
+      *) cat errors/$name; echo;;
     esac;;
 esac
 """
@@ -37,14 +37,17 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, **containers: tuple[str, str, str]) -> tuple[int, list[str], str]:
-    """Run it; name -> (state, `failed` or nothing, binds): (exit status, what was started and stopped, stderr)."""
+def started(folder: Path, services: str = "", **containers: tuple[str, str, str]) -> tuple[int, list[str], str]:
+    """Run it for these services, or one a container: (exit status, what was started and stopped, stderr).
+
+    `containers`: name -> (state, `failed` or nothing, binds).
+    """
     for name, (state, error, binds) in containers.items():
         (folder / "states" / name).write_text(state)
         (folder / "errors" / name).write_text(error)
         (folder / "binds" / name).write_text(binds)
     done = subprocess.run(
-        ["sh", PROJECT / "files/host/start_services.sh", f"{folder}/bin/check", "-x"],
+        ["sh", PROJECT / "files/host/start_services.sh", services or " ".join(containers), f"{folder}/bin/check", "-x"],
         env={"PATH": f"{folder}/bin:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -63,6 +66,17 @@ def test_what_dockerd_could_not_start_is_started_and_nothing_else(folder: Path) 
         failed=("created", "failed", "/srv/a"),
         without=("running", "", ""),
     ) == (0, ["start failed"], "")
+
+
+def test_they_start_in_the_order_of_the_services(folder: Path) -> None:
+    failed = dict.fromkeys(("a", "b", "c", "d"), ("created", "failed", ""))
+    assert started(folder, "c a.b d b a", **failed)[1] == ["start c", "start d", "start b", "start a"]
+
+
+def test_one_that_is_no_service_is_somebodys_own(folder: Path) -> None:
+    """A container that somebody runs from an image of ours has our labels, and a name of his own."""
+    there = dict.fromkeys(("api", "copy", "pi"), ("exited", "failed", ""))
+    assert started(folder, "api painter", **there)[:2] == (0, ["start api"])
 
 
 def test_a_running_one_that_others_can_turn_elsewhere_is_stopped_and_the_unit_fails(folder: Path) -> None:

@@ -129,7 +129,7 @@ Rows = list[tuple[str, str, str, str, str | None]]
 
 
 def container(env: Mapping[str, str] | None = None, **over: Any) -> HoldingContainer:
-    made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {})}
+    made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {}), "added": {}}
     return HoldingContainer(**(made | over))
 
 
