@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost.engine.facts import DockerReading, DockerState
+from gpuhost.engine.facts import DockerReading, DockerState, Part
 from gpuhost.errors import UserError
 from gpuhost.host.facts import HostReading, HostState
 from tests.unit.services.test_containers import IMAGE, inspected
 
-PARTS = ["images", "networks", "containers"]
+PARTS: list[Part] = ["images", "networks", "containers"]
 
 SYSTEMCTL = """
 case "$1" in

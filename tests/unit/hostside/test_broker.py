@@ -302,12 +302,12 @@ def test_docker_makes_one_list_at_a_time_however_many_ask(path: str, fake: FakeD
             with lock:
                 running -= 1
 
-    fake.answer = counted  # type: ignore[method-assign]
+    fake.answer = counted  # type: ignore[method-assign, assignment]
     try:
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda _: said(path, b"list\n"), range(6)))
     finally:
-        del fake.answer  # type: ignore[method-assign]
+        del fake.answer
     assert asked and max(asked) == 1
 
 

@@ -110,7 +110,14 @@ def expecting(status: int = 200, json: Any = None, contains: str | None = None) 
 
 
 def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> Probe:
-    known = {"name": path, "method": "GET", "path": path, "headers": {}, "body": None, "timeout_s": 30.0}
+    known: dict[str, Any] = {
+        "name": path,
+        "method": "GET",
+        "path": path,
+        "headers": {},
+        "body": None,
+        "timeout_s": 30.0,
+    }
     header = Header("Authorization", f"Bearer {TOKEN}") if secret else None
     return Probe(**(known | {"secret_header": header, "expect": expecting()} | over))
 
@@ -164,7 +171,7 @@ LOOPING = {"Status": "restarting", "Health": {"Status": "starting"}}
     ],
 )
 def test_how_the_waiting_ends(first: Any, last: Any, outcome: str | None) -> None:
-    looks = [look and _observation(look) for look in (first, last)]
+    looks = (first and _observation(first), last and _observation(last))
     assert end_of_waiting(*looks, out_of_time=False) == outcome
     assert end_of_waiting(*looks, out_of_time=True) == (outcome or "timeout")
 

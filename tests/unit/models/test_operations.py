@@ -57,7 +57,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=get_fact))
         monkeypatch.setattr(operations, "carry_out", carry_out)
         catalog = sample.catalog({"models.vae.gated": gated})
-        secrets = SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)
+        secrets: Any = SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)
         steps = operations.fetched._inner(
             wanted=catalog.models,
             paths=PATHS,

@@ -122,7 +122,7 @@ def test_where_two_containers_claim_a_name_the_running_one_counts(
 @pytest.mark.parametrize("path", ["/services", "/services/x", "/metrics"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer é"])
 def test_everything_else_is_locked(api: httpx.Client, fake: FakeDocker, path: str, header: str | None) -> None:
-    answer = api.get(path, headers={} if header is None else {"Authorization": header.encode()})
+    answer = api.get(path, headers={} if header is None else {b"Authorization": header.encode()})
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert fake.requests == []  # nobody without the token makes us ask Docker
 

@@ -73,7 +73,13 @@ HEALTH |= {"StartPeriod": 90 * 10**9, "StartInterval": 10**9}
 
 
 # What the container above has of its image.
-IMAGE = {"id": IMAGE_ID, "user": "", "command": ["serve"], "entrypoint": ["/entry"], "working_dir": "/app"}
+IMAGE: dict[str, Any] = {
+    "id": IMAGE_ID,
+    "user": "",
+    "command": ["serve"],
+    "entrypoint": ["/entry"],
+    "working_dir": "/app",
+}
 IMAGE |= {"stop_signal": None, "health": None}
 
 
@@ -85,7 +91,13 @@ def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]
         {"Type": "bind", "Source": "/srv/models", "Destination": "/models", "Mode": "", "RW": False},
         {"Type": "tmpfs", "Destination": "/tmp", "RW": True},
     ]
-    made = {"id": "abc", "name": "/api", "labels": labels, "image": "gpuhost/api:1", "user": "10001:10001"}
+    made: dict[str, Any] = {
+        "id": "abc",
+        "name": "/api",
+        "labels": labels,
+        "image": "gpuhost/api:1",
+        "user": "10001:10001",
+    }
     made |= {
         "image_id": IMAGE_ID,
         "entrypoint": ["/entry"],

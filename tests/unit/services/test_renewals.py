@@ -62,7 +62,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, Fil
     monkeypatch.setattr(operations, "observe", lambda wanted, key: there)
     monkeypatch.setattr(operations, "write", write)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
-    list(operations.rendered._inner(run))  # type: ignore[attr-defined]
+    list(operations.rendered._inner(run))
     return seen["changes"].get(RECORD), [step.get_raw_value() for step in seen["first"]]
 
 

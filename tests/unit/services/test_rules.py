@@ -201,7 +201,7 @@ def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
 
 
 PLAIN, THEIRS = "1" * 64, "2" * 64
-VARIABLES = {"environment": {"ORDER": "pci", "API_TOKEN": "${API_TOKEN}"}}
+VARIABLES: dict[str, Any] = {"environment": {"ORDER": "pci", "API_TOKEN": "${API_TOKEN}"}}
 
 
 @pytest.mark.parametrize(

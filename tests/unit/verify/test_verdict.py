@@ -46,7 +46,13 @@ def seen(probes: list[ProbeAnswer] | None = None, **over: Any) -> ServiceSeen:
 
 
 def probe(name: str = "answers", status: int | None = 200, ok: bool = True, **over: Any) -> ProbeAnswer:
-    known = {"detail": "", "seconds": 0.1, "error": None, "authenticated": False, "expected_status": 200}
+    known: dict[str, Any] = {
+        "detail": "",
+        "seconds": 0.1,
+        "error": None,
+        "authenticated": False,
+        "expected_status": 200,
+    }
     return ProbeAnswer(name=name, status=status, ok=ok, **(known | over))
 
 
