@@ -117,6 +117,11 @@ FAULTS = {
         "unhealthy: connection refused",
         None,
     ),
+    "never healthy, and its check says why": (
+        seen(health="starting", health_log="HTTP Error 404", outcome="timeout"),
+        "not healthy within 180 s: HTTP Error 404",
+        None,
+    ),
     "too slow": (seen(health="starting", outcome="timeout"), "not healthy within 180 s", None),
     "unreachable": (
         seen([NO_PORT, replace(OPEN, status=401)]),
