@@ -217,7 +217,7 @@ def _ignore(reading: HostReading, values: list[str]) -> None:
 
 def _os(reading: HostReading, values: list[str]) -> None:
     key, _, value = values[0].partition("=")
-    reading.os[key] = "".join(shlex.split(value)) if value else ""
+    reading.os[key] = "".join(shlex.split(value))
 
 
 def _listen(reading: HostReading, values: list[str]) -> None:

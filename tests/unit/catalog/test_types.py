@@ -692,3 +692,24 @@ def test_what_an_entry_may_leave_out() -> None:
     }
     assert made.networks["inner"].egress is False
     assert (made.hub_endpoint, made.data_mount) == ("https://huggingface.co", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({}, "/login"),  # the check's own path wants the token
+        ({"services.painter.health.path": "/open"}, "/open"),
+        ({"services.painter.auth": None}, "/system_stats"),
+        ({"services.painter.health.path": ABSENT, "services.painter.health.command": ["true"]}, None),
+        (
+            {
+                "services.painter.auth": None,
+                "services.painter.health.path": ABSENT,
+                "services.painter.health.command": ["true"],
+            },
+            None,
+        ),
+    ],
+)
+def test_what_the_health_check_asks_needs_no_token(changes: dict[str, Any], path: str | None) -> None:
+    assert sample.catalog(changes).services["painter"].health_path == path

@@ -204,7 +204,10 @@ def test_metrics(api: httpx.Client, fake: FakeDocker) -> None:
     fake.containers["sd35"] = [container("sd35", state={"Health": {"Status": "unhealthy"}, "OOMKilled": True})]
     fake.containers["bare"] = [container("bare", state={"Health": None})]
     fake.containers["gone"] = [container("gone", state={"Status": "exited", "StartedAt": "0001-01-01T00:00:00Z"})]
+    fake.containers["alone"] = [container("alone", labels={"gpuhost.stack": ""})]
+    del fake.containers["alone"][0]["Config"]["Labels"]["gpuhost.stack"]
     text = api.get("/metrics", headers=AUTH).text
+    assert 'gpuhost_service_up{service="alone",stack=""} 1.0' in text
     assert 'gpuhost_service_up{service="bare",stack="stack-a"} 1.0' in text
     assert 'gpuhost_service_up{service="gone",stack="stack-a"} 0.0' in text
     assert 'gpuhost_service_start_time_seconds{service="flux",stack="stack-a"} 1.767225600123456e+09' in text
