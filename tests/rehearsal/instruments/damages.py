@@ -731,6 +731,21 @@ _CONTAINERS = [
     Damage("paused", f"docker pause {Q}", (Seen("stacks", Q, "unpause", "it is paused"),), (Q, "dockerd")),
     container("stopped", Q, f"docker stop -t 20 {Q}", "it is exited"),
     container("killed", O, f"docker kill {O}", "it is exited"),
+    container(
+        "its folder made anew under it",
+        Q,
+        f"cp -a {DATA}/outputs/{Q} /root/o && rm -r {DATA}/outputs/{Q} && mv /root/o {DATA}/outputs/{Q}",
+        f"{DATA}/outputs/{Q} was made anew after it started",
+    ),
+    Damage(
+        "its folder removed under it",
+        f"rm -r {DATA}/outputs/{Q}",
+        (
+            Seen("stacks", f"{DATA}/outputs/{Q}", "create", "does not exist"),
+            Seen("stacks", Q, "recreate", f"{DATA}/outputs/{Q} was removed after it started"),
+        ),
+        (Q, f"tree:{DATA}/outputs/{Q}", f"folder:{DATA}/outputs/{Q}"),
+    ),
     container("removed", Q, f"docker rm -f {Q}", "no container", "create"),
     container("renamed", O, f"docker rename {O} mine", "renamed to mine"),
     container(
