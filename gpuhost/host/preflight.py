@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.engine.rules import too_old
 from gpuhost.errors import Cause, Problem
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
-from gpuhost.services.containers import size_bytes
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 # Debian 12's own docker.io is 20.10: no CDI, and its compose is 1.29.

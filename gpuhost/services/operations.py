@@ -12,6 +12,7 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
+from gpuhost.engine.containers import Container
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
@@ -27,7 +28,6 @@ from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.binds import of_spec
-from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
