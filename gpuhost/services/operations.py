@@ -19,9 +19,10 @@ from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.host.paths import RUNTIME, STACKS_LOCK
+from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.lock import alone
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
@@ -226,7 +227,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {RUNTIME}; exec 9>{STACKS_LOCK}; flock 9\n"
+_UNDER_LOCK = f"{alone(STACKS_LOCK)}\n"
 
 
 _REMOVE = r"""
