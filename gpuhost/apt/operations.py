@@ -11,6 +11,7 @@ from pyinfra.context import host, state
 
 from gpuhost import errors
 from gpuhost.apt.facts import AptState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
@@ -73,8 +74,8 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """The cause of an apt failure as (sentence, hint); None when it is none of those known."""
+def explain(text: str) -> Cause | None:
+    """The cause of an apt failure; None when it is none of those known."""
     return errors.explain(_CAUSES, text)
 
 

@@ -21,14 +21,14 @@ from pyinfra.api.output import format_text
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
-Explain = Callable[[str], tuple[str, str] | None]
+Explain = Callable[[str], Cause | None]
 
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"

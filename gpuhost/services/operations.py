@@ -13,6 +13,7 @@ from pyinfra.context import host, state
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
 from gpuhost.engine.facts import UP_LOCK, DockerState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
@@ -149,7 +150,7 @@ def _with_secret_diffs(
         env = {path: env_files[path] for path in there & env_files.keys()}
         files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, Cause):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     diffs = {
@@ -201,7 +202,7 @@ def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequenc
     if not (names and key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
+    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each.env for each in answer.containers}
     return [replace(each, environment=held.get(each.name)) for each in containers]
@@ -270,12 +271,13 @@ def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
     return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
-def _docker_hint(text: str) -> tuple[str, str] | None:
+def _docker_hint(text: str) -> Cause | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
-            return line.strip(), "another program took the port since preflight: stop it, then run again"
+            return Cause(line.strip(), "another program took the port since preflight: stop it, then run again")
         if "is already in use by container" in line:
-            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            hint = "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            return Cause(line.strip(), hint)
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
-            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+            return Cause(line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again")
     return None
