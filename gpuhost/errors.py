@@ -11,7 +11,7 @@ from hostside.wire import printable
 
 
 class Cause(NamedTuple):
-    """Why something failed or cannot be done: `what` in one sentence, `hint` something to do about it."""
+    """Why something cannot be: `what` in one sentence, `hint` something to do about it."""
 
     what: str
     hint: str

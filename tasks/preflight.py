@@ -91,6 +91,7 @@ def _not_root() -> Cause | None:
     try:
         asked = run_now("id -u")
     except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
-        what = "sudo asks for a password, and there is no terminal to ask on"
-        return Cause(what, "run it in a terminal, or allow NOPASSWD")
+        return Cause(
+            "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        )
     return root_problem(asked.ok, asked.output)

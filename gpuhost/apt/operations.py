@@ -11,7 +11,6 @@ from pyinfra.context import host, state
 
 from gpuhost import errors
 from gpuhost.apt.facts import AptState
-from gpuhost.errors import Cause
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
@@ -74,7 +73,7 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> Cause | None:
+def explain(text: str) -> errors.Cause | None:
     """The cause of an apt failure; None when it is none of those known."""
     return errors.explain(_CAUSES, text)
 

@@ -96,7 +96,7 @@ def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
 
 
 def blocked(observed: Mapping[str, FileState]) -> Cause | None:
-    """Why files cannot be written, None when they can."""
+    """Why files cannot be written; None when they can."""
     folder = next((path for path, there in observed.items() if there.kind == "directory"), None)
     if folder is None:
         return None

@@ -9,7 +9,6 @@ from typing import Any
 from gpuhost import errors
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
-from gpuhost.errors import Cause
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.spec import canonical, differences, digest, parse, summary, text_digest
 from gpuhost.project import context
@@ -87,6 +86,6 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> Cause | None:
+def explain(text: str) -> errors.Cause | None:
     """The cause of a failed pull or build."""
     return errors.explain(_CAUSES, text)

@@ -51,8 +51,9 @@ def _explain(text: str) -> Cause | None:
         if isinstance(event, ModelFailure):
             return Cause(event.message, event.hint)
     if events and all(events):
-        hint = "`journalctl -k` says whether for memory; run again: it goes on"
-        return Cause("the fetch of the models was killed", hint)
+        return Cause(
+            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        )
     return None
 
 

@@ -56,7 +56,7 @@ def tune(host: Host) -> None:
 
 
 def lost(host: Host) -> Cause | None:
-    """That the connection has broken, when it has: then nothing that a command said is the cause."""
+    """Said when the connection has broken: then nothing that a command said is the cause."""
     transport = _transport(host)
     if transport is None or transport.is_active():
         return None

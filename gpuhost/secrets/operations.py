@@ -57,7 +57,7 @@ def audited(run: HostRun) -> Commands:
     files = {path: template for name in run.services for path, template in stacks.secret_files(name).items()}
     answer = observe(run, locations.request(key, env_files, files, sorted(run.catalog.secrets)))
     if isinstance(answer, Cause):
-        yield failing(f"the locations of the secrets could not be observed: {answer[0]}", answer[1])
+        yield failing(f"the locations of the secrets could not be observed: {answer.what}", answer.hint)
         return
     holders = {path: [each.name for each in variables if each.secret] for path, variables in env_files.items()}
     services = {name: _holding(stacks, name, entry.secrets) for name, entry in run.services.items()}
@@ -73,8 +73,7 @@ def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | Ca
     try:
         return from_host(SecretAuditAnswer, completed.stdout)
     except WireError as error:
-        hint = "`gpuhost apply` ships the programs that fit this gpuhost"
-        return Cause(f"its answer cannot be read: {error}", hint)
+        return Cause(f"its answer cannot be read: {error}", "`gpuhost apply` ships the programs that fit this gpuhost")
 
 
 def _holding(stacks: Stacks, name: str, environment: Sequence[str]) -> locations.Holding:

@@ -74,8 +74,7 @@ def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | Cause:
     except NotYet as secret:
         return Cause(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
     except WireError as error:
-        hint = "run `gpuhost apply`: it ships the programs anew"
-        return Cause(f"the services could not be observed: {error}", hint)
+        return Cause(f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew")
     if isinstance(found, Cause):
         return Cause(f"the services could not be observed: {found.what}", found.hint)
     return found
