@@ -16,6 +16,7 @@ from pyinfra.context import host, state
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.connection import lost
 from gpuhost.run.session import Explain, report_problem
+from hostside.wire import printable
 
 
 class Script(StringCommand):
@@ -61,7 +62,7 @@ def unobserved(completed: Completed) -> Cause:
     """Why one of our programs that look said nothing."""
     what, hint = program_message(completed.output) or last_line(completed.output)
     absent = what.endswith("not found") or "No module named" in what
-    return Cause(what, "`gpuhost apply` installs the program that looks" if absent else hint)
+    return Cause(printable(what), "`gpuhost apply` installs the program that looks" if absent else printable(hint))
 
 
 def last_line(text: str) -> Cause:

@@ -21,7 +21,7 @@ from gpuhost.secrets.locations import SecretLocation
 from gpuhost.secrets.store import NotYet, SecretStore
 from gpuhost.services.stacks import Stacks
 from hostside.protocol import SecretAuditAnswer, SecretAuditRequest
-from hostside.wire import WireError, from_host, printable, to_json
+from hostside.wire import WireError, from_host, to_json
 
 
 @operation()
@@ -69,7 +69,7 @@ def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | Ca
     """What hostside.secret_audit answers, or why it does not."""
     completed = run_now(run.paths.secret_audit_command, stdin=to_json(request))
     if not completed.ok:
-        return Cause(*map(printable, unobserved(completed)))
+        return unobserved(completed)
     try:
         return from_host(SecretAuditAnswer, completed.stdout)
     except WireError as error:

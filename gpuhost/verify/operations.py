@@ -21,7 +21,7 @@ from gpuhost.verify.addresses import tunnel
 from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge
 from hostside.protocol import ServiceSeen
-from hostside.wire import WireError, from_host, printable, to_json
+from hostside.wire import WireError, from_host, to_json
 
 
 @operation()
@@ -83,7 +83,7 @@ def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | Cause:
 def _observed(completed: Completed, names: Iterable[str]) -> list[ServiceSeen] | Cause:
     """What the program saw of each service, or why it says nothing. Raises WireError."""
     if not completed.ok:
-        return Cause(*map(printable, unobserved(completed)))
+        return unobserved(completed)
     found = [from_host(ServiceSeen, line) for line in completed.stdout.splitlines() if line.startswith("{")]
     silent = sorted({*names} - {seen.service for seen in found})
     if silent:
