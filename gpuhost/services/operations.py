@@ -85,17 +85,30 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
+# What is there stays the same file, for a container that runs has it mounted: it gets the new text in one write, and is
+# never empty. Killed between the two steps, a text that is longer than the new one keeps its end; then, as no record of
+# the renewal is written yet, the next run makes it once more.
+_SEED = r"""
+seed() {
+  if [ -e "$1" ]; then
+    printf %s "$2" | dd of="$1" bs=64k iflag=fullblock conv=notrunc,fsync status=none; truncate -s "${#2}" "$1"
+  else
+    printf %s "$2" > "$1.gpuhost-new"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+  fi
+}
+"""
+
+
 def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Script("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077; export LC_ALL=C", _SEED, *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
-    """What is there stays the same file: a container that runs has it."""
     text = shlex.quote(seed.text)
     for mark, expression in _SEED_MARKS.items():
         text = text.replace(mark, expression)
-    return f"printf %s {text} > {shlex.quote(seed.path)}; {_give(seed)}"
+    return f"seed {shlex.quote(seed.path)} {text}; {_give(seed)}"
 
 
 def _give(seed: SeedFile) -> str:
