@@ -6,6 +6,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gpuhost.engine.containers import capability
+
 
 def normal(service: Mapping[str, Any]) -> dict[str, Any]:
     """A service's entry in a compose file, each field in its one form; a field that is none of these as it is."""
@@ -14,16 +16,6 @@ def normal(service: Mapping[str, Any]) -> dict[str, Any]:
     if mode in ("host", "none", "bridge"):  # Docker has networks of these names
         made["networks"] = [mode]
     return made
-
-
-def shared(mode: str) -> bool:
-    """Whether a container is in the host's namespace or in that of another container."""
-    return mode == "host" or mode.startswith(("container:", "service:"))
-
-
-def capability(name: str) -> str:
-    """`cap_net_admin`, `NET_ADMIN`: engines differ in what they keep."""
-    return name.upper().removeprefix("CAP_")
 
 
 def _list(value: Any) -> list[str]:

@@ -12,13 +12,17 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.facts import UP_LOCK, DockerState
+from gpuhost.engine.containers import PROJECT_LABEL, Container
+from gpuhost.engine.facts import DockerState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
+from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.lock import alone
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
@@ -26,7 +30,6 @@ from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.binds import of_spec
 from gpuhost.services.compose import environment_of
-from gpuhost.services.containers import PROJECT_LABEL, Container
 from gpuhost.services.facts import SecretFiles
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
@@ -84,17 +87,30 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
+# What is there stays the same file, for a container that runs has it mounted: it gets the new text in one write, and is
+# never empty. Killed between the two steps, a text that is longer than the new one keeps its end; then, as no record of
+# the renewal is written yet, the next run makes it once more.
+_SEED = r"""
+seed() {
+  if [ -e "$1" ]; then
+    printf %s "$2" | dd of="$1" bs=64k iflag=fullblock conv=notrunc,fsync status=none; truncate -s "${#2}" "$1"
+  else
+    printf %s "$2" > "$1.gpuhost-new"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+  fi
+}
+"""
+
+
 def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Script("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077; export LC_ALL=C", _SEED, *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
-    """What is there stays the same file: a container that runs has it."""
     text = shlex.quote(seed.text)
     for mark, expression in _SEED_MARKS.items():
         text = text.replace(mark, expression)
-    return f"printf %s {text} > {shlex.quote(seed.path)}; {_give(seed)}"
+    return f"seed {shlex.quote(seed.path)} {text}; {_give(seed)}"
 
 
 def _give(seed: SeedFile) -> str:
@@ -169,7 +185,7 @@ def _with_secret_diffs(
         env = {path: env_files[path] for path in there & env_files.keys()}
         files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, Cause):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     diffs = {
@@ -230,7 +246,7 @@ def _with_environments(run: HostRun, stacks: Stacks, containers: Sequence[Contai
     if not (key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
+    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each for each in answer.containers}
     return [
@@ -256,7 +272,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
+_UNDER_LOCK = f"{alone(STACKS_LOCK)}\n"
 
 
 _REMOVE = r"""
@@ -278,14 +294,14 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
+            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_failure)
         case "unpause":
             health = run.services[step.service].health
             marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
-            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_failure)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
-            return Script(_up(run, step, sources), _docker_hint)
+            return Script(_up(run, step, sources), _docker_failure)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
             return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
@@ -302,12 +318,14 @@ def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
     return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
-def _docker_hint(text: str) -> tuple[str, str] | None:
+def _docker_failure(text: str) -> Cause | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
-            return line.strip(), "another program took the port since preflight: stop it, then run again"
+            return Cause(line.strip(), "another program took the port since preflight: stop it, then run again")
         if "is already in use by container" in line:
-            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            return Cause(
+                line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            )
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
-            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+            return Cause(line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again")
     return None

@@ -16,7 +16,7 @@ import pytest
 from gpuhost.engine.facts import DockerReading, DockerState, Part
 from gpuhost.errors import UserError
 from gpuhost.host.facts import HostReading, HostState
-from tests.unit.services.test_containers import IMAGE, inspected
+from tests.unit.engine.test_containers import IMAGE, inspected
 
 PARTS: list[Part] = ["images", "networks", "containers"]
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from gpuhost.engine.containers import parse
 from gpuhost.services.compose import changed_settings, environment_of, of_compose
-from gpuhost.services.containers import parse
 from gpuhost.services.forms import normal
-from tests.unit.services.test_containers import inspected
+from tests.unit.engine.test_containers import inspected
 
 # A field as a template may write it -> what `docker inspect` shows of the container (the host's part, the others).
 WRITTEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

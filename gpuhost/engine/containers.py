@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
-from gpuhost.services.forms import capability, shared
 from hostside import labels
 from hostside.protocol import Held
 from hostside.timestamps import unix_ns
@@ -191,6 +190,16 @@ def _of_image(seen: Mapping[str, Any]) -> dict[str, Any]:
         "stop_signal": seen["stop_signal"],
         "healthcheck": _health(seen["health"] or {}),
     }
+
+
+def shared(mode: str) -> bool:
+    """Whether a container is in the host's namespace or in that of another container."""
+    return mode == "host" or mode.startswith(("container:", "service:"))
+
+
+def capability(name: str) -> str:
+    """`cap_net_admin`, `NET_ADMIN`: engines differ in what they keep."""
+    return name.upper().removeprefix("CAP_")
 
 
 def _restart(policy: Mapping[str, Any]) -> str:
