@@ -304,7 +304,7 @@ def test_a_container_of_docker_compose_run_is_somebodys_own() -> None:
 
 def test_a_copy_of_somebodys_that_compose_would_take_for_the_service_is_named() -> None:
     """compose knows containers by labels, and would replace it; while it has nothing to make, nothing happens to it."""
-    copy = container(name="mine", own="copy", id="copied")
+    copy = replace(container(), name="mine", own="copy", id="copied")
     for there, taken in (
         ([container(), copy], None),
         ([copy], ("mine", "api")),
