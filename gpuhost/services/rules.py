@@ -189,12 +189,10 @@ def _differing(wanted: Desired, current: Container) -> _Finding | None:
             return _Finding("recreate", f"it runs with another value of {', '.join(secrets)}", shown, "secret")
         public = tuple(each for each in shown if not each.field.startswith("secrets."))
         return _Finding("recreate", summary(public), shown)
-    changed = changed_settings(wanted.spec, current)
+    changed = (*changed_settings(wanted.spec, current), *_changed_variables(wanted, current))
     if changed:
         return _Finding("recreate", f"somebody changed it: {summary(changed)}", changed)
-    if current.environment is not None:
-        return _other_secret(wanted, current.environment) or _other_variable(wanted, current.environment, current.added)
-    return None
+    return _other_secret(wanted, current.environment) if current.environment is not None else None
 
 
 def _other_secret(wanted: Desired, held: Mapping[str, str]) -> _Finding | None:
@@ -211,20 +209,19 @@ def _other_secret(wanted: Desired, held: Mapping[str, str]) -> _Finding | None:
 _OF_CLIENT = {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "FTP", "ALL", "NO")}
 
 
-def _other_variable(wanted: Desired, held: Mapping[str, str], added: Mapping[str, str]) -> _Finding | None:
+def _changed_variables(wanted: Desired, current: Container) -> tuple[Difference, ...]:
     """What somebody changed of the variables that are no secrets. Fingerprints are shown: what he gave may be one."""
-    right = wanted.variables
-    theirs = added.keys() - environment_of(wanted.spec).keys()
+    if current.environment is None:
+        return ()
+    right, held = wanted.variables, current.environment
+    theirs = current.added.keys() - environment_of(wanted.spec).keys()
     before = {name: held.get(name) for name in right}
-    before |= {name: added[name] for name in theirs if name.upper() not in _OF_CLIENT}
-    other = sorted(name for name in before if before[name] != right.get(name))
-    if not other:
-        return None
-    diff = tuple(
+    before |= {name: current.added[name] for name in theirs if name.upper() not in _OF_CLIENT}
+    return tuple(
         Difference(f"environment.{name}", *(text and shown(text) for text in (before[name], right.get(name))))
-        for name in other
+        for name in sorted(before)
+        if before[name] != right.get(name)
     )
-    return _Finding("recreate", f"somebody changed its environment: {', '.join(other)}", diff)
 
 
 def _shortened(difference: Difference) -> Difference:

@@ -125,7 +125,7 @@ def by_hand(
 
 def variable(name: str, environment: Mapping[str, str], words: str) -> Damage:
     """A container that somebody made anew with our labels and another environment, which a whole program must see."""
-    damage = by_hand(f"with {name}", O, {"environment": environment}, f"changed its environment: .*{words}")
+    damage = by_hand(f"with {name}", O, {"environment": environment}, f"environment.{words}")
     return replace(damage, lanes=(*damage.lanes, "needs audit"))
 
 

@@ -200,6 +200,12 @@ def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
         assert not reconcile(wanted, [container(environment=right)]).changes
 
 
+def test_a_variable_and_a_limit_are_told_together() -> None:
+    there = replace(running(memory="1g"), environment={}, added={"MINE": THEIRS})
+    [change] = reconcile(API, [there]).changes
+    assert [each.field for each in change.diff] == ["memory", "environment.MINE"]
+
+
 PLAIN, THEIRS = "1" * 64, "2" * 64
 VARIABLES: dict[str, Any] = {"environment": {"ORDER": "pci", "API_TOKEN": "${API_TOKEN}"}}
 
@@ -227,8 +233,8 @@ def test_what_somebody_changed_of_its_other_variables(
         assert changes == []
         return
     [change] = changes
-    names = ", ".join(name for name, _, _ in told)
-    assert (change.action, change.reason) == ("recreate", f"somebody changed its environment: {names}")
+    assert change.action == "recreate" and change.reason.startswith("somebody changed it: ")
+    assert all(f"environment.{name}" in change.reason for name, _, _ in told)
     assert change.scope == ""  # no secret was renewed
     assert [(each.field, each.before, each.after) for each in change.diff] == [
         (f"environment.{name}", before and f"({before[:12]})", after and f"({after[:12]})")
