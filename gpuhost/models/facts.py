@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from gpuhost.models.former import Manifest
 from gpuhost.run.fact import HostFact
 from hostside import hub_cache
-from hostside.protocol import Manifest
 from hostside.wire import WireError, from_host
 
 # `stat` follows links into the cache (a snapshot is a link to its blob) and none in the models folder, where a model is

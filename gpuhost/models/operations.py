@@ -13,10 +13,11 @@ from gpuhost.catalog.types import Account, Model
 from gpuhost.host.paths import Layout
 from gpuhost.models import rules
 from gpuhost.models.facts import ModelsState
+from gpuhost.models.former import ModelsRequest
 from gpuhost.run.remote import Step
 from gpuhost.run.session import Commands, carry_out
 from gpuhost.secrets.store import SecretStore
-from hostside.protocol import ModelEvent, ModelFailure, ModelsRequest, model_event
+from hostside.protocol import ModelEvent, ModelFailure, model_event
 from hostside.wire import WireError, to_json
 
 STALL_S = 120.0

@@ -9,9 +9,10 @@ from pathlib import PurePosixPath
 
 from gpuhost.catalog.types import Model
 from gpuhost.models.facts import FileStat, ModelsReading
+from gpuhost.models.former import ManifestEntry, ModelFile
 from gpuhost.plan.change import Change, Resource
 from hostside import hub_cache
-from hostside.protocol import ManifestEntry, ModelAction, ModelFile
+from hostside.protocol import ModelAction
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
