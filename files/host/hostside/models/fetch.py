@@ -30,7 +30,7 @@ from hostside.models import manifest
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
-from hostside.models.partial import kept_bytes
+from hostside.models.partial import kept_bytes, left_bytes
 from hostside.models.store import Digest, Stat, Store, blob_name, digest, stat
 from hostside.protocol import (
     DownloadPlan,
@@ -159,9 +159,9 @@ class Run:
         needed = sum(files[0].size for files in missing)
         partials = {self._store.partial(files[0]): files[0].size for files in missing}
         self._store.remove_partials(but=partials)
-        rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
         if missing:
-            free_bytes = self._store.check_free(rest)
+            free_bytes = self._store.check_free(needed - sum(map(left_bytes, partials)))
+            rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
             report(DownloadPlan(sum(map(len, missing)), rest, free_bytes))
         self._meter.expect(needed)
         largest_first = sorted(missing, key=lambda files: -files[0].size)
