@@ -1,7 +1,7 @@
 """A file that is being downloaded: what is on disk for certain, and its hash so far.
 
 After a loss of power a file may have its size and not its bytes. So the bytes are handed to the disk every few MiB, and
-who opens the file again keeps what was on disk for certain: a kill or a power cut costs `LOST_BYTES_MAX`. Its mode tells
+who opens the file again keeps what was on disk for certain: a kill or a power cut costs `LOST_BYTES_MAX`. Its mode says
 whether it was closed with all on disk; a journal keeps the order of a change of mode and one of size.
 """
 
