@@ -56,8 +56,11 @@ def run(name: str, folder: Path, what: str, command: Sequence[str], stdin: bytes
 def ended(lines: Path) -> None:
     """Says how the unit ended, in systemd's words, to all who follow it."""
     words = {name: os.environ.get(name, "") for name in ("SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS")}
-    with lines.open("ab") as file:
-        file.write(_END + json.dumps(words).encode() + b"\n")
+    with lines.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        unfinished = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * unfinished + _END + json.dumps(words).encode() + b"\n")
     lines.unlink()
 
 
