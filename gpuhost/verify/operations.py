@@ -69,7 +69,7 @@ def _running(run: HostRun) -> list[str]:
 def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | tuple[str, str]:
     """What the services answer, or why that could not be observed: (sentence, hint)."""
     try:
-        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, names)))
+        completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)))
         found = _observed(completed, names)
     except NotYet as secret:
         return f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`"
