@@ -216,7 +216,9 @@ def _models(catalog: Catalog) -> None:
     for name, model in catalog.models.items():
         for link in model.links.values():
             if link in owner:
-                refuse(f"`models.{name}.links`: `{owner[link]}` already lies at {link}", "give one of them another name")
+                refuse(
+                    f"`models.{name}.links`: `{owner[link]}` already lies at {link}", "give one of them another name"
+                )
             owner[link] = name
         if model.gated and not catalog.hub_endpoint.startswith("https://"):
             refuse(

@@ -118,6 +118,9 @@ class Pins:
         return install in self.own.installs and self.own.installs[install].subject != subject
 
 
+NONE = Pins()
+
+
 def read(folder: Path, shipped: Path, shown: str = FILE) -> Pins:
     """The locks of a site (`folder`) over gpuhost's own (in the folder `shipped`). Raises UserError."""
     own = _read(folder / FILE, shown)

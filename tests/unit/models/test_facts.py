@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpuhost.models.facts import FileStat, ModelsReading, ModelsState
-from hostside.protocol import Manifest, ManifestEntry
+from gpuhost.models.former import Manifest, ManifestEntry
 from tests.unit.hostile import make
 
 ENTRY = ManifestEntry("o/m", "main", "a b.bin", "vae/a b.bin", "c" * 40, "/x", 7, 1, 2, "0" * 64)

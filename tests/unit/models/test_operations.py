@@ -12,10 +12,11 @@ import pytest
 from gpuhost.host.paths import Paths
 from gpuhost.models import operations
 from gpuhost.models.facts import FileStat, ModelsReading
+from gpuhost.models.former import Manifest, ManifestEntry, ModelsRequest
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Script
 from hostside import hub_cache
-from hostside.protocol import Manifest, ManifestEntry, ModelFailure, ModelsRequest, Progress
+from hostside.protocol import ModelFailure, Progress
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 
@@ -107,11 +108,11 @@ def test_the_script_hands_its_stdin_on_and_writes_nothing(tmp_path: Path) -> Non
 
 
 def test_the_last_error_is_the_cause_and_can_be_shown() -> None:
-    lines = [to_json(ModelFailure("vae", "disk", what, "free space")) for what in ("first", "last\x1b[2J")]
+    lines = [to_json(ModelFailure("vae", "x", "disk", what, "free space", 1)) for what in ("first", "last\x1b[2J")]
     said = "\n".join(["talk", *lines, '{"event": "error"}', "not JSON"])
     assert operations._explain(said) == ("last\\x1b[2J", "free space")
     assert operations._explain("talk") is None and operations._explain("") is None
-    progress = to_json(Progress("vae", 1, 2))
+    progress = to_json(Progress("vae", "x", 1, 2, 1.0, 1.0))
     assert operations._explain(f"{progress}\ntalk") is None
     assert operations._explain(progress) == (
         "the fetch of the models was killed",

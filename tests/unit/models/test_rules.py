@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gpuhost.models.facts import FileStat, ModelsReading
+from gpuhost.models.former import Manifest, ManifestEntry
 from gpuhost.models.rules import destination, reconcile, unpinned
 from gpuhost.plan.change import Change, Resource
-from hostside.protocol import Manifest, ManifestEntry
 from tests.unit import sample
 
 BRANCH = "`main` is no commit and there is no `sha256`: only compared with what the hub announces"
