@@ -117,7 +117,8 @@ models = {
             "flux1-dev.safetensors": "4610115bb0c89560703c892c59ac2742fa821e60ef5871b33493ba544683abd7",
             "ae.safetensors": "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38",
         },
-        "licence": "FLUX.1 [dev] Non-Commercial License; accept it at https://huggingface.co/black-forest-labs/FLUX.1-dev",
+        "licence": "FLUX.1 [dev] Non-Commercial License; accept it at "
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev",
     },
     "flux-text-encoders": {
         "repo": "comfyanonymous/flux_text_encoders",

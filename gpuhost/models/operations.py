@@ -26,7 +26,6 @@ from gpuhost.secrets.store import SecretStore
 from hostside.protocol import (
     ImportLook,
     ImportRequest,
-    ImportWish,
     ModelEvent,
     ModelFailure,
     ModelsRequest,
@@ -166,17 +165,9 @@ def imported(run: HostRun, decided: Decided, folder: str) -> Commands:
     """The models' files that lie in a folder of the host are taken from there, by hash, without a download."""
     paths, cache_dir = run.paths, f"{run.paths.hub_cache}/hub"
     planned = rules.reconcile(decided.models, look(paths), paths.models, cache_dir)
-    sources = {each.name: each.source for each in decided.models}
-    wishes = [
-        ImportWish(file=each.file, known_from="lock" if sources[model.name] == "lock" else "hub")
-        for model in planned
-        for each in model.files
-        if each.file.action == "fetch"
-    ]
+    wishes = [each.file for model in planned for each in model.files if each.file.action == "fetch"]
     account = run.catalog.account
-    request = ImportRequest(
-        folder, wishes, cache_dir, paths.models, paths.models_manifest, paths.venv, account.uid, account.gid
-    )
+    request = ImportRequest(folder, wishes, cache_dir, paths.models, paths.models_manifest, account.uid, account.gid)
     found = _looked(f"{paths.model_import_command} look", request)
     if isinstance(found, tuple):
         yield from fail_host(*found)
@@ -200,7 +191,7 @@ def _looked(command: str, request: ImportRequest) -> ImportLook | tuple[str, str
 
 def _import_change(model: PlannedModel, found: ImportLook, folder: str) -> Change | None:
     """The import of what may be files of a model, by their size; whether they are, their hash says."""
-    names = {each.file.file: each.file.size for each in model.files}
+    names = {each.file.file: each.file.size for each in model.files if each.file.action == "fetch"}
     mine = [each for each in found.candidates if each.model == model.name and each.file in names]
     if not mine:
         return None
@@ -210,8 +201,8 @@ def _import_change(model: PlannedModel, found: ImportLook, folder: str) -> Chang
 
 
 def _note_others(found: ImportLook) -> None:
-    for path, length in found.others:
-        note("unidentified", f"no file of a model that this host needs: {path} ({size(length)})", path=path)
+    for each in found.others:
+        note("unidentified", f"no missing file of a model: {each.path} ({size(each.size)})", path=each.path)
     rest = found.others_total - len(found.others)
     if rest:
         note("unidentified", f"and {rest} more files")

@@ -440,24 +440,15 @@ class PruneRequest:
 
 
 @dataclass(frozen=True)
-class ImportWish:
-    """A file that is missing in the cache; `file.action` counts for nothing."""
-
-    file: ModelFile
-    known_from: Literal["lock", "hub"]
-
-
-@dataclass(frozen=True)
 class ImportRequest:
-    """`folder`: where files may lie; `uid`, `gid`: of the account that owns cache, models and manifest; `venv`: our
-    Python environment."""
+    """`folder`: where files may lie; `wishes`: those that are missing, whatever their action says; `uid`, `gid`: of the
+    account that owns cache, models and manifest."""
 
     folder: str
-    wishes: list[ImportWish]
+    wishes: list[ModelFile]
     cache_dir: str
     models_dir: str
     manifest: str
-    venv: str
     uid: int
     gid: int
 
@@ -472,13 +463,31 @@ class ImportCandidate:
 
 
 @dataclass(frozen=True)
+class OtherFile:
+    """A file that has the size of no missing one. `size`: bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
 class ImportLook:
-    """What lies in a folder. `others`: (path, bytes) of files with the size of no missing one, the first of
-    `others_total`."""
+    """What lies in a folder. `others`: the first of `others_total`."""
 
     candidates: list[ImportCandidate]
-    others: list[tuple[str, int]]
+    others: list[OtherFile]
     others_total: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A file that was found, for the part of the program that may write: its bytes come as an open file. `shown`: its
+    path; `sha256`, `git_sha1`: of its bytes, when they were read already; None: they are read while they are copied."""
+
+    file: ModelFile
+    shown: str
+    sha256: str | None
+    git_sha1: str | None
 
 
 # -- hostside.trees ----------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from gpuhost.models.former import Manifest, ManifestEntry
 
 from gpuhost.models.facts import FileStat, ModelsReading, ModelsState
-from gpuhost.models.former import Manifest, ManifestEntry
 from tests.unit.hostile import make
 
 ENTRY = ManifestEntry("o/m", "main", "a b.bin", "vae/a b.bin", "c" * 40, "/x", 7, 1, 2, "0" * 64)

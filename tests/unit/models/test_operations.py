@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gpuhost.models.former import Manifest, ManifestEntry, ModelsRequest
 
 from gpuhost.host.paths import Paths
 from gpuhost.models import operations
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.former import Manifest, ManifestEntry, ModelsRequest
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Script
 from hostside import hub_cache

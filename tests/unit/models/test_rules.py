@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from gpuhost.models.former import Manifest, ManifestEntry
 
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.former import Manifest, ManifestEntry
 from gpuhost.models.rules import destination, reconcile, unpinned
 from gpuhost.plan.change import Change, Resource
 from tests.unit import sample
