@@ -173,9 +173,9 @@ class Model(Entry):
     """A Hugging Face repository at a revision, or some files of it, in the shared cache.
 
     `revision`: a commit (40 hex), a branch or a tag; `allow`, `ignore`: which files, as huggingface_hub's
-    `allow_patterns` and `ignore_patterns`; `links`: path in the repository -> `<folder>/<name>` below models/; `sha256`:
-    path -> hex, where somebody has checked it; `gated`: the repository is gated or private, so HF_TOKEN is sent for it;
-    `licence`: a note, with the page where it is accepted.
+    `allow_patterns` and `ignore_patterns`; `links`: path in the repository -> `<folder>/<name>` below models/;
+    `sha256`: path -> hex, where somebody has checked it; `gated`: the repository is gated or private, so HF_TOKEN is
+    sent for it; `licence`: a note, with the page where it is accepted.
     """
 
     repo: Repository

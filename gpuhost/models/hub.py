@@ -91,7 +91,7 @@ def _file(entry: Any) -> LockedFile:
 def _client(endpoint: str, token: str | None) -> HfApi:
     import httpx2
     from huggingface_hub import HfApi, constants, set_client_factory
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     class Patient(httpx2.Client):
         """huggingface_hub asks for a tree without any time limit."""

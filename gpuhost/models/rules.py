@@ -25,7 +25,7 @@ Source = Literal["lock", "host", "hub"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """A model as it should be on a host: `commit` and `files` (path -> what it is), and who said so: `lock` a lock.json;
+    """A model as it should be on a host: `commit`, `files` (path -> what it is), and who said so: `lock` a lock.json;
     `host` the host, which noted it when it was resolved first; `hub` the hub, now."""
 
     name: str
@@ -255,16 +255,25 @@ def status(
         ModelStatus(name, model.repo, model.revision, "", "absent", 0, 0, 0, 0, "none", used_by.get(name, ()))
         for name, model in unresolved.items()
     ]
-    for left in reclaimable(models, unresolved, reading):
-        first = left.entries[0]
-        verified, against = _proof(left.entries)
-        found.append(
-            ModelStatus(
-                *(left.name, first.repo, first.commit, first.commit, "unused", len(left.entries)),
-                *(sum(each.size for each in left.entries), left.disk_bytes, verified, against, ()),
-            )
-        )
-    return found
+    return [*found, *map(_status_of_left, reclaimable(models, unresolved, reading))]
+
+
+def _status_of_left(left: Reclaimable) -> ModelStatus:
+    first, whole = left.entries[0], sum(each.size for each in left.entries)
+    verified, against = _proof(left.entries)
+    return ModelStatus(
+        left.name,
+        first.repo,
+        first.commit,
+        first.commit,
+        "unused",
+        len(left.entries),
+        whole,
+        left.disk_bytes,
+        verified,
+        against,
+        (),
+    )
 
 
 def _status_of(
@@ -277,8 +286,18 @@ def _status_of(
     verified, against = _proof(entries) if not wrong else (0, "none")
     state: Literal["complete", "partial", "absent"] = "complete" if not wrong else "partial" if right else "absent"
     return ModelStatus(
-        *(wanted.name, wanted.model.repo, wanted.model.revision, wanted.commit, state),
-        *(len(wanted.files), wanted.bytes, _on_disk(entries), verified, against, used_by, wanted.model.licence),
+        wanted.name,
+        wanted.model.repo,
+        wanted.model.revision,
+        wanted.commit,
+        state,
+        len(wanted.files),
+        wanted.bytes,
+        _on_disk(entries),
+        verified,
+        against,
+        used_by,
+        wanted.model.licence,
     )
 
 
