@@ -24,9 +24,9 @@ read_file() { dd if="$1" iflag=nofollow,nonblock,fullblock bs=1M count=16 2>/dev
 [ -f "$manifest" ] && printf 'manifest\t%s\n' "$(read_file "$manifest")"
 [ -f "$revisions" ] && printf 'revisions\t%s\n' "$(read_file "$revisions")"
 [ -f "$speed" ] && printf 'speed\t%s\n' "$(head -c 20 "$speed" | tr -cd 0-9)"
-find "$models" -mindepth 1 ! -type d ! -name '*[[:cntrl:]]*' -printf 'model\t%y\t%s\t%T@\t%i\t%p\n' 2>/dev/null |
+find "$models" -mindepth 1 ! -type d ! -path '*[[:cntrl:]]*' -printf 'model\t%y\t%s\t%T@\t%i\t%p\n' 2>/dev/null |
   head -n @FILES@
-find "$cache"/models--*/blobs -type f ! -name '*[[:cntrl:]]*' -printf 'blob\t%y\t%s\t%T@\t%i\t%p\n' 2>/dev/null |
+find "$cache"/models--*/blobs -type f ! -path '*[[:cntrl:]]*' -printf 'blob\t%y\t%s\t%T@\t%i\t%p\n' 2>/dev/null |
   head -n @FILES@
 find "$cache"/models--*/snapshots -mindepth 2 ! -type d ! -path '*[[:cntrl:]]*' -print0 2>/dev/null |
   head -zn @FILES@ | xargs -0r stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%n\n' -- 2>/dev/null

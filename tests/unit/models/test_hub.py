@@ -29,7 +29,7 @@ FILES: dict[str, bytes | Path] = {
     "größe.txt": b"",
     "other.bin": b"o" * 7,
 }
-TOKEN, OTHER = "hf_never-to-be-seen", "hf_of-somebody-else"  # noqa: S105
+TOKEN, OTHER = "hf_never-to-be-seen", "hf_of-somebody-else"
 
 
 @pytest.fixture
