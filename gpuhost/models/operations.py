@@ -11,6 +11,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.types import Account
+from gpuhost.errors import Cause
 from gpuhost.host.paths import Paths
 from gpuhost.models import rules
 from gpuhost.models.decided import Decided
@@ -60,14 +61,16 @@ def _script(paths: Paths, account: Account, endpoint: str, command: str) -> str:
     return script
 
 
-def _explain(text: str) -> tuple[str, str] | None:
+def _explain(text: str) -> Cause | None:
     """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
     events = [_event(line) for line in text.splitlines()]
     for event in reversed(events):
         if isinstance(event, ModelFailure):
-            return event.message, event.hint
+            return Cause(event.message, event.hint)
     if events and all(events):
-        return "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        return Cause(
+            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        )
     return None
 
 
@@ -84,7 +87,7 @@ def _request(paths: Paths, planned: Sequence[PlannedModel]) -> ModelsRequest:
         refs=[model.ref for model in planned if model.ref],
         cache_dir=f"{paths.hub_cache}/hub",
         models_dir=paths.models,
-        manifest=paths.models_manifest,
+        manifest=paths.model_manifest,
         stall_s=STALL_S,
     )
 
@@ -154,7 +157,7 @@ def pruned(run: HostRun, decided: Decided) -> Commands:
         files=[PruneFile(entry.repo, entry.commit, entry.file) for each in left for entry in each.entries],
         cache_dir=f"{paths.hub_cache}/hub",
         models_dir=paths.models,
-        manifest=paths.models_manifest,
+        manifest=paths.model_manifest,
     )
     script = _script(paths, run.catalog.account, run.catalog.hub_endpoint, paths.model_prune_command)
     yield from carry_out([each.change() for each in left], [Script(script, stdin=f"{to_json(request)}\n")])
@@ -167,9 +170,9 @@ def imported(run: HostRun, decided: Decided, folder: str) -> Commands:
     planned = rules.reconcile(decided.models, look(paths), paths.models, cache_dir)
     wishes = [each.file for model in planned for each in model.files if each.file.action == "fetch"]
     account = run.catalog.account
-    request = ImportRequest(folder, wishes, cache_dir, paths.models, paths.models_manifest, account.uid, account.gid)
+    request = ImportRequest(folder, wishes, cache_dir, paths.models, paths.model_manifest, account.uid, account.gid)
     found = _looked(f"{paths.model_import_command} look", request)
-    if isinstance(found, tuple):
+    if isinstance(found, Cause):
         yield from fail_host(*found)
         return
     if not state.is_executing:
@@ -179,14 +182,14 @@ def imported(run: HostRun, decided: Decided, folder: str) -> Commands:
     yield from carry_out([each for each in changes if each], [script])
 
 
-def _looked(command: str, request: ImportRequest) -> ImportLook | tuple[str, str]:
+def _looked(command: str, request: ImportRequest) -> ImportLook | Cause:
     completed = run_now(command, stdin=to_json(request))
     if not completed.ok:
         return unobserved(completed)
     try:
         return from_host(ImportLook, completed.stdout)
     except WireError as error:
-        return f"what the program found cannot be read: {error}", "`gpuhost apply` ships the programs that fit"
+        return Cause(f"what the program found cannot be read: {error}", "`gpuhost apply` ships the programs that fit")
 
 
 def _import_change(model: PlannedModel, found: ImportLook, folder: str) -> Change | None:

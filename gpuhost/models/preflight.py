@@ -9,7 +9,7 @@ from pyinfra.context import host
 
 from gpuhost.catalog.lock import LockedModel
 from gpuhost.catalog.types import Model
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.host.paths import Paths
 from gpuhost.models import hub, rules
 from gpuhost.models.decided import Decided, decide
@@ -27,7 +27,7 @@ def look(paths: Paths) -> ModelsReading:
     """What this host has of models, in one round trip."""
     return host.get_fact(
         ModelsState,
-        manifest=paths.models_manifest,
+        manifest=paths.model_manifest,
         revisions=paths.model_revisions,
         speed=paths.models_speed,
         cache_dir=f"{paths.hub_cache}/hub",
@@ -94,7 +94,7 @@ def _token(run: HostRun, model: Model) -> str | None:
     return run.secrets.optional(TOKEN) if model.gated else None
 
 
-def _room(run: HostRun, need: int) -> Iterator[tuple[str, str]]:
+def _room(run: HostRun, need: int) -> Iterator[Cause]:
     """A hard stop: what is to be fetched does not fit, or leaves less than what must stay free."""
     root, spare = run.catalog.data_root, run.catalog.disk_min_free_gib
     kib = run.reading.disk_kib.get(root)
@@ -102,7 +102,7 @@ def _room(run: HostRun, need: int) -> Iterator[tuple[str, str]]:
         return
     free, wanted = kib * 1024, need + int(spare * 2**30)
     if wanted > free:
-        yield (
+        yield Cause(
             f"{size(need)} of models are to be fetched and {spare:g} GiB must stay free, but {root} has {size(free)}",
             f"free {size(wanted - free)} there (`gpuhost models prune` removes what no service uses), move `data_root`"
             " to a larger disk, or enable fewer services",
