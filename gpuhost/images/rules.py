@@ -53,8 +53,11 @@ def unpinned(images: Mapping[str, BuildImage | PullImage]) -> list[tuple[str, st
     """(image, what nobody checks) of those that are, or are built on, what a tag names on that day."""
     loose = {name: [each for each in sources(image) if not is_pinned(each)] for name, image in images.items()}
     return [
-        (name, f"unpinned: {'is' if isinstance(images[name], PullImage) else 'built on'} {', '.join(found)}, "
-         "a tag that can be moved; `gpuhost lock` pins it")
+        (
+            name,
+            f"unpinned: {'is' if isinstance(images[name], PullImage) else 'built on'} {', '.join(found)}, "
+            "a tag that can be moved; `gpuhost lock` pins it",
+        )
         for name, found in loose.items()
         if found
     ]

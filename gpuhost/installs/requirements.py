@@ -12,61 +12,20 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from uv import find_uv_bin
 
-from gpuhost.catalog.types import Install
 from gpuhost.errors import Problem, UserError
 from gpuhost.errors import explain as explain_by
-from gpuhost.plan.spec import digest
+from gpuhost.installs.rules import Sources
 
 FILE = "requirements.txt"
 # Wheels for it run on every system that an image of ours may hold; PyTorch's are made for it.
 _PLATFORM = "x86_64-manylinux_2_28"
 _GIT_S, _UV_S = 300, 600
 _MAX_FILE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What an install's packages are resolved from. `repositories`: (URL, commit) whose requirements.txt counts;
-    `indexes`: (URL of a package index, pins that come from it, and from nowhere else); `lines`: of a requirements file."""
-
-    repositories: Sequence[tuple[str, str]] = ()
-    indexes: Sequence[tuple[str, Sequence[str]]] = ()
-    lines: Sequence[str] = ()
-
-    def __bool__(self) -> bool:
-        return any((self.repositories, self.indexes, self.lines))
-
-
-def sources(install: Install) -> Sources:
-    """By the names of its variables, see Install."""
-    given = install.environment
-    repositories = [(url, given[f"{name}_REF"]) for name, url in _named(given, "_URL") if f"{name}_REF" in given]
-    extra = [line.split() for line in given.get("EXTRA_NODES", "").splitlines()]
-    repositories += [(words[1], words[2]) for words in extra if len(words) == 3]
-    indexes = [
-        (url, given[f"{name}_PACKAGES"].split())
-        for name, url in _named(given, "_INDEX_URL")
-        if f"{name}_PACKAGES" in given
-    ]
-    lines = [line for line in given.get("EXTRA_REQUIREMENTS", "").splitlines() if line.strip()]
-    return Sources(repositories, indexes, lines)
-
-
-def _named(given: Mapping[str, str], ending: str) -> list[tuple[str, str]]:
-    return [(key.removesuffix(ending), value) for key, value in sorted(given.items()) if key.endswith(ending)]
-
-
-def subject(install: Install, base: str) -> str:
-    """The digest of everything in the data that the packages are resolved from. `base`: the reference of the image that
-    has the install's Python."""
-    found = sources(install)
-    return digest([list(found.repositories), list(found.indexes), list(found.lines), base])
 
 
 def resolve(wanted: Sources, python: str) -> list[str]:
