@@ -80,9 +80,9 @@ def preflight() -> HostRun | None:
     for model, why in unpinned(run.models):
         note("unpinned", f"{model}: {why}", model=model, reason=why)
     for image, why in unpinned_images(run.images):
-        note("unpinned", f"{image}: {why}", image=image, reason=why)
+        note("unpinned", f"image {image}: {why}", image=image, reason=why)
     for install in run.unpinned_installs():
-        note("unpinned", f"{install}: {UNPINNED}", install=install, reason=UNPINNED)
+        note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run

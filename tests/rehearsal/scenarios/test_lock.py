@@ -70,8 +70,8 @@ def locked(furnished: World) -> Iterator[Locked]:
 def unpinned(told: Told) -> list[str]:
     """The images and installs that a run says nobody pinned."""
     assert told.document is not None
-    notes = [note for note in told.document["notes"] if note["event"] == "unpinned"]
-    return sorted(f"{kind} {note[kind]}" for note in notes for kind in ("image", "install") if kind in note)
+    found = [re.match(r"((?:image|install) \S+): unpinned: ", note["message"]) for note in told.document["notes"]]
+    return sorted(each[1] for each in found if each)
 
 
 def test_a_deploy_takes_what_was_locked_and_nothing_else(locked: Locked) -> None:
