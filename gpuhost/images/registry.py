@@ -27,6 +27,12 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PLATFORM = {"os": "linux", "architecture": "amd64"}
 _MAX_BYTES = 8 << 20  # the specification asks registries to take manifests of 4 MiB at least
 _ANSWER_S = 60.0
+# Of a server, a repository, a tag or digest: https://github.com/distribution/reference
+_FORMS = (
+    r"[A-Za-z0-9.-]+(:\d+)?",
+    r"[a-z0-9]+((\.|_{1,2}|-+|/)[a-z0-9]+)*",
+    r"\w[\w.-]{0,127}|sha256:[0-9a-f]{64}",
+)
 
 
 def client() -> httpx.Client:
@@ -52,8 +58,7 @@ class Reference:
         if server in ("docker.io", "index.docker.io"):
             server, path = "registry-1.docker.io", path if "/" in path else f"library/{path}"
         words = (server, path, digest or tag or "latest")
-        forms = (r"[A-Za-z0-9.-]+(:\d+)?", r"[a-z0-9]+([._/-]+[a-z0-9]+)*", r"\w[\w.-]{0,127}|sha256:[0-9a-f]{64}")
-        if not all(re.fullmatch(form, word, re.ASCII) for form, word in zip(forms, words, strict=True)):
+        if not all(re.fullmatch(form, word, re.ASCII) for form, word in zip(_FORMS, words, strict=True)):
             raise UserError(Problem(f"`{text}` is no image reference", "write it as `registry/repository:tag`"))
         return cls(*words)
 
