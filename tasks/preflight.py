@@ -10,6 +10,8 @@ from gpuhost.catalog.messages import suggest
 from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.images.rules import unpinned as unpinned_images
+from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models import preflight as models
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
@@ -56,6 +58,7 @@ def preflight() -> HostRun | None:
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)
+                found += [_stale(name, read.pins.shown) for name in run.stale_installs()]
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
@@ -78,6 +81,10 @@ def preflight() -> HostRun | None:
         note("limit", f"{service}: {why}", service=service, reason=why)
     for event, message in notes:
         note(event, message)
+    for image, why in unpinned_images(run.images):
+        note("unpinned", f"image {image}: {why}", image=image, reason=why)
+    for install in run.unpinned_installs():
+        note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
@@ -95,6 +102,12 @@ def _with_models(run: HostRun, asked: frozenset[str]) -> tuple[HostRun, list[Pro
     if any(stage.startswith("model_") for stage in asked):
         return replace(run, decided=models.known(run)), [], []
     return run, [], []
+
+
+def _stale(install: str, file: str) -> Problem:
+    return Problem(
+        f"{file}: `installs.{install}` {STALE}", f"run `gpuhost lock {install}`, and look at what it shows", host.name
+    )
 
 
 def _privileges() -> list[Problem]:

@@ -98,6 +98,15 @@ class Pins:
     shipped: Lock = EMPTY
     shown: str = FILE
 
+    def merged(self) -> Lock:
+        """All that counts, in one."""
+        models = {
+            repo: {**self.shipped.models.get(repo, {}), **self.own.models.get(repo, {})}
+            for repo in {**self.shipped.models, **self.own.models}
+        }
+        images = {**self.shipped.images, **self.own.images}
+        return Lock(version=1, models=models, images=images, installs={**self.shipped.installs, **self.own.installs})
+
     def digest(self, reference: str) -> str | None:
         """The digest of an image, by its reference as in the data."""
         found = self.own.images.get(reference) or self.shipped.images.get(reference)
