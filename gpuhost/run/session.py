@@ -21,18 +21,19 @@ from pyinfra.api.output import format_text
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
-Explain = Callable[[str], tuple[str, str] | None]
+Explain = Callable[[str], Cause | None]
 
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"
 ONLY_DATA = "gpuhost_only"
+IMPORT_DATA = "gpuhost_import"  # a folder on the host, of `gpuhost models import`
 CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
@@ -112,7 +113,7 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         session.report.add(event, target.name, **_fields(change))
     if meta.did_error() and target.name not in session.explained:
         cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
-        what, hint = cause or ("the command failed", "the lines above are its own")
+        what, hint = cause or Cause("the command failed", "the lines above are its own")
         if builtin_change is not None:  # pyinfra's name is that of all hosts on which the operation has this place
             name = f"{builtin_change.stage} | {builtin_change.resource.kind} {builtin_change.resource.name}"
         report_problem(Problem(f"`{name}`: {what}", hint, target.name))
@@ -126,6 +127,11 @@ def only() -> frozenset[str] | None:
     """The stages to which `--data gpuhost_only=a,b` limits this run; None: all that belong to a deploy."""
     asked = host.data.get(ONLY_DATA)
     return None if asked is None else frozenset(str(asked).split(","))
+
+
+def import_folder() -> str:
+    """The folder of `gpuhost models import`."""
+    return str(host.data.get(IMPORT_DATA) or "")
 
 
 def report_problem(problem: Problem) -> None:
