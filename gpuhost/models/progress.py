@@ -1,14 +1,11 @@
-"""The events of a fetch as lines for a person. Pure.
-
-Behind a terminal a line every few seconds with a bar; in a log one a minute. What ended and what went wrong is told at
-once.
-"""
+"""The events of a fetch as lines for a person: how far it is every few seconds, what went wrong at once. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+from gpuhost.plan.sizes import about, size
 from hostside.protocol import (
     DownloadPlan,
     ModelReady,
@@ -21,18 +18,17 @@ from hostside.protocol import (
 )
 from hostside.wire import WireError
 
-TERMINAL_EVERY_S, LOG_EVERY_S = 5.0, 60.0
-COLUMNS = 70  # pyinfra puts the host's name before it
-BAR = 16
+EVERY_S = 4.0  # the lines of a fetch that went on alone come all at once
+COLUMNS = 72  # pyinfra puts the host's name before it
+BAR = 10
 LARGE_BYTES = 64 * 2**20  # the end of a smaller file is no news
 
 
 class Lines:
     """What is shown of each line of hostside.models; None: nothing. `clock`: seconds."""
 
-    def __init__(self, clock: Callable[[], float], terminal: bool) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._every_s = TERMINAL_EVERY_S if terminal else LOG_EVERY_S
         self._told_s: float | None = None
         self._files: list[Progress] = []
 
@@ -48,7 +44,7 @@ class Lines:
             self._files.append(event)
             return None
         files, self._files = self._files, []
-        if self._told_s is not None and self._clock() - self._told_s < self._every_s * 0.9:
+        if self._told_s is not None and self._clock() - self._told_s < EVERY_S:
             return None
         self._told_s = self._clock()
         return progress(event, files)
@@ -77,29 +73,14 @@ def progress(whole: Progress, files: list[Progress]) -> str:
     """One line: the whole, then as many of the open files as it has room for."""
     part = whole.bytes / whole.total_bytes if whole.total_bytes else 1.0
     bar = "#" * int(part * BAR)
-    line = f"[{bar:.<{BAR}}] {part:4.0%} of {size(whole.total_bytes)}, {size(whole.bytes_per_s)}/s"
+    line = f"[{bar:.<{BAR}}] {part:4.0%} of {size(whole.total_bytes)}, {size(round(whole.bytes_per_s))}/s"
     if whole.eta_s is not None:
-        line += f", {duration(whole.eta_s)} left"
+        line += f", {about(whole.eta_s)} left"
     for file in sorted(files, key=lambda file: -file.total_bytes):
         more = f"  {_short(str(file.file))} {file.bytes / max(1, file.total_bytes):.0%}"
         if len(line) + len(more) <= COLUMNS:
             line += more
     return line
-
-
-def size(number: float) -> str:
-    """Bytes, as a person reads them."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= unit:
-            return f"{number / unit:.1f} {name}"
-    return f"{number:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """A rough one."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def count(files: int) -> str:

@@ -2,9 +2,9 @@
 
 It outlives the connection and this process. The next run's job of the same name attaches to it: the lines come from
 the first on, and when it has ended, that run's own program is started, which finds what was done. An operation yields
-a `Job` as it would a `Step`:
+a `Job` as it would a `Script`:
 
-    yield Job(layout, "models", "the fetch of the models", command, stdin=request, explain=..., shown=...)
+    yield Job(paths, "models", "the fetch of the models", command, stdin=request, explain=..., shown=...)
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.connectors.util import CommandOutput
 
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths
 from gpuhost.run import output
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Explain
 
 
-class Job(Step):
+class Job(Script):
     """`name`: of the unit, `gpuhost-<name>`; `what`: "the fetch of the models", in sentences; `command`: a simple
     command for sh, run as root without a shell (one that should be less begins with setpriv); `stdin`: what it reads,
     secrets too, which is in no file; `shown`: what a person sees of a line of its stdout."""
 
     def __init__(
         self,
-        layout: Layout,
+        paths: Paths,
         name: str,
         what: str,
         command: str,
@@ -37,8 +37,8 @@ class Job(Step):
         explain: Explain | None = None,
         shown: output.Shown | None = None,
     ) -> None:
-        arguments = shlex.join([name, "--folder", layout.jobs, "--what", what])
-        super().__init__(f"cd / && exec {layout.job_command} {arguments} -- {command}", explain, stdin, live=True)
+        arguments = shlex.join([name, "--folder", paths.jobs, "--what", what])
+        super().__init__(f"cd / && exec {paths.job_command} {arguments} -- {command}", explain, stdin, live=True)
         self._shown = shown
 
     def execute(self, state: State, host: Host, connector_arguments: Any) -> tuple[bool, CommandOutput]:

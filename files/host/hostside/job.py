@@ -31,7 +31,7 @@ LOOK_EVERY_S = 0.1  # at the lines
 ASK_EVERY_S = 2.0  # systemd, whether it still runs
 _END = b"\x1e"  # begins the last line: no program of ours prints it
 _LOST = 125  # the exit status when nobody knows how it ended
-_HINT = "hint: `journalctl -k` says whether for memory; run again: it goes on from there"
+_HINT = "hint: `journalctl -k` says whether for memory; run again: it goes on"
 
 
 def run(name: str, folder: Path, what: str, command: Sequence[str], stdin: bytes) -> int:

@@ -13,19 +13,18 @@ file are gathered under a name that no service looks for, and get their own once
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from hostside.cache_lock import alone
 from hostside.models import manifest
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
@@ -139,7 +138,7 @@ class Run:
     def run(self) -> bool:
         """True when every file is there. Raises `FetchError` for what stops the whole run, and OSError."""
         self._store.prepare()
-        with self._alone(), self._ready, self._meter:
+        with alone(self._store.cache_dir), self._ready, self._meter:
             needed = self._act()
             if needed is None:
                 return False
@@ -273,20 +272,6 @@ class Run:
         was, moved_to = self._store.set_aside(path, file.links)
         report(MovedAside(file.model, str(was), str(moved_to)))
         return moved_to
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One fetch at a time in one cache. The kernel frees the lock when its process dies."""
-        folder = os.open(self._request.cache_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print("another fetch works in this cache: waiting for it", file=sys.stderr)
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
 
 class _Ready:
