@@ -61,7 +61,8 @@ def _package(name: str, before: _Packages, after: _Packages) -> Iterator[str]:
     if was != now:
         yield f"  ~ {name} {was} -> {now}"
     elif had - has:
-        yield f"  {OTHER_BYTES} {name} {now}: of {len(had)} files that were locked {len(had - has)} are not those any more"
+        gone = f"of {len(had)} files that were locked {len(had - has)} are not those any more"
+        yield f"  {OTHER_BYTES} {name} {now}: {gone}"
     elif has - had:
         yield f"  ~ {name} {now}: {len(has - had)} more files"
 
