@@ -58,6 +58,7 @@ class Partial:
         self._hasher = Hasher(file)
         self._syncing: Future[None] | None = None
         self._asked = 0  # up to where the disk has been asked to have it
+        self._closed = False
 
     def __enter__(self) -> Partial:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,8 +71,9 @@ class Partial:
                 "filesystem", f"`{self.path}` is not a plain file of our own", "move it away, then run again"
             )
         os.ftruncate(self._descriptor, _kept(found, self._file.size))
-        os.fchmod(self._descriptor, BEING_WRITTEN)
-        os.fsync(self._descriptor)
+        if found.st_size:
+            os.fchmod(self._descriptor, BEING_WRITTEN)
+            os.fsync(self._descriptor)
         while chunk := os.read(self._descriptor, CHUNK_BYTES):
             self._take(chunk)
         self._asked = self.size
@@ -79,9 +81,8 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._wait()
-            os.fsync(self._descriptor)
-            os.fchmod(self._descriptor, CLOSED)
+            if not self._closed:
+                self._close()
         finally:
             os.close(self._descriptor)
 
@@ -104,18 +105,25 @@ class Partial:
 
     def finish(self) -> Digest:
         """All is there and on disk."""
-        self._wait()
-        os.fsync(self._descriptor)
+        self._close()
         return self._hasher.digest()
 
     def start_over(self) -> None:
         """Gives up what is there."""
+        self._closed = False
         self._wait()
+        os.fchmod(self._descriptor, BEING_WRITTEN)
         os.ftruncate(self._descriptor, 0)
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._moved(-self.size)
         self.size = self._asked = 0
         self._hasher = Hasher(self._file)
+
+    def _close(self) -> None:
+        self._wait()
+        os.fsync(self._descriptor)
+        os.fchmod(self._descriptor, CLOSED)
+        self._closed = True
 
     def _take(self, data: bytes) -> None:
         self.size += len(data)
