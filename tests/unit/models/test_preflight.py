@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ GB = 10**9
 LISTING = LockedModel(commit=COMMIT, files={FILE: LockedFile(size=10 * GB, sha256="0" * 64, git_sha1="b" * 40)})
 LOCK = Lock(version=1, models={"Acme/Models": {"main": LISTING}})
 HUB = "/data/cache/huggingface/hub/models--Acme--Models"
+TOLD: dict[str, Any] = {}  # by the last run
 THERE = ModelsReading(
     cached={f"{HUB}/snapshots/{COMMIT}/{FILE}": FileStat(10 * GB, 1, 1)}, refs={f"{HUB}/refs/main": COMMIT}
 )
@@ -48,10 +50,15 @@ def check(
     gated: bool = False,
     free_gb: float = 100,
     secrets: dict[str, str] | None = None,
+    planned: dict[str, Any] | None = None,
 ) -> tuple[Any, list[Any], list[Any]]:
     changes = {"models.vae.gated": gated, "secrets.HF_TOKEN": {}}
     run = sample.run(changes, secrets, disk_kib={"/data": int(free_gb * GB) // 1024})
     object.__setattr__(run, "pins", Pins(own=LOCK) if locked else Pins())
+    session = SimpleNamespace(
+        revisions=planned or {}, report=SimpleNamespace(add=lambda *_, **fields: TOLD.update(fields))
+    )
+    monkeypatch.setattr(preflight, "current", lambda: session)
     monkeypatch.setattr(preflight, "host", SimpleNamespace(name="gpu1", get_fact=lambda *_, **__: reading))
     return preflight.check(run)
 
@@ -77,6 +84,20 @@ def test_without_a_lock_the_hub_says_it_and_the_run_says_what_it_uses(
     assert notes == [
         ("unpinned", f"vae: `main` of Acme/Models is {COMMIT[:12]}, as the hub says now; `gpuhost lock` pins it")
     ]
+
+
+def test_what_the_hub_said_to_the_plan_the_apply_takes_and_asks_nobody(
+    monkeypatch: pytest.MonkeyPatch, asked: list[Any]
+) -> None:
+    """A branch that moves in between changes nothing."""
+    check(monkeypatch, THERE, locked=False)
+    planned = {"gpu1": json.loads(json.dumps(TOLD["models"]))}
+    asked.clear()
+    decided, problems, _ = check(monkeypatch, THERE, locked=False, planned=planned)
+    assert asked == [] and problems == [] and decided.models[0].commit == COMMIT
+    assert decided.models[0].files == LISTING.files and decided.models[0].source == "hub"
+    check(monkeypatch, THERE, locked=False, planned={"gpu2": planned["gpu1"]})
+    assert asked == [("listing", "Acme/Models", None)]
 
 
 def test_the_token_is_sent_for_gated_models_only(monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
