@@ -126,7 +126,7 @@ def by_hand(
 
 # What is done to one model's folder may concern the others, too.
 _ALL_FETCHED, _ALL_LINKED, _ALL_VERIFIED = (
-    (("models", "qwen-image-(edit|encoder)", action),) for action in ("fetch", "link", "verify")
+    (("models", "qwen-image-e*", action),) for action in ("fetch", "link", "verify")
 )
 
 
