@@ -20,6 +20,8 @@ DECISIONS = (
     "gpuhost/host/python.py",
     "gpuhost/images/rules.py",
     "gpuhost/installs/rules.py",
+    "gpuhost/models/decided.py",
+    "gpuhost/models/patterns.py",
     "gpuhost/models/rules.py",
     "gpuhost/plan/*.py",
     "gpuhost/run/session.py",
