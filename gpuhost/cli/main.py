@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gpuhost.cli import apply, config, init, plan, rehearse, secrets, trust, verify
+from gpuhost.cli import apply, check, config, init, plan, rehearse, secrets, trust, verify
 from gpuhost.cli.arguments import Parser
 from gpuhost.cli.console import ERROR, print_problems
 from gpuhost.errors import Problem, UserError
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (init, config, trust, plan, apply, verify, secrets, rehearse):
+    for module in (init, config, check, trust, plan, apply, verify, secrets, rehearse):
         module.add_to(commands)
     return parser
 

@@ -13,8 +13,9 @@ from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
-from gpuhost.services import render
+from gpuhost.services import arguments, render
 from gpuhost.services.binds import Bind, of_spec, unsafe
+from gpuhost.services.placement import sharing
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from gpuhost.services.spec import of_compose
@@ -76,8 +77,18 @@ class Stacks:
             paths["broker"] = layout.broker
         gpus = run.placement.gpus[name]
         account = f"{entry.account.uid}:{entry.account.gid}"
-        egress = run.catalog.networks[entry.network].egress
-        return ServiceContext(name, entry, run.image(entry.image), gpus, account, paths, egress)
+        cards = [gpu for gpu in run.reading.gpus if gpu.uuid in gpus]
+        return ServiceContext(
+            name,
+            entry,
+            run.image(entry.image),
+            gpus,
+            account,
+            paths,
+            egress=run.catalog.networks[entry.network].egress,
+            shares_gpu=name in sharing(run.placement, run.services),
+            arguments=arguments.filled(run.catalog, name, cards),
+        )
 
     # -- what should run ---------------------------------------------------------------------------------------------
 

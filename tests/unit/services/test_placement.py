@@ -69,7 +69,8 @@ def test_a_newcomer_does_not_take_the_place_of_one_that_runs() -> None:
 
 def test_no_service_gets_more_than_a_whole_card() -> None:
     assert place({"a": service(1, 24577)}, CARDS[:1]).skipped == {
-        "a": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB"
+        "a": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB, 1 MiB too little; "
+        "no GPU here is large enough"
     }
 
 
@@ -79,7 +80,7 @@ def test_two_unmeasured_ones_may_share_a_card_that_is_not_full() -> None:
     assert set(place(beside, CARDS[:1]).gpus) == {"measured", "unmeasured"}
     full = {"measured": service(1, part + 1), "unmeasured": service(1)}
     assert place(full, CARDS[:1]).skipped == {
-        "unmeasured": "it needs None MiB on 1 GPU; the most that is left is 0 MiB"
+        "unmeasured": "it needs 1 GPU that no other service fills, there is none; give it a `vram_mib`"
     }
 
 
@@ -87,12 +88,17 @@ def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
     wanted = {"a": service(1, 20000), "b": service(1, 10000)}
     found = place(wanted, CARDS[:1])
     assert found.gpus == {"a": ["GPU-0"]}
-    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB"}
+    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB, 7882 MiB too little; "
+        "it would fit without `a` (20000 MiB)"
+    }
 
 
 def test_of_several_cards_the_fullest_one_counts() -> None:
     wanted = {"a": service(1, 20000), "b": service(2, 22000)}
-    assert place(wanted, CARDS[:2]).skipped == {"b": "it needs 22000 MiB on 2 GPUs; the most that is left is 2118 MiB"}
+    assert place(wanted, CARDS[:2]).skipped == {
+        "b": "it needs 22000 MiB on 2 GPUs; the most that is left is 2118 MiB, 19882 MiB too little; "
+        "it would fit without `a` (20000 MiB)"
+    }
 
 
 def test_a_whole_card_may_be_used_by_one_and_less_by_several() -> None:
