@@ -126,7 +126,10 @@ images = {
         "pull": "docker.io/vllm/vllm-openai:v0.32.0",
         "arguments": {
             "v0.9.2": [*_vllm_arguments, "--rope-scaling={rope?}"],
-            "v0.32.0": [*_vllm_arguments, '--hf-overrides={"max_position_embeddings":{context},"rope_parameters":{rope?}}'],
+            "v0.32.0": [
+                *_vllm_arguments,
+                '--hf-overrides={"max_position_embeddings":{context},"rope_parameters":{rope?}}',
+            ],
         },
         "refused": {
             "--enable-reasoning": "deprecated by v0.9.0, unknown to v0.10.0: `--reasoning-parser` alone says it",

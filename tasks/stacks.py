@@ -12,7 +12,6 @@ from gpuhost.services.stacks import Stacks, broker_group
 from gpuhost.systemd import operations as systemd
 from gpuhost.systemd.rules import Unit
 
-BOOT = "gpuhost-services.service"
 BROKER, BROKER_SOCKET = "gpuhost-broker.service", "gpuhost-broker.socket"
 
 
@@ -31,7 +30,8 @@ def stacks(run: HostRun) -> None:
     # Its folder is mounted into containers, so it is there before them.
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=layout.backups)
     operations.running(name="stacks | services run", run=run)
-    boot = [Unit(_file(BOOT, programs=layout.programs, check=layout.binds_command))]
+    operations.archived(name="stacks | foreign compose files", run=run)
+    boot = [Unit(_file(operations.BOOT_UNIT, programs=layout.programs, check=layout.binds_command))]
     systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=layout.backups)
 
 

@@ -305,12 +305,12 @@ class Service(Entry):
     processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
     the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
-    `init`: a process of Docker's own reaps what the service leaves behind;
-    `install`: what is mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files
-    that are made once and then belong to the service; `config_files`: file -> template; `options`: for the template;
-    `arguments`: added to its command, may hold marks; `secrets`: what its environment may hold; `secret_files`: file in the service's
-    secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and
-    whether it runs is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
+    `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
+    /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
+    service; `config_files`: file -> template; `options`: for the template and for marks in arguments; `arguments`:
+    added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
+    -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
+    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
     to stop before it is killed.
     """
 

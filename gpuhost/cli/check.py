@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from gpuhost.cli.console import OK, print_problems
 from gpuhost.errors import Problem
 from gpuhost.project import PROJECT
 from gpuhost.services import conformity
+from gpuhost.services.files import is_compose_file
 
-_COMPOSE = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
 _NOT_OURS = {"build", "node_modules", "tests"}  # and what begins with a dot
 
 
@@ -41,7 +40,7 @@ def _foreign(top: Path) -> Iterator[Problem]:
     """A compose file that lies in a project or a site: hosts get those that the catalogue gives, and no others."""
     for folder, inside, files in os.walk(top):
         inside[:] = sorted(name for name in inside if not name.startswith(".") and name not in _NOT_OURS)
-        for name in sorted(filter(_COMPOSE.fullmatch, files)):
+        for name in sorted(filter(is_compose_file, files)):
             yield Problem(
                 f"{Path(folder, name)} is a compose file that the catalogue does not name",
                 "describe its services in group_data, or move it away: each stack's file is rendered",

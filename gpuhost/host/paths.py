@@ -130,9 +130,14 @@ class Layout:
         root's."""
         return f"{self.data}/services/{service}/seeds"
 
+    @property
+    def stacks(self) -> str:
+        """The folders of the stacks."""
+        return f"{self.data}/stacks"
+
     def stack(self, stack: str) -> str:
         """A stack's folder."""
-        return f"{self.data}/stacks/{stack}"
+        return f"{self.stacks}/{stack}"
 
     def compose_file(self, stack: str) -> str:
         """A stack's compose file."""

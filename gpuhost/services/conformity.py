@@ -61,7 +61,9 @@ def _references(catalog: Catalog) -> Iterator[tuple[str, str]]:
         if isinstance(image, PullImage):
             yield f"images.{name}.pull", image.pull
         else:
-            yield from ((f"images.{name}.args.{key}", text) for key, text in image.args.items() if key.endswith("IMAGE"))
+            yield from (
+                (f"images.{name}.args.{key}", text) for key, text in image.args.items() if key.endswith("IMAGE")
+            )
 
 
 def _paths(catalog: Catalog) -> Iterator[Problem]:

@@ -162,8 +162,8 @@ def _why_not(service: Service, table: _Table) -> str:
     if need is None:
         return f"it needs {count} GPU{plural} that no other service fills, there is none; give it a `vram_mib`"
     room = max(0, *(_room(cards, count) for cards in groups))
-    ways = [others for cards in groups if (others := _in_the_way(cards, count, need))]
-    way = f"it would fit without {' and '.join(min(ways, key=len))}" if ways else "no GPU here is large enough"
+    ways = sorted((others for cards in groups if (others := _in_the_way(cards, count, need))), key=len)
+    way = f"it would fit without {' and '.join(ways[0])}" if ways else "no GPU here is large enough"
     return (
         f"it needs {need} MiB on {count} GPU{plural}; the most that is left is {room} MiB, "
         f"{need - room} MiB too little; {way}"

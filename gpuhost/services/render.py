@@ -99,7 +99,6 @@ class ServiceContext:
             "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **labels},
         }
 
-
     @property
     def _restart(self) -> str:
         if self.entry.start == "on-demand":  # dockerd does not start it either

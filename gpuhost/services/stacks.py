@@ -161,13 +161,13 @@ class Stacks:
             found |= {variable.name: variable for variable in self._secrets(self._run.services[name].secrets)}
         return list(found.values())
 
-    def env(self, stack: str) -> str:
-        """A stack's `.env.docker`. Raises NotYet before its secrets are generated."""
+    def env(self, stack: str, blank: bool = False) -> str:
+        """A stack's `.env.docker`; `blank`: with a word for each secret. Raises NotYet before they are generated."""
         values = {}
         for variable in self.variables(stack):
             if variable.value is None:
                 raise NotYet(variable.name)
-            values[variable.name] = variable.value
+            values[variable.name] = "secret" if blank and variable.secret else variable.value
         return render.env_file(stack, values)
 
     def secret_files(self, name: str) -> dict[str, str]:

@@ -88,7 +88,8 @@ def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
     wanted = {"a": service(1, 20000), "b": service(1, 10000)}
     found = place(wanted, CARDS[:1])
     assert found.gpus == {"a": ["GPU-0"]}
-    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB, 7882 MiB too little; "
+    assert found.skipped == {
+        "b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB, 7882 MiB too little; "
         "it would fit without `a` (20000 MiB)"
     }
 
