@@ -20,9 +20,8 @@ from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services import arguments
-from gpuhost.services.mounts import refusals
 from gpuhost.services.placement import place
-from gpuhost.services.stacks import Stacks, bind_problems
+from gpuhost.services.stacks import bind_problems
 
 READ_ONLY_STAGES = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
@@ -57,7 +56,6 @@ def preflight() -> HostRun | None:
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
-                found += [Problem(what, hint, host.name) for what, hint in refusals(Stacks(run).specs)]
                 found += bind_problems(run, host.name)
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]

@@ -62,6 +62,12 @@ def run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--use-sudo-password", action="store_true", help="ask for sudo's password, once")
 
 
+def shown_options(command: argparse.ArgumentParser) -> None:
+    """How a plan is shown: `verbose` and `diff` of the options."""
+    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, do not count them")
+    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
+
+
 def target(options: argparse.Namespace) -> Target:
     """What the command line names. Raises UserError."""
     if not (PROJECT / "deploy.py").is_file():

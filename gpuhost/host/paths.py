@@ -8,7 +8,7 @@ from gpuhost.catalog.types import Catalog
 
 
 @dataclass(frozen=True)
-class Layout:
+class Paths:
     """Absolute paths on the host, from the three roots of the catalogue."""
 
     data: str
@@ -16,8 +16,8 @@ class Layout:
     state: str
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Layout:
-        """The layout that a catalogue asks for."""
+    def of(cls, catalog: Catalog) -> Paths:
+        """The paths that a catalogue asks for."""
         return cls(catalog.data_root, catalog.tools_root, catalog.state_root)
 
     @property

@@ -14,7 +14,7 @@ from pyinfra.context import host
 
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.fact import HostFact
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside.wire import WireError, from_host
 
@@ -206,7 +206,7 @@ def environment(path: str, lock: str, programs: str) -> Commands:
     reading = host.get_fact(VenvState, path=path)
     why = reason(digest, programs, reading)
     changes = [Change("layout", Resource("venv", path), "make", why, _diff(digest, reading))] if why else []
-    yield from carry_out(changes, [Step(make_script(path, digest, programs), stdin=lock)])
+    yield from carry_out(changes, [Script(make_script(path, digest, programs), stdin=lock)])
 
 
 def make_script(path: str, digest: str, programs: str) -> str:

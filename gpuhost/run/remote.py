@@ -18,7 +18,7 @@ from gpuhost.run.connection import lost
 from gpuhost.run.session import Explain, report_problem
 
 
-class Step(StringCommand):
+class Script(StringCommand):
     """A shell script of an own operation, run with the operation's privileges.
 
     `explain` turns the output of a failure into (sentence, hint); without an answer the last line is the sentence.

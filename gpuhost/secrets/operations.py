@@ -52,7 +52,7 @@ def audited(run: HostRun) -> Commands:
         return
     values = {name: store.optional(name) for name in sorted(names)}
     wanted = {name: None if value is None else store.fingerprint(name, value) for name, value in values.items()}
-    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    env_files = {run.paths.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     files = {path: template for name in run.services for path, template in stacks.secret_files(name).items()}
     answer = observe(run, locations.request(key, env_files, files, sorted(run.catalog.secrets)))
     if isinstance(answer, tuple):
@@ -66,7 +66,7 @@ def audited(run: HostRun) -> Commands:
 
 def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | tuple[str, str]:
     """What hostside.secret_audit answers, or why it does not: (sentence, hint)."""
-    completed = run_now(run.layout.secret_audit_command, stdin=to_json(request))
+    completed = run_now(run.paths.secret_audit_command, stdin=to_json(request))
     if not completed.ok:
         what, hint = unobserved(completed)
         return printable(what), printable(hint)

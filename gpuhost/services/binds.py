@@ -1,5 +1,5 @@
 """What containers have of the host's folders and files: whether it is still what lies there, and whether what one may
-write leads to what another one, or root, is given. Pure."""
+write leads to what another one, or root, is given; and what none may have. Pure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import PurePosixPath
 
 from gpuhost.plan.spec import Spec
 from hostside.protocol import Held
+
+# Whoever may write to one of these is root on the host.
+_SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock")
 
 
 def is_lost(held: Held) -> bool:
@@ -61,5 +64,25 @@ def unsafe(binds: Iterable[Bind], kept: Mapping[str, str]) -> Iterator[tuple[str
                 )
 
 
+def engine_sockets(specs: Mapping[str, Spec]) -> Iterator[tuple[str, str]]:
+    """(sentence, hint) for every mount of a service that holds the socket of a container engine."""
+    for name, spec in specs.items():
+        for target, mounted in spec["volumes"].items():
+            source = _real(mounted.removesuffix(":ro"))
+            for socket in map(PurePosixPath, _SOCKETS):
+                if socket == source or source in socket.parents:
+                    yield (
+                        f"`{name}` mounts {mounted} at {target}: {socket} in it is root on the host, read-only or not",
+                        "take it out of the template; `controls_services` lets a service see, start and stop ours",
+                    )
+                    break
+
+
 def _inside(path: str, folder: str) -> bool:
     return PurePosixPath(folder) in PurePosixPath(path).parents
+
+
+def _real(path: str) -> PurePosixPath:
+    """/var/run is a link to /run on every system that we support."""
+    parts = PurePosixPath(path).parts
+    return PurePosixPath("/", *parts[2:]) if parts[1:3] == ("var", "run") else PurePosixPath(*parts)

@@ -20,7 +20,7 @@ from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
@@ -60,7 +60,7 @@ def own_folders(folders: Mapping[str, Account]) -> Commands:
         _AS_ACCOUNT.format(uid=account.uid, gid=account.gid, folders=shlex.quote(path))
         for path, account in absent.items()
     ]
-    yield from carry_out(changes, [Step("\n".join(["set -eu; umask 022", *made]))])
+    yield from carry_out(changes, [Script("\n".join(["set -eu; umask 022", *made]))])
 
 
 @operation()
@@ -88,9 +88,9 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
-def _as_root(commands: Iterable[str]) -> Step:
+def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Step("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077", *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
@@ -130,15 +130,15 @@ def rendered(run: HostRun) -> Commands:
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
     first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()])
-    yield from write(changes, wanted, observed, run.layout.backups, key, first)
+    yield from write(changes, wanted, observed, run.paths.backups, key, first)
 
 
-def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Step]:
+def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Script]:
     """What must be done before any file is replaced."""
-    layout = run.layout
+    paths = run.paths
     for stack in run.stacks:
-        if written & {layout.compose_file(stack), layout.env_file(stack)}:
-            yield _accepted(stack, layout.stack(stack), stacks)
+        if written & {paths.compose_file(stack), paths.env_file(stack)}:
+            yield _accepted(stack, paths.stack(stack), stacks)
     if seeds:  # before the records: a run that dies in between makes them once more
         yield _as_root(map(_seed, seeds))
 
@@ -160,11 +160,11 @@ echo "hint: what runs stays as it is; mend the template or the data" >&2; exit 1
 """
 
 
-def _accepted(stack: str, folder: str, stacks: Stacks) -> Step:
+def _accepted(stack: str, folder: str, stacks: Stacks) -> Script:
     """Compose accepts the compose file of a stack with its variables."""
     texts = (stacks.compose(stack), stacks.env(stack), stacks.env(stack, blank=True))
     script = _ACCEPT.replace("@STACK@", stack).replace("@FOLDER@", folder)
-    return Step(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
+    return Script(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
 
 
 # -- files of stacks that nobody wants any more ------------------------------------------------------------------------
@@ -173,16 +173,16 @@ def _accepted(stack: str, folder: str, stacks: Stacks) -> Step:
 @operation()
 def archived(run: HostRun) -> Commands:
     """The folder of the stacks holds the compose files of this host's catalogue, and no others."""
-    layout = run.layout
-    wanted = [layout.compose_file(entry.stack) for entry in run.catalog.enabled().values()]
-    there: list[str] = host.get_fact(ComposeFiles, folder=layout.stacks)
+    paths = run.paths
+    wanted = [paths.compose_file(entry.stack) for entry in run.catalog.enabled().values()]
+    there: list[str] = host.get_fact(ComposeFiles, folder=paths.stacks)
     foreign = files.foreign(there, wanted)
-    archive = f"{layout.stacks}/archived"
+    archive = f"{paths.stacks}/archived"
     changes = [
         Change("stacks", Resource("file", path), "archive", f"no stack of this host has it; it goes to {archive}")
         for path in foreign
     ]
-    yield from carry_out(changes, [_archive(foreign, layout.stacks, archive)])
+    yield from carry_out(changes, [_archive(foreign, paths.stacks, archive)])
 
 
 # What is there by the name already is kept: `--backup` numbers it.
@@ -195,9 +195,9 @@ done
 """
 
 
-def _archive(paths: Sequence[str], stacks: str, archive: str) -> Step:
+def _archive(paths: Sequence[str], stacks: str, archive: str) -> Script:
     marks = {"@PATHS@": shlex.join(paths), "@STACKS@": stacks, "@ARCHIVE@": archive}
-    return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ARCHIVE))
+    return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ARCHIVE))
 
 
 def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
@@ -212,7 +212,7 @@ def _with_secret_diffs(
 ) -> list[Change]:
     """The changes of files that hold secrets, with the differences name by name."""
     key, changed = run.secrets.optional(LABEL_KEY), {change.resource.name for change in changes}
-    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    env_files = {run.paths.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     templates = {path: text for name in run.services for path, text in stacks.secret_files(name).items()}
     wanted = env_files | {path: stacks.file_variables(template) for path, template in templates.items()}
     wanted = {path: variables for path, variables in wanted.items() if path in changed}
@@ -253,7 +253,7 @@ def running(run: HostRun) -> Commands:
         run.placement.skipped,
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
-        lambda service: f"in {run.layout.service_data(service)} and {run.layout.service_outputs(service)}",
+        lambda service: f"in {run.paths.service_data(service)} and {run.paths.service_outputs(service)}",
     )
     yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
 
@@ -325,31 +325,31 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 """
 
 
-def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Step:
+def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
+            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
         case "unpause":
             health = run.services[step.service].health
             marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
-            return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
-            return Step(_up(run, step, sources), _docker_hint)
+            return Script(_up(run, step, sources), _docker_hint)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
-            return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
+            return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
 def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
-    stack, layout = run.services[step.service].stack, run.layout
-    files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
+    stack, paths = run.services[step.service].stack, run.paths
+    files = ["--project-directory", paths.stack(stack), "-f", paths.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
     alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
-    up = f"{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
-    return f"{_UNDER_LOCK}{layout.binds_command} {shlex.join(sources)} || exit 1\n{up}"
+    up = f"{alone} {shlex.join(files)} --env-file {paths.env_file(stack)} {flags} {how} {step.service}"
+    return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
 def _docker_hint(text: str) -> tuple[str, str] | None:

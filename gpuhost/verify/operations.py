@@ -37,7 +37,9 @@ def answering(run: HostRun) -> Commands:
     for seen in found:
         current().report.add("observed", host.name, **asdict(seen))
     verdict = judge(found)
-    current().report.add("verdict", host.name, ok=verdict.ok, services=[seen.service for seen in found])
+    failed = [failure.service for failure in verdict.failures]
+    services = [seen.service for seen in found]
+    current().report.add("verdict", host.name, ok=verdict.ok, services=services, failed=failed)
     if verdict.failures:
         *others, last = map(_problem, verdict.failures)
         for other in others:  # pyinfra ends with the first command that fails
@@ -67,7 +69,7 @@ def _running(run: HostRun) -> list[str]:
 def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | tuple[str, str]:
     """What the services answer, or why that could not be observed: (sentence, hint)."""
     try:
-        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, names)))
+        completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)))
         found = _observed(completed, names)
     except NotYet as secret:
         return f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`"

@@ -69,4 +69,5 @@ class Interrupted:
         host = self.proof.host
         line = [sys.executable, "-m", "gpuhost.cli.main", "apply", "--yes", "-i", str(host.inventory)]
         said = host.run_dir / f"interrupted-{next(self._numbers)}.txt"
-        return Victim(line, PROJECT, {**os.environ, "NO_COLOR": "1"}, said)
+        environment = {**os.environ, "NO_COLOR": "1", "XDG_STATE_HOME": str(host.run_dir / "state")}
+        return Victim(line, PROJECT, environment, said)

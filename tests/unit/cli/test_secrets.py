@@ -180,7 +180,7 @@ def test_sync_is_the_deploy_limited_to_secrets(fake: Fake, capsys: pytest.Captur
     assert cli.main(["secrets", "sync", "--yes"]) == 0
     assert fake.asked == [("plan", STAGES), ("apply", STAGES)]
     said = capsys.readouterr().out.splitlines()
-    assert "      ~ API_TOKEN: (0123456789ab) -> (ba9876543210)" in said
+    assert "        ~ API_TOKEN: (0123456789ab) -> (ba9876543210)" in said
     assert said[-1] == "[gpu1] api: http://127.0.0.1:9001"
 
 
@@ -216,7 +216,7 @@ def observed(old: int | None = 401, new: int = 200, host: str = "gpu1") -> Event
 
 
 def verdict(ok: bool = True, host: str = "gpu1") -> Event:
-    return {"event": "verdict", "host": host, "ok": ok, "services": ["api"]}
+    return {"event": "verdict", "host": host, "ok": ok, "services": ["api"], "failed": [] if ok else ["api"]}
 
 
 PROVED = [*SYNCED, observed(), verdict()]

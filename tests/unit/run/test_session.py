@@ -24,7 +24,7 @@ from pyinfra.operations import files, server
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run import session
-from gpuhost.run.remote import Step, last_line, program_message
+from gpuhost.run.remote import Script, last_line, program_message
 from gpuhost.run.session import Commands, builtin, carry_out, failing
 
 Event = dict[str, Any]
@@ -69,7 +69,7 @@ def one_run() -> Iterator[None]:
 def touched(path: str, fault: str = "") -> Commands:
     """A file that is there: the smallest operation of ours."""
     changes = [] if Path(path).exists() else [Change("layout", Resource("file", path), "create", "it does not exist")]
-    yield from carry_out(changes, [Step(fault or f"touch {path}")])
+    yield from carry_out(changes, [Script(fault or f"touch {path}")])
 
 
 def touch(path: Path, fault: str = "") -> Callable[[State], object]:
@@ -180,7 +180,7 @@ def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytes
     def written() -> Commands:
         yield from carry_out(
             [Change("layout", Resource("file", str(path)), "write", "it differs")],
-            [Step(f"cat > {path}", stdin=secret + "\n")],
+            [Script(f"cat > {path}", stdin=secret + "\n")],
         )
 
     events = Run(tmp_path).go(lambda state: add_op(state, written, name="layout | written"))
@@ -224,7 +224,7 @@ def test_a_host_that_cannot_be_is_left_at_once(tmp_path: Path, in_the_plan: bool
 
 
 def test_a_plan_draws_no_command(tmp_path: Path) -> None:
-    def commands() -> Iterator[Step]:
+    def commands() -> Iterator[Script]:
         raise AssertionError("a secret would be resolved here")
         yield
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gpuhost.services.binds import Bind, of_spec, unsafe
+from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
 from gpuhost.services.stacks import bind_problems
 from tests.unit import sample
 
@@ -72,3 +72,30 @@ def test_a_sites_data_that_puts_our_programs_where_a_container_writes_is_refused
         "choose another folder as `tools_root`",
         "gpu1",
     )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/var/run/docker.sock",
+        "/run/docker.sock",
+        "/run/docker.sock:ro",
+        "/var/run//docker.sock",
+        "/run",
+        "/var/run",
+        "/var/run:ro",
+        "/",
+        "/run/containerd",
+        "/run/containerd/containerd.sock",
+    ],
+)
+def test_the_socket_of_an_engine_is_refused_by_whatever_name_or_folder(source: str) -> None:
+    [(what, hint)] = engine_sockets({"api": {"volumes": {"/data": "/srv/data", "/x": source}}})
+    assert what.startswith(f"`api` mounts {source} at /x: /run/") and "`controls_services`" in hint
+
+
+@pytest.mark.parametrize(
+    "source", ["/run/gpuhost/broker:ro", "/srv/run", "/run/dockers", "/var/lib/x", "/srv/run/docker.sock"]
+)
+def test_no_other_folder_is(source: str) -> None:
+    assert list(engine_sockets({"api": {"volumes": {"/x": source}}})) == []
