@@ -53,5 +53,5 @@ def toolkit(run: HostRun) -> None:
         uuids=[gpu.uuid for gpu in run.reading.gpus],
         driver=run.reading.gpus[0].driver,
         toolkit=version,
-        stamp=f"{run.paths.state}/cdi.json",
+        stamp=run.paths.cdi_stamp,
     )

@@ -31,7 +31,7 @@ def layout(run: HostRun) -> None:
 def _folders(run: HostRun) -> None:
     paths, account = run.paths, run.catalog.account.name
     ours = {paths.data: "755", paths.tools: "755"}
-    ours |= {f"{paths.data}/{name}": "755" for name in ("stacks", "installs", "services", "cache")}
+    ours |= dict.fromkeys(paths.parents, "755")
     ours |= {paths.stack(stack): "755" for stack in run.stacks}
     ours |= {paths.install(name): "755" for name in run.installs}
     manifests = [paths.install_manifests(name) for name in run.installs]
@@ -41,7 +41,7 @@ def _folders(run: HostRun) -> None:
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((paths.models, paths.hub_cache), "2775")
     shared |= {f"{paths.models}/{model.folder}": "2775" for model in run.models.values()}
-    shared |= {f"{paths.state}/models": "2775"}
+    shared |= {parent(paths.model_manifest): "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
     wanted += [Folder(path, mode, account) for path, mode in shared.items()]

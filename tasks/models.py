@@ -16,7 +16,7 @@ def models(run: HostRun) -> None:
         name="models | fetched and verified",
         wanted=run.models,
         paths=run.paths,
-        manifest=f"{run.paths.state}/models/manifest.json",
+        manifest=run.paths.model_manifest,
         account=run.catalog.account,
         endpoint=run.catalog.hub_endpoint,
         secrets=run.secrets,

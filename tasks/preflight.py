@@ -7,7 +7,7 @@ from dataclasses import replace
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.models.rules import unpinned
@@ -94,9 +94,11 @@ def _privileges() -> list[Problem]:
     return [Problem(*problem, host=host.name)] if problem else []
 
 
-def _not_root() -> tuple[str, str] | None:
+def _not_root() -> Cause | None:
     try:
         asked = run_now("id -u")
     except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
-        return "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        return Cause(
+            "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        )
     return root_problem(asked.ok, asked.output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gpuhost.files.folders import Folder, folders
 from gpuhost.files.rules import FileSpec, plain
+from gpuhost.host.paths import unit_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
 from gpuhost.services import operations
@@ -44,7 +45,7 @@ def _broker(run: HostRun) -> list[Unit]:
 
 
 def _file(unit: str, **values: object) -> FileSpec:
-    return plain(f"/etc/systemd/system/{unit}", text(f"{unit}.j2", **values))
+    return plain(unit_file(unit), text(f"{unit}.j2", **values))
 
 
 def _folders(run: HostRun, stacks: Stacks) -> list[Folder]:

@@ -73,8 +73,8 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """The cause of an apt failure as (sentence, hint); None when it is none of those known."""
+def explain(text: str) -> errors.Cause | None:
+    """The cause of an apt failure; None when it is none of those known."""
     return errors.explain(_CAUSES, text)
 
 

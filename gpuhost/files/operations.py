@@ -11,7 +11,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.files.facts import FilesState, FileState, parse, read_script
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
@@ -95,12 +95,12 @@ def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
     yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
 
 
-def blocked(observed: Mapping[str, FileState]) -> tuple[str, str] | None:
-    """Why files cannot be written: (sentence, hint), None when they can."""
+def blocked(observed: Mapping[str, FileState]) -> Cause | None:
+    """Why files cannot be written; None when they can."""
     folder = next((path for path, there in observed.items() if there.kind == "directory"), None)
     if folder is None:
         return None
-    return (
+    return Cause(
         f"a folder is in the place of the file {folder}",
         "move it away; nothing is deleted that gpuhost did not make",
     )

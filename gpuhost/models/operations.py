@@ -10,6 +10,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.catalog.types import Account, Model
+from gpuhost.errors import Cause
 from gpuhost.host.paths import Paths
 from gpuhost.models import rules
 from gpuhost.models.facts import ModelsState
@@ -43,14 +44,16 @@ def _script(paths: Paths, account: Account, endpoint: str) -> str:
     return script
 
 
-def _explain(text: str) -> tuple[str, str] | None:
+def _explain(text: str) -> Cause | None:
     """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
     events = [_event(line) for line in text.splitlines()]
     for event in reversed(events):
         if isinstance(event, ModelFailure):
-            return event.message, event.hint
+            return Cause(event.message, event.hint)
     if events and all(events):
-        return "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        return Cause(
+            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        )
     return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from gpuhost.errors import Cause
 from gpuhost.plan.spec import Spec
 from hostside.protocol import Held
 
@@ -42,8 +43,8 @@ def of_spec(owner: str, spec: Spec) -> list[Bind]:
     return [Bind(owner, text.removesuffix(":ro"), text.endswith(":ro")) for text in spec["volumes"].values()]
 
 
-def unsafe(binds: Iterable[Bind], kept: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(sentence, hint) for each thing that lies in a folder which a container writes: it could put a link to anything
+def unsafe(binds: Iterable[Bind], kept: Mapping[str, str]) -> Iterator[Cause]:
+    """Each thing that lies in a folder which a container writes: it could put a link to anything
     in its place, and Docker follows links at every start. `kept`: folder of root's -> what it is called in the data.
 
     The very folder that a container writes may be given to others: whoever writes in it cannot replace it.
@@ -52,26 +53,26 @@ def unsafe(binds: Iterable[Bind], kept: Mapping[str, str]) -> Iterator[tuple[str
     for writer in dict.fromkeys(bind for bind in found if not bind.read_only):
         for bind in dict.fromkeys(found):
             if _inside(bind.source, writer.source):
-                yield (
+                yield Cause(
                     f"{bind.owner} is given {bind.source}, which lies in {writer.source}, where {writer.owner} writes",
                     "give it a path that lies elsewhere: what a container writes is mounted nowhere piece by piece",
                 )
         for path, name in kept.items():
             if path == writer.source or _inside(path, writer.source):
-                yield (
+                yield Cause(
                     f"`{name}` ({path}) lies in {writer.source}, where {writer.owner} writes",
                     f"choose another folder as `{name}`",
                 )
 
 
-def engine_sockets(specs: Mapping[str, Spec]) -> Iterator[tuple[str, str]]:
-    """(sentence, hint) for every mount of a service that holds the socket of a container engine."""
+def engine_sockets(specs: Mapping[str, Spec]) -> Iterator[Cause]:
+    """Every mount of a service that holds the socket of a container engine."""
     for name, spec in specs.items():
         for target, mounted in spec["volumes"].items():
             source = _real(mounted.removesuffix(":ro"))
             for socket in map(PurePosixPath, _SOCKETS):
                 if socket == source or source in socket.parents:
-                    yield (
+                    yield Cause(
                         f"`{name}` mounts {mounted} at {target}: {socket} in it is root on the host, read-only or not",
                         "take it out of the template; `controls_services` lets a service see, start and stop ours",
                     )

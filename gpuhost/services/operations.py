@@ -13,11 +13,13 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.facts import UP_LOCK, DockerState
+from gpuhost.engine.facts import DockerState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
+from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Script
@@ -146,8 +148,8 @@ def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequ
 # Both files are read before one of them is in its place. Compose quotes what it cannot read: its words are those about
 # a file of variables without secrets. The folder is in memory.
 _ACCEPT = r"""
-set -eu; umask 022; mkdir -p /run/gpuhost; umask 077
-new="$(mktemp -d /run/gpuhost/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT
+set -eu; umask 022; mkdir -p @RUNTIME@; umask 077
+new="$(mktemp -d @RUNTIME@/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT
 for name in compose env blank; do IFS= read -r encoded; printf '%s' "$encoded" | base64 -d > "$new/$name"; done
 accepts() {
   env -i PATH="$PATH" HOME=/root docker compose -p @STACK@ --project-directory @FOLDER@ \
@@ -163,7 +165,8 @@ echo "hint: what runs stays as it is; mend the template or the data" >&2; exit 1
 def _accepted(stack: str, folder: str, stacks: Stacks) -> Script:
     """Compose accepts the compose file of a stack with its variables."""
     texts = (stacks.compose(stack), stacks.env(stack), stacks.env(stack, blank=True))
-    script = _ACCEPT.replace("@STACK@", stack).replace("@FOLDER@", folder)
+    marks = {"@STACK@": stack, "@FOLDER@": folder, "@RUNTIME@": RUNTIME}
+    script = re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ACCEPT)
     return Script(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
 
 
@@ -222,7 +225,7 @@ def _with_secret_diffs(
         env = {path: env_files[path] for path in there & env_files.keys()}
         files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, Cause):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     diffs = {
@@ -283,7 +286,7 @@ def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequenc
     if not (names and key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
+    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each.env for each in answer.containers}
     return [replace(each, environment=held.get(each.name)) for each in containers]
@@ -306,7 +309,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
+_UNDER_LOCK = f"mkdir -p {RUNTIME}; exec 9>{STACKS_LOCK}; flock 9\n"
 
 
 _REMOVE = r"""
@@ -328,14 +331,14 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
+            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_failure)
         case "unpause":
             health = run.services[step.service].health
             marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
-            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_failure)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
-            return Script(_up(run, step, sources), _docker_hint)
+            return Script(_up(run, step, sources), _docker_failure)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
             return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
@@ -352,12 +355,14 @@ def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
     return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
-def _docker_hint(text: str) -> tuple[str, str] | None:
+def _docker_failure(text: str) -> Cause | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
-            return line.strip(), "another program took the port since preflight: stop it, then run again"
+            return Cause(line.strip(), "another program took the port since preflight: stop it, then run again")
         if "is already in use by container" in line:
-            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            return Cause(
+                line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            )
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
-            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+            return Cause(line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again")
     return None

@@ -47,7 +47,7 @@ def bind_problems(run: HostRun, host: str) -> list[Problem]:
     kept = {getattr(run.catalog, name): name for name in roots}
     stacks = Stacks(run)
     found = [*engine_sockets(stacks.specs), *unsafe([*stacks.binds(), *installs], kept)]
-    return [Problem(what, hint, host) for what, hint in found]
+    return [Problem(*cause, host) for cause in found]
 
 
 class Stacks:

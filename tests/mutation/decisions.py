@@ -82,7 +82,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("files/trees.py", 'return {"size": f', '"size" -> ', "a name that nobody is shown"),
     Equivalent("files/trees.py", 'return {"size": f', '"owner" -> ', "a name that nobody is shown"),
     Equivalent("host/python.py", 'programs: str = ""', "\"\" -> 'XX'", "no folder has that name either"),
-    Equivalent("host/python.py", "_LOCK =", "", "who locks is who waits"),
+    Equivalent("host/paths.py", "_LOCK =", "", "who locks is who waits"),
     Equivalent("verify/observe.py", "_s: float = 0.0", "0.0 -> 1.0", _SET_BEFORE),
     Equivalent("trees/look.py", ": int = 0", "0 -> 1", "compared with each other, for kinds that have none"),
     Equivalent("trees/record.py", "_sync(", "_sync", _POWER),

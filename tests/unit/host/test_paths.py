@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from gpuhost.host.paths import Paths
+from gpuhost.host.paths import Paths, unit_file
 from gpuhost.project import context
 from tasks.layout import _program_folders, _stack_folders
 from tests.unit import sample
@@ -67,9 +67,13 @@ def test_where_everything_lies() -> None:
         "venv": "/opt/tools/venv",
         "broker": "/run/gpuhost/broker",
         "backups": "/var/lib/state/backups",
+        "model_manifest": "/var/lib/state/models/manifest.json",
+        "cdi_stamp": "/var/lib/state/cdi.json",
         "apt_stamp": "/var/lib/state/apt-updated",
         "firewall_rules": "/opt/tools/firewall.nft",
     }
+    assert PATHS.parents == tuple(f"/srv/data/{name}" for name in ("stacks", "installs", "services", "cache"))
+    assert unit_file("api.service") == "/etc/systemd/system/api.service"
     assert PATHS.image_context("api") == "/opt/tools/images/api"
     assert PATHS.install("tree") == "/srv/data/installs/tree"
     assert PATHS.install_manifests("tree") == "/var/lib/state/installs/tree"

@@ -21,6 +21,7 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.operations import files, server
 
+from gpuhost.errors import Cause
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run import session
@@ -278,8 +279,8 @@ def test_a_builtin_that_finds_nothing_to_do_needs_no_plan(tmp_path: Path) -> Non
 
 
 def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
-    def explain(text: str) -> tuple[str, str] | None:
-        return ("the disk is full", "free space") if "No space" in text else None
+    def explain(text: str) -> Cause | None:
+        return Cause("the disk is full", "free space") if "No space" in text else None
 
     events = Run(tmp_path).go(shell("echo 'No space left' >&2; exit 1", explain))
     assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [

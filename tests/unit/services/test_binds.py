@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
-from gpuhost.services.stacks import bind_problems
+from gpuhost.services.stacks import Stacks, bind_problems
 from tests.unit import sample
 
 WRITES = Bind("`painter`", "/data/services/painter/data", read_only=False)
@@ -99,3 +99,12 @@ def test_the_socket_of_an_engine_is_refused_by_whatever_name_or_folder(source: s
 )
 def test_no_other_folder_is(source: str) -> None:
     assert list(engine_sockets({"api": {"volumes": {"/x": source}}})) == []
+
+
+def test_a_template_that_mounts_the_socket_refuses_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sample.run()
+    monkeypatch.setattr(Stacks, "specs", {name: {"volumes": {"/x": "/run/docker.sock"}} for name in run.services})
+    problems = bind_problems(run, "gpu1")
+    assert [problem.what.partition(":")[0] for problem in problems] == [
+        f"`{name}` mounts /run/docker.sock at /x" for name in run.services
+    ]
