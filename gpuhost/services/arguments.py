@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from gpuhost.catalog.types import BuildImage, Catalog, PullImage, Service
@@ -88,10 +89,11 @@ def _needed(image: BuildImage | PullImage, entry: Service) -> list[str]:
 def settings(arguments: Sequence[str]) -> Mapping[str, str]:
     """argument -> value of those written `--name=value`, and of those written `--name value`; a lone one -> "".
 
-    Some programs take `_` for `-` in names: they are all written with `-` here."""
+    Some programs take `_` for `-` in names: they are all written with `-` here.
+    """
     found: dict[str, str] = {}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue="-"):
         if argument.startswith("-"):
             name, equals, value = argument.partition("=")
-            found[name.replace("_", "-")] = value if equals else "" if following.startswith("-") else following
+            found[name.replace("_", "-")] = value if equals or following.startswith("-") else following
     return found

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from gpuhost.run.fact import HostFact
 
-_COMPOSE = re.compile(r"(docker-)?compose[\w.-]*\.ya?ml")
+_COMPOSE = re.compile(r"(docker-)?compose([._-][\w.-]*)?\.ya?ml")
 
 
 class ComposeFiles(HostFact[list[str]]):
