@@ -83,11 +83,12 @@ class _Table:
         return list(found.values())
 
     def fitting(self, service: Service) -> list[_Card]:
-        """As many cards of one model as it needs, with room for it, the best ones; [] when there are not so many."""
+        """As many cards of one model as it needs, with room for it, those of which the worst is the best; [] when there
+        are not so many."""
         need = service.gpu.vram_mib if service.gpu else None
         chosen = (sorted(filter(lambda card: card.fits(need), cards), key=_rank) for cards in self.alike())
         enough = [cards[: service.gpu_count] for cards in chosen if len(cards) >= service.gpu_count]
-        return min(enough, key=lambda cards: [card.rank for card in cards], default=[])
+        return min(enough, key=lambda cards: [card.rank for card in reversed(cards)], default=[])
 
 
 def _rank(card: _Card) -> tuple[int, int, str]:
