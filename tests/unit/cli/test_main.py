@@ -303,6 +303,18 @@ def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPat
     assert (target.inventory, target.project) == (str(Path.cwd() / "inventory.py"), Path.cwd())
 
 
+def test_some_hosts_and_more_options_for_pyinfra(fake: Fake) -> None:
+    cli.main(["plan", "--limit", "gpu1", "-l", "shop", "--", "--parallel", "2"])
+    assert fake.targets[0].options == ["--limit", "gpu1", "--limit", "shop", "--parallel", "2"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"gpuhost \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
 INVENTORY_HINT = "hint: name an inventory or a site's folder with --inventory; `gpuhost init DIR` makes a site"
 
 
@@ -358,8 +370,8 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
         ([], "the following arguments are required: COMMAND", "see `gpuhost --help`"),
         (["pln"], "COMMAND: there is no `pln`", "did you mean `plan`?"),
         (
-            ["plan", "--limit", "gpu1"],
-            "unrecognized arguments: --limit gpu1",
+            ["plan", "--parallel", "2"],
+            "unrecognized arguments: --parallel 2",
             "see `gpuhost --help`; options for pyinfra come after `--`",
         ),
         (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
