@@ -80,6 +80,26 @@ class Paths:
         return self._program("hostside.binds")
 
     @property
+    def model_revisions(self) -> str:
+        """What each revision that nobody locked was when this host first asked for it; root only may write there."""
+        return f"{self.state}/revisions.json"
+
+    @property
+    def models_speed(self) -> str:
+        """Bytes in a second, of the last fetch of models."""
+        return f"{self.state}/models-speed"
+
+    @property
+    def model_prune_command(self) -> str:
+        """Removes files of models from the cache with their links. Request on stdin."""
+        return self._program("hostside.model_prune")
+
+    @property
+    def model_import_command(self) -> str:
+        """Looks in a folder for files of models, or takes them from there. Action as argument, request on stdin."""
+        return self._program("hostside.model_import")
+
+    @property
     def models_command(self) -> str:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")
@@ -136,6 +156,10 @@ class Paths:
     def install(self, name: str) -> str:
         """The folder with the versions of an install."""
         return f"{self._installs}/{name}"
+
+    def install_lock(self, name: str) -> str:
+        """The locked packages of an install."""
+        return f"{self.scripts}/{name}.lock"
 
     def install_manifests(self, name: str) -> str:
         """The folder with the manifests of the versions of an install; root only may write there."""

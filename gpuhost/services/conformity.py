@@ -9,8 +9,9 @@ from typing import Any
 
 from gpuhost.catalog.layers import leaves
 from gpuhost.catalog.messages import suggest
-from gpuhost.catalog.types import BuildImage, Catalog, PullImage
+from gpuhost.catalog.types import BuildImage, Catalog
 from gpuhost.errors import Problem
+from gpuhost.images.rules import is_pinned, sources
 from gpuhost.services import arguments
 
 _RELEASE = re.compile(r"v?\d+(\.\d+)+([._+-][\w.+-]+)?")
@@ -39,16 +40,15 @@ def problems(catalog: Catalog) -> Iterator[Problem]:
 def _images(catalog: Catalog) -> Iterator[Problem]:
     """Each is a release of an allowed repository; so are those that ours are built from."""
     for field, reference in _references(catalog):
-        repository = reference.partition("@")[0]
-        slash = repository.rfind("/")
-        colon = repository.find(":", slash + 1)
-        repository, release = (repository, "") if colon < 0 else (repository[:colon], repository[colon + 1 :])
+        named = reference.partition("@")[0]
+        colon = named.find(":", named.rfind("/") + 1)
+        repository, release = (named, "") if colon < 0 else (named[:colon], named[colon + 1 :])
         if repository not in catalog.allowed_images:
             yield Problem(
                 f"`{field}`: {repository} is not among the allowed repositories",
                 f"{suggest(repository, catalog.allowed_images, 'repository')}; or add it to `allowed_images`",
             )
-        if "@sha256:" not in reference and not _RELEASE.fullmatch(release):
+        if not is_pinned(reference) and not _RELEASE.fullmatch(release):
             yield Problem(
                 f"`{field}`: `{release or reference}` is no release",
                 "name a release tag such as `:v1.2.3`, or a digest (`@sha256:...`)",
@@ -58,12 +58,7 @@ def _images(catalog: Catalog) -> Iterator[Problem]:
 def _references(catalog: Catalog) -> Iterator[tuple[str, str]]:
     """(field, reference) of every image that comes from a registry."""
     for name, image in catalog.images.items():
-        if isinstance(image, PullImage):
-            yield f"images.{name}.pull", image.pull
-        else:
-            yield from (
-                (f"images.{name}.args.{key}", text) for key, text in image.args.items() if key.endswith("IMAGE")
-            )
+        yield from ((f"images.{name}", reference) for reference in sources(image))
 
 
 def _paths(catalog: Catalog) -> Iterator[Problem]:

@@ -50,7 +50,7 @@ def test_what_two_hosts_have_is_said_once(site: Path, capsys: pytest.CaptureFixt
     assert said(capsys, 1) == (
         "",
         [
-            "error: `images.pulled.pull`: `main` is no release",
+            "error: `images.pulled`: `main` is no release",
             "hint: name a release tag such as `:v1.2.3`, or a digest (`@sha256:...`)",
         ],
     )
