@@ -163,7 +163,8 @@ def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequ
 # a file of variables without secrets. The folder is in memory.
 _ACCEPT = r"""
 set -eu; umask 022; mkdir -p @RUNTIME@; umask 077
-new="$(mktemp -d @RUNTIME@/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT
+rm -rf @RUNTIME@/compose.*  # of one that was killed
+new="$(mktemp -d @RUNTIME@/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT; trap 'exit 1' HUP INT TERM
 for name in compose env blank; do IFS= read -r encoded; printf '%s' "$encoded" | base64 -d > "$new/$name"; done
 accepts() {
   env -i PATH="$PATH" HOME=/root docker compose -p @STACK@ --project-directory @FOLDER@ \

@@ -113,6 +113,7 @@ if grep -h bad "$compose" "$env" >&2; then exit 15; fi
 def accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, compose: str = "fine") -> tuple[int, str]:
     """(exit status, what it said) of the step that asks compose."""
     (tmp_path / "bin").mkdir()
+    (tmp_path / "run/compose.of-a-killed-one").mkdir(parents=True)
     (tmp_path / "bin" / "docker").write_text(DOCKER.replace("@FOLDER@", str(tmp_path)))
     (tmp_path / "bin" / "docker").chmod(0o755)
     monkeypatch.setattr(operations, "RUNTIME", str(tmp_path / "run"))
