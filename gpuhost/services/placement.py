@@ -101,15 +101,33 @@ def place(
     """Give each service its GPUs by UUID (an index may be inverted between boots).
 
     `current`: service -> the UUIDs that it has now. What is placed stays where it is as long as it fits; the others
-    come in the order of `services`, on cards of their own before they share one.
+    come in the order of `services`, on cards of their own before they share one. When some find no place so, those that
+    need most are placed first, if more find one then.
     """
+    first = _placed(services, list(services), gpus, current or {})
+    if not first.skipped:
+        return first
+    other = _placed(services, sorted(services, key=lambda name: _ease(services[name])), gpus, current or {})
+    return other if len(other.skipped) < len(first.skipped) else first
+
+
+def _ease(service: Service) -> tuple[int, int]:
+    """What needs most comes first."""
+    return -service.gpu_count, -((service.gpu and service.gpu.vram_mib) or 0)
+
+
+def _placed(
+    services: Mapping[str, Service], order: Sequence[str], gpus: Sequence[Gpu], current: Mapping[str, Sequence[str]]
+) -> Placement:
+    """What is kept, then the others one after the other, each on the best cards that are left."""
     table = _Table([_Card(gpu) for gpu in gpus])
     skipped: dict[str, str] = {}
     for name, service in services.items():
-        kept = _kept(table, service, (current or {}).get(name, ()))
+        kept = _kept(table, service, current.get(name, ()))
         if kept:
             table.put(name, service, kept)
-    for name, service in services.items():
+    for name in order:
+        service = services[name]
         if name in table.placed:
             continue
         fitting = table.fitting(service)

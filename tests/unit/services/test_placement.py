@@ -154,6 +154,19 @@ def test_what_does_not_fit_says_what_would_help(others: dict[str, int], need: in
     assert bool(place(without, CARDS[:1]).skipped) == ("large enough" in said)
 
 
+def test_what_needs_most_is_placed_first_when_that_leaves_nobody_out() -> None:
+    """In their own order two small ones take the cards that the large one needs together."""
+    needs = {"first": service(1), "small": service(1, 9339), "middle": service(1, 11797), "large": service(2, 21627)}
+    found = place(needs, CARDS)
+    assert found.skipped == {} and found.gpus["small"] == found.gpus["middle"]
+    assert len(found.gpus["large"]) == 2 and not set(found.gpus["large"]) & set(found.gpus["small"])
+    assert place(needs, CARDS, found.gpus).gpus == found.gpus
+    # Where somebody is left out all the same, the order decides who.
+    two = {"a": service(1, 20000), "b": service(1, 22000)}
+    assert list(place(two, CARDS[:1]).gpus) == ["a"]
+    assert list(place(needs, CARDS[:2]).skipped) == ["large"]
+
+
 def test_who_shares_a_card() -> None:
     """Who only reads the state of all shares none."""
     services = {"api": sample.catalog().services["api"], **{name: service(1, 5000) for name in "abc"}}
