@@ -92,7 +92,7 @@ secrets = {
     "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
 }
 
-# --- Images ----------------------------------------------------------------------------------------------------------
+# --- Images: `gpuhost lock` writes down which bytes a tag is, and a deploy takes those --------------------------------
 # What is pulled, and what ours are built from, comes from these repositories (`gpuhost check`).
 allowed_images = ["docker.io/library/python", "docker.io/vllm/vllm-openai"]
 _python = "docker.io/library/python:3.12.11-slim-bookworm"

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gpuhost.catalog.lock import Lock, LockedModel
 
+OTHER_BYTES = "!"
+
 
 def moved(old: Lock, new: Lock) -> list[str]:
     """Lines; none when nothing did."""
@@ -59,7 +61,8 @@ def _package(name: str, before: _Packages, after: _Packages) -> Iterator[str]:
     if was != now:
         yield f"  ~ {name} {was} -> {now}"
     elif had - has:
-        yield f"  ! {name} {now}: of {len(had)} files that were locked {len(had - has)} are not those any more"
+        gone = f"of {len(had)} files that were locked {len(had - has)} are not those any more"
+        yield f"  {OTHER_BYTES} {name} {now}: {gone}"
     elif has - had:
         yield f"  ~ {name} {now}: {len(has - had)} more files"
 
@@ -80,7 +83,7 @@ def _model(was: LockedModel | None, now: LockedModel | None) -> Iterator[str]:
         yield from ([f"  + {now.commit}"] if now else [])
     if was and now:
         # A commit names its content: with the same one, other bytes are a hub that is not to be trusted.
-        sign = "!" if was.commit == now.commit else "~"
+        sign = OTHER_BYTES if was.commit == now.commit else "~"
         for path in sorted({*was.files, *now.files}):
             if path not in was.files:
                 yield f"  + {path}"

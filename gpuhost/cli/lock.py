@@ -13,7 +13,7 @@ from gpuhost.catalog import lock
 from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.lock import Lock, LockedImage, LockedInstall, LockedModel
 from gpuhost.catalog.messages import suggest
-from gpuhost.catalog.moved import moved
+from gpuhost.catalog.moved import OTHER_BYTES, moved
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.arguments import Commands, host_options, site
 from gpuhost.cli.console import CHANGES, OK
@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     lines = moved(_compared(found, new), new)
     for line in lines:
         print(printable(line))
+    if any(line.startswith(f"  {OTHER_BYTES} ") for line in lines):
+        print(f"{OTHER_BYTES}: no update, but other bytes under the same name. Find out why first.", file=sys.stderr)
     if options.check:
         print("It moved: `gpuhost lock` writes it down." if lines else "Nothing moved.", file=sys.stderr)
         return CHANGES if lines else OK
