@@ -17,6 +17,7 @@ from gpuhost.models.facts import ModelsReading, ModelsState
 from gpuhost.models.rules import PlannedModel, Wanted
 from gpuhost.plan.sizes import about, size
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import current
 
 TOKEN = "HF_TOKEN"  # noqa: S105  (the secret's name)
 KIB_PER_GIB = 1024 * 1024
@@ -43,10 +44,16 @@ def known(run: HostRun) -> Decided:
 def asked(run: HostRun) -> tuple[Decided, list[Problem]]:
     """Which files the models of this host are; the hub is asked for what nobody else knows."""
 
+    planned = current().revisions.get(host.name, {})
+
     def ask(model: Model) -> LockedModel:
+        if said := planned.get(model.repo, {}).get(model.revision):
+            return LockedModel.model_validate(said)
         return hub.listing(run.catalog.hub_endpoint, model.repo, model.revision, _token(run, model))
 
     found, problems = decide(run.models, run.pins, look(run.paths), ask)
+    if found.revisions:
+        current().report.add("revisions", host.name, models=found.revisions.model_dump(mode="json")["models"])
     return found, [replace(problem, host=host.name) for problem in problems]
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
 from gpuhost.project import PROJECT
-from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA
+from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 
 KEPT_LINES = 5000  # the last ones of what a run printed
 Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it comes
@@ -68,10 +68,14 @@ def apply(
     watch: Watch = lambda line: None,
 ) -> Outcome:
     """Do what was planned; a change that is not in `planned` (the events of a plan) fails its host."""
-    with tempfile.TemporaryFile("w+") as allow:
-        json.dump(report.allow_list(map(dict, planned)), allow)
-        allow.seek(0)
-        return _run(target, ["-y"], {ALLOW_DATA: _path(allow), **_limit(only)}, watch, [allow])
+    events = [*map(dict, planned)]
+    with tempfile.TemporaryFile("w+") as allow, tempfile.TemporaryFile("w+") as revisions:
+        json.dump(report.allow_list(events), allow)
+        json.dump(report.revisions(events), revisions)
+        for file in (allow, revisions):
+            file.seek(0)
+        data = {ALLOW_DATA: _path(allow), REVISIONS_DATA: _path(revisions), **_limit(only)}
+        return _run(target, ["-y"], data, watch, [allow, revisions])
 
 
 def look(target: Target, stage: str, watch: Watch = lambda line: None) -> Outcome:

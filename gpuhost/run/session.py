@@ -32,6 +32,7 @@ Explain = Callable[[str], Cause | None]
 
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"
+REVISIONS_DATA = "gpuhost_revisions"  # what the plan was told by the hub
 ONLY_DATA = "gpuhost_only"
 IMPORT_DATA = "gpuhost_import"  # a folder on the host, of `gpuhost models import`
 CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
@@ -47,6 +48,7 @@ class Session:
         self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
         self.explained: set[str] = set()  # hosts whose failure has been explained
         self.found: set[tuple[str, Resource, str]] = set()  # (host, resource, action) of every own change, at any phase
+        self.revisions: dict[str, Any] = {}  # host -> what the hub said of models when the plan was made
         self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
     def allows(self, host_name: str, change: Change) -> bool:
@@ -75,6 +77,8 @@ def current() -> Session:
         allow = host.data.get(ALLOW_DATA)
         allowed = json.loads(Path(allow).read_text()) if allow else None
         _current = Session(Report(host.data.get(REPORT_DATA)), allowed)
+        if revisions := host.data.get(REVISIONS_DATA):
+            _current.revisions = json.loads(Path(revisions).read_text())
         state.add_callback_handler(_Outcome())
     return _current
 
