@@ -53,7 +53,7 @@ rehearse: $(READY) ## the whole path on a fresh host made on this machine (root)
 	$(VENV)/bin/gpuhost rehearse $(ARGS)
 
 plan: $(READY) ## what a deploy would change, and why
-	@$(VENV)/bin/gpuhost plan $(ARGS)
+	@$(VENV)/bin/gpuhost plan $(ARGS) || [ $$? = 2 ]
 
 deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
 	@$(VENV)/bin/gpuhost apply $(ARGS)

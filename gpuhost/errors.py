@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hostside.wire import printable
+
+
+class Cause(NamedTuple):
+    """Why something cannot be: `what` in one sentence, `hint` something to do about it."""
+
+    what: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -28,15 +36,15 @@ class Problem:
         return [printable(line) for line in lines]
 
 
-def explain(known: Iterable[tuple[str, str, str]], text: str) -> tuple[str, str] | None:
-    """The first of the known failures that a program's output shows, as (sentence, hint); None when it shows none.
+def explain(known: Iterable[tuple[str, str, str]], text: str) -> Cause | None:
+    """The first of the known failures that a program's output shows; None when it shows none.
 
     `known`: pattern, sentence, hint; the groups of the pattern that matched stand for `{0}`, `{1}` in the sentence.
     """
     for pattern, what, hint in known:
         found = re.search(pattern, text)
         if found:
-            return what.format(*(group for group in found.groups() if group)), hint
+            return Cause(what.format(*(group for group in found.groups() if group)), hint)
     return None
 
 

@@ -22,11 +22,11 @@ SOURCE = "gpuhost-docker"
 def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
-    ours = (run.layout.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
+    ours = (run.paths.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
     wanted = [Folder(path, "755", "root") for path in ours]
-    wanted.append(Folder(run.layout.backups, "700", "root"))  # before the first file is replaced
+    wanted.append(Folder(run.paths.backups, "700", "root"))  # before the first file is replaced
     folders(name="engine | folders", stage="engine", wanted=wanted)
-    apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
+    apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.paths.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":
         apt_repository.declared(run, "docker", KEY, SOURCE, "engine")
@@ -45,12 +45,12 @@ def _install(run: HostRun, subject: str, packages: list[str]) -> None:
             extra_install_args=apt.LOCK_WAIT,
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.layout.apt_stamp),
+        lambda: apt.why_missing(packages, run.paths.apt_stamp),
     )
 
 
 @stage("engine")
 def configuration(run: HostRun) -> None:
     """Our keys in daemon.json, and a dockerd that loaded them and answers."""
-    engine.configured(name="engine | dockerd", wanted=run.catalog.engine_config, backups=run.layout.backups)
+    engine.configured(name="engine | dockerd", wanted=run.catalog.engine_config, backups=run.paths.backups)
     engine.new_enough(name="engine | Docker is new enough")

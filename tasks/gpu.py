@@ -40,18 +40,18 @@ def toolkit(run: HostRun) -> None:
             extra_install_args=f"{apt.LOCK_WAIT} --allow-change-held-packages",
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.layout.apt_stamp),
+        lambda: apt.why_missing(packages, run.paths.apt_stamp),
     )
     apt.held(
         name="gpu | toolkit packages held",
         stage="gpu",
         packages=dict.fromkeys(TOOLKIT, version),
-        stamp=run.layout.apt_stamp,
+        stamp=run.paths.apt_stamp,
     )
     gpu.cdi(
         name="gpu | CDI specification",
         uuids=[gpu.uuid for gpu in run.reading.gpus],
         driver=run.reading.gpus[0].driver,
         toolkit=version,
-        stamp=f"{run.layout.state}/cdi.json",
+        stamp=run.paths.cdi_stamp,
     )

@@ -15,8 +15,8 @@ def models(run: HostRun) -> None:
     operations.fetched(
         name="models | fetched and verified",
         wanted=run.models,
-        layout=run.layout,
-        manifest=f"{run.layout.state}/models/manifest.json",
+        paths=run.paths,
+        manifest=run.paths.model_manifest,
         account=run.catalog.account,
         endpoint=run.catalog.hub_endpoint,
         secrets=run.secrets,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.models.rules import unpinned
@@ -17,9 +17,8 @@ from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
-from gpuhost.services.mounts import refusals
 from gpuhost.services.placement import place
-from gpuhost.services.stacks import Stacks, bind_problems
+from gpuhost.services.stacks import bind_problems
 
 READ_ONLY_STAGES = {"verify", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
@@ -54,7 +53,6 @@ def preflight() -> HostRun | None:
             found = secrets.tracked()
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
-                found += [Problem(what, hint, host.name) for what, hint in refusals(Stacks(run).specs)]
                 found += bind_problems(run, host.name)
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
@@ -89,9 +87,11 @@ def _privileges() -> list[Problem]:
     return [Problem(*problem, host=host.name)] if problem else []
 
 
-def _not_root() -> tuple[str, str] | None:
+def _not_root() -> Cause | None:
     try:
         asked = run_now("id -u")
     except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
-        return "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        return Cause(
+            "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        )
     return root_problem(asked.ok, asked.output)

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gpuhost.cli.arguments import Commands, run_options, target
-from gpuhost.cli.console import ERROR, confirmed, counted, exit_code, print_changes, print_result
+from gpuhost.cli.arguments import Commands, run_options, shown_options, target
+from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
+from gpuhost.cli.progress import Progress, duration
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
 from gpuhost.plan.performed import already_done, unplanned
+from gpuhost.plan.report import select
 from gpuhost.run import pyinfra
-from gpuhost.run.pyinfra import Outcome, Target
+from gpuhost.run.log import begin
+from gpuhost.run.output import line_as_text
+from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 
 Check = Callable[[Outcome], Problem | None]
+Show = Callable[[list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
 class Applied:
     """`outcome`: of the last run, which is the plan's when nothing was applied; `problems`: what that run did not
-    report itself; `already_done`: the planned changes that were not necessary any more when their turn came."""
+    report itself; `already_done`: the planned changes that were not necessary any more when their turn came;
+    `seconds`: how long the changes took; `log`: the file with all that was printed meanwhile, "" without one."""
 
     outcome: Outcome
     problems: Sequence[Problem] = ()
     already_done: Sequence[dict[str, Any]] = ()
+    seconds: float = 0.0
+    log: str = ""
 
 
 def add_to(commands: Commands) -> None:
@@ -36,6 +49,7 @@ def add_to(commands: Commands) -> None:
     about = "plan, ask, then do exactly that and prove that the services answer"
     command = commands.add_parser("apply", help=about, description=about)
     run_options(command)
+    shown_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
     command.set_defaults(run=run)
@@ -43,7 +57,8 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Apply and print; the exit code."""
-    return print_applied(apply(target(options), options.yes, options.json), options.json)
+    show = partial(print_changes, everything=options.verbose, diffs=options.diff)
+    return print_applied(apply(target(options), options.yes, options.json, show=show), options.json)
 
 
 def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
@@ -57,24 +72,50 @@ def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome
 
 
 def apply(
-    target: Target, yes: bool, as_json: bool, only: Sequence[str] = (), check: Check = lambda outcome: None
+    target: Target,
+    yes: bool,
+    as_json: bool,
+    only: Sequence[str] = (),
+    check: Check = lambda outcome: None,
+    show: Show = print_changes,
 ) -> Applied | None:
-    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no."""
+    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a
+    plan."""
     planned = plan(target, only, check)
     if exit_code(planned.outcome) == ERROR or planned.problems:
         return planned
     changes = planned.outcome.changes("plan")
     if not as_json:
-        print_changes(changes)
+        show(changes)
     if changes and not yes and not confirmed(f"Apply {counted(len(changes))}?"):
         return None
     if not changes:  # nothing is written, nobody is asked: what is left of the run is its proof
         if not as_json:
             print("Nothing to do.")
         return Applied(pyinfra.look(target, "verify"))
-    outcome = pyinfra.apply(target, planned.outcome.events, live=not as_json, only=only)
+    began = time.monotonic()
+    outcome, log = _watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
+    seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
-    return Applied(outcome, unplanned(changes, outcome.events), unnecessary)
+    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log)
+
+
+def _watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
+    """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    with ExitStack() as stack:
+        log = begin("apply")
+        if log:
+            stack.enter_context(log)
+        progress = None if silent else stack.enter_context(Progress(sys.stderr, columns))
+
+        def watch(line: str) -> None:
+            if log:
+                print(line_as_text(line), file=log, flush=True)
+            if progress:
+                progress.line(line)
+
+        return run(watch), log.name if log else ""
 
 
 def print_applied(applied: Applied | None, as_json: bool, document: dict[str, Any] | None = None) -> int:
@@ -86,5 +127,17 @@ def print_applied(applied: Applied | None, as_json: bool, document: dict[str, An
             made = Change.of(change)
             line = printable(f"{made.stage}: {made.action} {made.resource.name}")
             print(f"[{change['host']}] already done when its turn came: {line}", file=sys.stderr)
+        for line in _made(applied):
+            print(line)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
-    return print_result(applied.outcome, as_json, applied.problems, parts)
+    code = print_result(applied.outcome, as_json, applied.problems, parts)
+    if code != OK and applied.log:
+        print(f"all that was printed meanwhile: {applied.log}", file=sys.stderr)
+    return code
+
+
+def _made(applied: Applied) -> Iterator[str]:
+    """How many changes were made on each host, and how long all together took."""
+    made = Counter(event["host"] for event in select(applied.outcome.events, "performed"))
+    for name, count in made.items():
+        yield printable(f"[{name}] {counted(count)} made in {duration(applied.seconds)}.")

@@ -53,13 +53,22 @@ def host_options(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )
-    command.epilog = "What follows `--` are options for pyinfra: -- --limit gpu1"
+    command.add_argument(
+        "-l", "--limit", action="append", default=[], metavar="HOST", help="only this host or group; may be repeated"
+    )
+    command.epilog = "What follows `--` are options for pyinfra: -- --parallel 2"
 
 
 def run_options(command: argparse.ArgumentParser) -> None:
     """The options of every command that contacts hosts."""
     host_options(command)
     command.add_argument("--use-sudo-password", action="store_true", help="ask for sudo's password, once")
+
+
+def shown_options(command: argparse.ArgumentParser) -> None:
+    """How a plan is shown: `verbose` and `diff` of the options."""
+    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, do not count them")
+    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
 
 
 def target(options: argparse.Namespace) -> Target:
@@ -69,7 +78,12 @@ def target(options: argparse.Namespace) -> Target:
         raise UserError(Problem(f"gpuhost does not run from its project: there is no deploy.py in {PROJECT}", hint))
     inventory = inventory_file(options.inventory)
     password = _ask_password() if getattr(options, "use_sudo_password", False) else None
-    return Target(str(inventory), options.pyinfra, password, PROJECT)
+    return Target(str(inventory), [*_limits(options), *options.pyinfra], password, PROJECT)
+
+
+def _limits(options: argparse.Namespace) -> list[str]:
+    """The hosts of `--limit`, as pyinfra reads them."""
+    return [word for name in options.limit for word in ("--limit", name)]
 
 
 def inventory_file(named: str) -> Path:
@@ -102,7 +116,7 @@ def _request(options: argparse.Namespace) -> Request:
     parser = argparse.ArgumentParser(add_help=False)
     for option in ("--limit", "--exclude", "--data", "--group-data"):
         parser.add_argument(option, action="append", default=[])
-    known, _ = parser.parse_known_args(options.pyinfra)
+    known, _ = parser.parse_known_args([*_limits(options), *options.pyinfra])
     data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
     return Request(
         str(inventory_file(options.inventory)),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+import click
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
 from gpuhost.plan.document import document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
+from gpuhost.verify.addresses import verdict_lines
 from hostside.wire import printable
 
 OK, ERROR, CHANGES = 0, 1, 2
@@ -54,6 +59,8 @@ def print_result(
         return code
     print_notes(outcome)
     print_problems(*found)
+    for line in verdict_lines(outcome.events):
+        print(line)
     if code == OK:
         for line in address_lines(outcome.events):
             print(line)
@@ -73,10 +80,18 @@ def print_problems(*problems: Problem) -> int:
     return ERROR
 
 
-def print_changes(changes: Iterable[dict[str, Any]]) -> None:
-    """Every change with its reason, on stdout."""
-    for line in text.change_lines(changes):
+def print_changes(changes: Iterable[dict[str, Any]], everything: bool = False, diffs: bool = True) -> None:
+    """A plan on stdout. `everything`: folders and files of ours are listed, not counted; `diffs`: with what differs."""
+    terminal = sys.stdout.isatty()
+    columns = max(80, min(120, shutil.get_terminal_size().columns)) if terminal else 80
+    style = _coloured if terminal and not os.environ.get("NO_COLOR") else lambda sign, line: line
+    for line in text.plan_lines(changes, text.Shown(everything, diffs, columns, style)):
         print(line)
+
+
+def _coloured(sign: text.Sign, line: str) -> str:
+    colours: dict[text.Sign, str] = {"+": "green", "~": "yellow", "-": "red"}
+    return click.style(line, fg=colours[sign])
 
 
 def counted(count: int, noun: str = "change") -> str:
@@ -94,4 +109,7 @@ def confirmed(question: str) -> bool:
         answer = input()
     except EOFError:
         answer = ""
-    return answer.strip().lower() in ("y", "yes")
+    agreed = answer.strip().lower() in ("y", "yes")
+    if not agreed:
+        print("Nothing has been changed.", file=sys.stderr)
+    return agreed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from gpuhost.cli import apply, config, init, plan, rehearse, secrets, trust, verify
 from gpuhost.cli.arguments import Parser
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
+    parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (init, config, trust, plan, apply, verify, secrets, rehearse):
         module.add_to(commands)

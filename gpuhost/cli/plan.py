@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from gpuhost.cli.arguments import Commands, run_options, target
+from gpuhost.cli.arguments import Commands, run_options, shown_options, target
 from gpuhost.cli.console import (
     ERROR,
     RESULTS,
-    counted,
     exit_code,
     print_changes,
     print_notes,
@@ -19,12 +18,15 @@ from gpuhost.cli.console import (
 from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
 
+_NEXT = "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted."
+
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "what an apply would change, and why; changes nothing (exit 0: nothing, 2: changes, 1: error)"
     command = commands.add_parser("plan", help=about, description=about)
     run_options(command)
+    shown_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.set_defaults(run=run)
 
@@ -40,6 +42,6 @@ def run(options: argparse.Namespace) -> int:
     print_notes(outcome)
     print_problems(*problems_of(outcome))
     if code != ERROR:
-        print_changes(changes)
-        print(f"{counted(len(changes))} to make." if changes else "Nothing to do.")
+        print_changes(changes, options.verbose, options.diff)
+        print(_NEXT if changes else "Nothing to do.")
     return code

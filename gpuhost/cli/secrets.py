@@ -241,7 +241,7 @@ def _show(options: argparse.Namespace) -> int:
             )
     if len(set(values.values())) > 1:
         what = f"`{options.name}` differs between {', '.join(values)}"
-        return print_problems(Problem(what, f"name one host: -- --limit {next(iter(values))}"))
+        return print_problems(Problem(what, f"name one host: --limit {next(iter(values))}"))
     print(next(iter(values.values())))
     return OK
 
@@ -305,7 +305,7 @@ def _folder(stores: Sequence[Store]) -> Path:
     folders = sorted({str(store.folder) for store, _ in stores})
     if len(folders) > 1:
         what = f"the hosts keep their secrets in several folders: {', '.join(folders)}"
-        raise UserError(Problem(what, f"take one host at a time: -- --limit {stores[0][0].host}"))
+        raise UserError(Problem(what, f"take one host at a time: --limit {stores[0][0].host}"))
     return Path(folders[0])
 
 

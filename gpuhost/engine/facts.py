@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from gpuhost.errors import Problem, UserError
+from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
 from gpuhost.services import containers
 from gpuhost.services.containers import Container
@@ -21,8 +22,6 @@ _IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhos
 _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
 )
-
-UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
 
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
 # between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
@@ -168,7 +167,7 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": UP_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks = {"LOCK": STACKS_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)

@@ -13,7 +13,7 @@ from gpuhost.engine import rules as engine
 from gpuhost.engine.facts import DockerState
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, failing
 
 # dockerd answers some time after systemd calls it started.
@@ -56,14 +56,14 @@ def configured(wanted: Mapping[str, Any], backups: str) -> Commands:
     def act() -> Commands:
         if "write" in actions:
             text = json.dumps(engine.merge(reading.config, wanted), indent=2) + "\n"
-            yield Step(_VALIDATE, stdin=text)
+            yield Script(_VALIDATE, stdin=text)
             # Somebody may have made it 0600 on purpose: whose it is and who may read it stays.
             spec = plain(engine.CONFIG, text, *(reading.config_owner or ("644", "root", "root")))
             yield write_step([spec], {spec.path: text}, backups)
         if "enable" in actions:  # before the restart: systemd starts no unit that is masked
-            yield Step("systemctl unmask docker.service && systemctl enable docker.service")
+            yield Script("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
-            yield Step(_RESTART.replace("@BACKUPS@", backups))
+            yield Script(_RESTART.replace("@BACKUPS@", backups))
 
     yield from carry_out(changes, act())
 

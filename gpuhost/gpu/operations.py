@@ -11,7 +11,7 @@ from pyinfra.context import host
 
 from gpuhost.files.facts import Texts
 from gpuhost.gpu import rules
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 
 # The toolkit's own unit where there is one (it also runs at boot and after driver updates), else by hand.
@@ -33,4 +33,4 @@ def cdi(uuids: Sequence[str], driver: str, toolkit: str, stamp: str) -> Commands
     devices = rules.devices(texts.get(rules.CDI_FILE, ""))
     changes = rules.reconcile(wanted, rules.stamped(texts.get(stamp)), devices)
     script = _REFRESH.replace("@FILE@", rules.CDI_FILE).replace("@STAMP@", stamp).replace("@GPUS@", shlex.join(uuids))
-    yield from carry_out(changes, [Step(script, stdin=json.dumps(wanted))])
+    yield from carry_out(changes, [Script(script, stdin=json.dumps(wanted))])

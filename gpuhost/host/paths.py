@@ -6,9 +6,18 @@ from dataclasses import dataclass
 
 from gpuhost.catalog.types import Catalog
 
+RUNTIME = "/run/gpuhost"  # gone with a reboot
+STACKS_LOCK = f"{RUNTIME}/stacks.lock"  # held while a service is made anew
+VENV_LOCK = f"{RUNTIME}/venv.lock"  # held while the Python environment is made
+
+
+def unit_file(unit: str) -> str:
+    """Where systemd reads a unit of ours."""
+    return f"/etc/systemd/system/{unit}"
+
 
 @dataclass(frozen=True)
-class Layout:
+class Paths:
     """Absolute paths on the host, from the three roots of the catalogue."""
 
     data: str
@@ -16,9 +25,14 @@ class Layout:
     state: str
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Layout:
-        """The layout that a catalogue asks for."""
+    def of(cls, catalog: Catalog) -> Paths:
+        """The paths that a catalogue asks for."""
         return cls(catalog.data_root, catalog.tools_root, catalog.state_root)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The folders of `data` in which each stack, install, service and cache has its own."""
+        return (self._stacks, self._installs, self._services, self._cache)
 
     @property
     def models(self) -> str:
@@ -28,7 +42,7 @@ class Layout:
     @property
     def hub_cache(self) -> str:
         """The one Hugging Face cache."""
-        return f"{self.data}/cache/huggingface"
+        return f"{self._cache}/huggingface"
 
     @property
     def outputs(self) -> str:
@@ -78,7 +92,7 @@ class Layout:
     @property
     def broker(self) -> str:
         """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
-        return "/run/gpuhost/broker"
+        return f"{RUNTIME}/broker"
 
     @property
     def trees_command(self) -> str:
@@ -105,13 +119,23 @@ class Layout:
         """Touched after each successful `apt-get update` of ours."""
         return f"{self.state}/apt-updated"
 
+    @property
+    def model_manifest(self) -> str:
+        """What was fetched and verified of the models; in a folder of the account that fetches them."""
+        return f"{self.state}/models/manifest.json"
+
+    @property
+    def cdi_stamp(self) -> str:
+        """What the CDI specification was made from."""
+        return f"{self.state}/cdi.json"
+
     def image_context(self, image: str) -> str:
         """The build context of an image."""
         return f"{self.tools}/images/{image}"
 
     def install(self, name: str) -> str:
         """The folder with the versions of an install."""
-        return f"{self.data}/installs/{name}"
+        return f"{self._installs}/{name}"
 
     def install_manifests(self, name: str) -> str:
         """The folder with the manifests of the versions of an install; root only may write there."""
@@ -119,7 +143,7 @@ class Layout:
 
     def service_data(self, service: str) -> str:
         """What a service may write."""
-        return f"{self.data}/services/{service}/data"
+        return f"{self._services}/{service}/data"
 
     def service_outputs(self, service: str) -> str:
         """What a service makes for people."""
@@ -128,11 +152,11 @@ class Layout:
     def service_seeds(self, service: str) -> str:
         """The files that were made once for a service and are its own since; mounted one by one, so the folder is
         root's."""
-        return f"{self.data}/services/{service}/seeds"
+        return f"{self._services}/{service}/seeds"
 
     def stack(self, stack: str) -> str:
         """A stack's folder."""
-        return f"{self.data}/stacks/{stack}"
+        return f"{self._stacks}/{stack}"
 
     def compose_file(self, stack: str) -> str:
         """A stack's compose file."""
@@ -149,3 +173,19 @@ class Layout:
     def secret_files(self, service: str, stack: str) -> str:
         """The folder of a service's secret files, readable by its account alone."""
         return f"{self.stack(stack)}/secrets/{service}"
+
+    @property
+    def _stacks(self) -> str:
+        return f"{self.data}/stacks"
+
+    @property
+    def _installs(self) -> str:
+        return f"{self.data}/installs"
+
+    @property
+    def _services(self) -> str:
+        return f"{self.data}/services"
+
+    @property
+    def _cache(self) -> str:
+        return f"{self.data}/cache"

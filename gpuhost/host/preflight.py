@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
 from gpuhost.engine.rules import too_old
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
 from gpuhost.services.containers import size_bytes
@@ -279,31 +279,33 @@ def _free(reading: HostReading, catalog: Catalog) -> str:
     return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
 
 
-def sudo_problem(answer: str, has_password: bool) -> Finding | None:
+def sudo_problem(answer: str, has_password: bool) -> Cause | None:
     """Why commands cannot run as root. `answer`: `sudo=root|absent|ok|<sudo's own words>`."""
     said = answer.partition("sudo=")[2].strip()
     if said in ("root", "ok"):
         return None
     if said == "absent":
-        return "the login user is not root, and there is no sudo on the host", "install sudo, or log in as root"
+        return Cause("the login user is not root, and there is no sudo on the host", "install sudo, or log in as root")
     if "password" in said or "interactive authentication" in said:
         if has_password:
             return None
-        return "sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user"
+        return Cause("sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user")
     return _refused_by_sudo(said)
 
 
-def root_problem(ok: bool, said: str) -> Finding | None:
+def root_problem(ok: bool, said: str) -> Cause | None:
     """Why `id -u`, run with the connection's privileges, was not root's. `said`: its output, or sudo's own words."""
     last = said.strip().rpartition("\n")[2]
     if not ok:
         return _refused_by_sudo(last)
     if last == "0":
         return None
-    return "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+    return Cause(
+        "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+    )
 
 
-def _refused_by_sudo(said: str) -> Finding:
+def _refused_by_sudo(said: str) -> Cause:
     if "incorrect password" in said:
-        return "sudo refuses the password", "type the login user's own password"
-    return f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo"
+        return Cause("sudo refuses the password", "type the login user's own password")
+    return Cause(f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo")

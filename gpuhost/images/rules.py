@@ -86,6 +86,6 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """The cause of a failed pull or build as (sentence, hint)."""
+def explain(text: str) -> errors.Cause | None:
+    """The cause of a failed pull or build."""
     return errors.explain(_CAUSES, text)

@@ -12,7 +12,7 @@ from gpuhost.catalog.types import Account
 from gpuhost.installs import rules
 from gpuhost.installs.facts import InstallState
 from gpuhost.plan.spec import Spec, digest
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside.protocol import TreeRequest
 from hostside.wire import to_json
@@ -53,7 +53,7 @@ def installed(
         return
     request = to_json(TreeRequest(path, manifest))
     if finding.action == "record":
-        step = Step(f"{trees_command} record", stdin=request)
+        step = Script(f"{trees_command} record", stdin=request)
     else:
         options = ["--pull=never", "--read-only", "--tmpfs=/tmp:size=256m", "--cap-drop=ALL"]
         options += [*limits, "--security-opt=no-new-privileges"]
@@ -70,5 +70,5 @@ def installed(
         command = _ONE_SHOT
         for mark, text in marks.items():
             command = command.replace(mark, text)
-        step = Step(command, stdin=request, live=True)
+        step = Script(command, stdin=request, live=True)
     yield from carry_out([finding.change(path)], [step])

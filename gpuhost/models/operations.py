@@ -10,10 +10,11 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.catalog.types import Account, Model
-from gpuhost.host.paths import Layout
+from gpuhost.errors import Cause
+from gpuhost.host.paths import Paths
 from gpuhost.models import rules
 from gpuhost.models.facts import ModelsState
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from gpuhost.secrets.store import SecretStore
 from hostside.protocol import ModelEvent, ModelFailure, ModelsRequest, model_event
@@ -29,13 +30,13 @@ exec env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_
 """
 
 
-def _script(layout: Layout, account: Account, endpoint: str) -> str:
+def _script(paths: Paths, account: Account, endpoint: str) -> str:
     marks = {
-        "@HOME@": layout.hub_cache,
+        "@HOME@": paths.hub_cache,
         "@UID@": str(account.uid),
         "@GID@": str(account.gid),
         "@ENDPOINT@": shlex.quote(endpoint),
-        "@COMMAND@": layout.models_command,
+        "@COMMAND@": paths.models_command,
     }
     script = _FETCH
     for mark, value in marks.items():
@@ -43,14 +44,16 @@ def _script(layout: Layout, account: Account, endpoint: str) -> str:
     return script
 
 
-def _explain(text: str) -> tuple[str, str] | None:
+def _explain(text: str) -> Cause | None:
     """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
     events = [_event(line) for line in text.splitlines()]
     for event in reversed(events):
         if isinstance(event, ModelFailure):
-            return event.message, event.hint
+            return Cause(event.message, event.hint)
     if events and all(events):
-        return "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        return Cause(
+            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
+        )
     return None
 
 
@@ -63,22 +66,22 @@ def _event(line: str) -> ModelEvent | None:
 
 @operation()
 def fetched(
-    wanted: Mapping[str, Model], layout: Layout, manifest: str, account: Account, endpoint: str, secrets: SecretStore
+    wanted: Mapping[str, Model], paths: Paths, manifest: str, account: Account, endpoint: str, secrets: SecretStore
 ) -> Commands:
     """Every wanted model is there and verified. No program is started when all is right."""
-    cache_dir = f"{layout.hub_cache}/hub"
+    cache_dir = f"{paths.hub_cache}/hub"
     reading = host.get_fact(
         ModelsState,
         manifest=manifest,
         cache_dir=cache_dir,
-        links=[f"{layout.models}/{rules.destination(model)}" for model in wanted.values()],
+        links=[f"{paths.models}/{rules.destination(model)}" for model in wanted.values()],
         files=[(model.repo, model.file) for model in wanted.values()],
     )
-    planned = rules.reconcile(wanted, reading, layout.models, cache_dir)
+    planned = rules.reconcile(wanted, reading, paths.models, cache_dir)
     request = ModelsRequest(
         models=[each.file for each in planned],
         cache_dir=cache_dir,
-        models_dir=layout.models,
+        models_dir=paths.models,
         manifest=manifest,
         stall_s=STALL_S,
     )
@@ -86,6 +89,6 @@ def fetched(
     def act() -> Commands:
         needed = any(each.file.gated and each.file.action == "fetch" for each in planned)
         asked = replace(request, token=secrets.optional("HF_TOKEN") if needed else None)
-        yield Step(_script(layout, account, endpoint), _explain, stdin=f"{to_json(asked)}\n", live=True)
+        yield Script(_script(paths, account, endpoint), _explain, stdin=f"{to_json(asked)}\n", live=True)
 
     yield from carry_out([each.change() for each in planned], act())

@@ -1,37 +1,164 @@
-"""A run's report as text for people. Pure."""
+"""A plan as text for people: a line for each thing that they have a name for, the rest counted. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from gpuhost.plan.change import Change
+from gpuhost.plan.change import Change, Resource
 from hostside.wire import printable
 
 Event = dict[str, Any]
+Sign = Literal["+", "~", "-"]
+Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 NOTES = ("skipped", "gpu", "limit", "unpinned", "on_demand")  # events that say something of a host that is no problem
 
+_ADDS = {"build", "create", "fetch", "generate", "install", "make", "pull"}
+_REMOVES = {"remove"}
+_NAMED = {"engine", "image", "install", "model", "network", "packages", "secret", "service"}
+_SHORT = 15  # changes of a host; so many are all listed
+_ALIKE = 3  # changes that differ in the name alone; more share a line
+_LABEL_WIDTH = 34
+_INDENT = 4
 
-def change_lines(changes: Iterable[Event]) -> Iterator[str]:
-    """Every change with its reason and its differences, by host and stage."""
-    stage = ""
+
+@dataclass(frozen=True)
+class Shown:
+    """How a plan is shown. `everything`: nothing is only counted; `diffs`: what differs is shown below a change;
+    `width`: columns of the terminal."""
+
+    everything: bool = False
+    diffs: bool = True
+    width: int = 80
+    style: Style = lambda sign, text: text
+
+
+def sign(change: Change) -> Sign:
+    """`+` something comes to be, `-` it goes, `~` it is there and changes."""
+    if change.action in _REMOVES:
+        return "-"
+    return "+" if change.action in _ADDS else "~"
+
+
+def plan_lines(changes: Iterable[Event], shown: Shown) -> Iterator[str]:
+    """Each host with its changes by stage and their counts; hosts with the same changes together."""
+    for hosts, made in _by_host(changes):
+        yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
+        short = shown.everything or len(made) <= _SHORT
+        for stage, of_stage in _grouped(made, lambda change: change.stage).items():
+            yield f"  {stage}"
+            listed = [change for change in of_stage if short or _is_named(change)]
+            yield from _listed(listed, shown)
+            yield from _counted([change for change in of_stage if change not in listed], shown)
+        yield counts(made)
+
+
+def counts(changes: Sequence[Change]) -> str:
+    """`Plan: 12 to add, 3 to change, 1 to remove.`"""
+    signs = [sign(change) for change in changes]
+    return f"Plan: {signs.count('+')} to add, {signs.count('~')} to change, {signs.count('-')} to remove."
+
+
+def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
+    plans: dict[str, list[Change]] = {}
     for change in changes:
-        heading = f"[{change['host']}] {change['stage']}"
-        if heading != stage:
-            yield heading
-            stage = heading
-        made = Change.of(change)
-        yield printable(f"  {made.action} {made.resource.name}: {made.reason}")
-        for difference in made.diff:
-            yield printable(f"      {difference.line()}")
-        yield from _stops(made)
+        plans.setdefault(change["host"], []).append(Change.of(change))
+    together: list[tuple[list[str], list[Change]]] = []
+    for host, made in plans.items():
+        same = next((hosts for hosts, others in together if others == made), None)
+        if same is None:
+            together.append(([host], made))
+        else:
+            same.append(host)
+    return together
 
 
-def _stops(change: Change) -> Iterator[str]:
+def _is_named(change: Change) -> bool:
+    """True for what people have a name for, and for what they must see: what differs in a thing that is there, what
+    stops for it."""
+    differs = bool(change.diff) and sign(change) == "~"
+    return change.resource.kind in _NAMED or differs or bool(_others(change))
+
+
+def _listed(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
+    """A line for each change; for those that differ in the name alone, one for all."""
+    alike = _grouped(changes, _but_the_name)
+    lines: dict[str, Change] = {}
+    for change in changes:
+        group = alike[_but_the_name(change)]
+        lines.setdefault(_label(group if len(group) > _ALIKE else [change]), change)
+    columns = min(_LABEL_WIDTH, max(map(len, lines), default=0))
+    actions = max((len(change.action) for change in lines.values()), default=0)
+    for label, change in lines.items():
+        yield from _change_lines(change, f"{sign(change)} {label:{columns}}  {change.action:{actions}}", shown)
+
+
+def _but_the_name(change: Change) -> tuple[Any, ...]:
+    return (change.resource.kind, change.action, change.reason, change.diff, *_others(change))
+
+
+def _counted(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
+    """`+ 21 folders, 14 files`, a line for each sign."""
+    for first, of_sign in _grouped(changes, sign).items():
+        kinds = _grouped(of_sign, lambda change: change.resource.kind)
+        numbers = [_number(len(group), kind) for kind, group in kinds.items()]
+        yield shown.style(first, f"{' ' * _INDENT}{first} {', '.join(numbers)}")
+
+
+def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
+    """The change, and below it what differs and what stops for it."""
+    indent = " " * _INDENT
+    # A reason that has room for a few words beside its change stands there, else below it.
+    hanging = len(indent + begin) + 2 if len(begin) <= shown.width // 2 else _INDENT + 6
+    whole = printable(f"{indent}{begin}  {change.reason}")
+    first, *more = textwrap.wrap(
+        whole, shown.width, subsequent_indent=" " * hanging, break_on_hyphens=False, break_long_words=False
+    ) or [whole]
+    yield shown.style(sign(change), first)
+    yield from more
+    if shown.diffs:
+        for difference in change.diff:
+            yield printable(f"{indent}    {difference.line()}")
+    stops = _others(change)
+    stay = [name for name in stops if change.impact and name not in change.impact.restarts]
+    if stops:
+        yield printable(f"{indent}    stops for it: {', '.join(stops)}")
+    if stay:
+        yield printable(f"{indent}    and do not start again by themselves: {', '.join(stay)}")
+
+
+def _others(change: Change) -> list[str]:
     """The containers that a change stops besides itself."""
-    stops = [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
-    if stops and change.impact:
-        stay = [name for name in stops if name not in change.impact.restarts]
-        yield printable(f"      stops for it: {', '.join(stops)}")
-        if stay:
-            yield printable(f"      and do not start again by themselves: {', '.join(stay)}")
+    return [name for name in (change.impact.stops if change.impact else ()) if name != change.resource.name]
+
+
+def _label(changes: Sequence[Change]) -> str:
+    """`service api`, `Docker Engine`, `secrets A, B`: what a line is about."""
+    kind, names = changes[0].resource.kind, [_short(change.resource) for change in changes]
+    if len(names) > 1:
+        return printable(f"{_plural(kind)} {', '.join(names)}")
+    bare = kind in ("packages", "engine") or names[0].startswith(kind)
+    return printable(names[0] if bare else f"{kind} {names[0]}")
+
+
+def _short(resource: Resource) -> str:
+    """An install's folder is long, and its end says all."""
+    return "/".join(resource.name.split("/")[-2:]) if resource.kind == "install" else resource.name
+
+
+def _number(count: int, kind: str) -> str:
+    """`21 folders`, `1 apt index`."""
+    return f"{count} {kind if count == 1 else _plural(kind)}"
+
+
+def _plural(kind: str) -> str:
+    return {"apt index": "apt indexes"}.get(kind, f"{kind}s")
+
+
+def _grouped(changes: Iterable[Change], key: Callable[[Change], Any]) -> dict[Any, list[Change]]:
+    groups: dict[Any, list[Change]] = {}
+    for change in changes:
+        groups.setdefault(key(change), []).append(change)
+    return groups

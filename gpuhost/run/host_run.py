@@ -10,7 +10,7 @@ from typing import Any
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import BuildImage, Catalog, Install, Model, Service
 from gpuhost.host.facts import HostReading
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths
 from gpuhost.images import rules as images
 from gpuhost.installs import rules as installs
 from gpuhost.secrets.store import SecretStore
@@ -27,9 +27,9 @@ class HostRun:
     secrets: SecretStore
 
     @cached_property
-    def layout(self) -> Layout:
+    def paths(self) -> Paths:
         """Where everything lives on this host."""
-        return Layout.of(self.catalog)
+        return Paths.of(self.catalog)
 
     @cached_property
     def services(self) -> Mapping[str, Service]:
@@ -85,8 +85,8 @@ class HostRun:
     def install_path(self, name: str) -> str:
         """Its folder on the host."""
         folder = installs.folder(self.catalog.installs[name], self.install_spec(name))
-        return f"{self.layout.install(name)}/{folder}"
+        return f"{self.paths.install(name)}/{folder}"
 
     def install_manifest(self, name: str) -> str:
         """The file on the host that says what lies in that folder."""
-        return f"{self.layout.install_manifests(name)}/{self.install_path(name).rpartition('/')[2]}.json"
+        return f"{self.paths.install_manifests(name)}/{self.install_path(name).rpartition('/')[2]}.json"

@@ -12,6 +12,7 @@ import subprocess
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.errors import Cause
 from gpuhost.run.session import Commands, failing
 
 LOCKED = "/var/lib"
@@ -32,8 +33,8 @@ def host_lock() -> Commands:
             yield failing(*refusal)
 
 
-def _take() -> tuple[str, str] | None:
-    """None when the lock is ours now, else why not: (sentence, hint)."""
+def _take() -> Cause | None:
+    """None when the lock is ours now, else why not."""
     client = getattr(host.connector, "client", None)
     if client is None:
         local = subprocess.Popen(_HOLD, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -46,10 +47,11 @@ def _take() -> tuple[str, str] | None:
     return None if channel.recv(16) == b"locked\n" else _refusal(channel.recv_exit_status())
 
 
-def _refusal(code: int) -> tuple[str, str]:
+def _refusal(code: int) -> Cause:
     if code == _OTHER_RUN:
-        return (
+        return Cause(
             "another gpuhost run works on this host",
             "wait for its end; when its connection is gone the lock is free",
         )
-    return f"the lock of this host cannot be taken (flock ended with {code})", f"try it there: flock -n {LOCKED} true"
+    what = f"the lock of this host cannot be taken (flock ended with {code})"
+    return Cause(what, f"try it there: flock -n {LOCKED} true")

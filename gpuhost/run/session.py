@@ -21,14 +21,14 @@ from pyinfra.api.output import format_text
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
-Explain = Callable[[str], tuple[str, str] | None]
+Explain = Callable[[str], Cause | None]
 
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"
@@ -112,7 +112,7 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         session.report.add(event, target.name, **_fields(change))
     if meta.did_error() and target.name not in session.explained:
         cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
-        what, hint = cause or ("the command failed", "the lines above are its own")
+        what, hint = cause or Cause("the command failed", "the lines above are its own")
         if builtin_change is not None:  # pyinfra's name is that of all hosts on which the operation has this place
             name = f"{builtin_change.stage} | {builtin_change.resource.kind} {builtin_change.resource.name}"
         report_problem(Problem(f"`{name}`: {what}", hint, target.name))

@@ -12,14 +12,16 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.facts import UP_LOCK, DockerState
+from gpuhost.engine.facts import DockerState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
+from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
@@ -54,7 +56,7 @@ def own_folders(folders: Mapping[str, Account]) -> Commands:
         _AS_ACCOUNT.format(uid=account.uid, gid=account.gid, folders=shlex.quote(path))
         for path, account in absent.items()
     ]
-    yield from carry_out(changes, [Step("\n".join(["set -eu; umask 022", *made]))])
+    yield from carry_out(changes, [Script("\n".join(["set -eu; umask 022", *made]))])
 
 
 @operation()
@@ -82,9 +84,9 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
-def _as_root(commands: Iterable[str]) -> Step:
+def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Step("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077", *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
@@ -124,7 +126,7 @@ def rendered(run: HostRun) -> Commands:
     changes = _with_secret_diffs(run, stacks, changes, observed)
     # The seeds before the records: a run that dies in between makes them once more.
     first = [_as_root(_seed(each.seed) for each in renewed.values())] if renewed else []
-    yield from write(changes, wanted, observed, run.layout.backups, key, first)
+    yield from write(changes, wanted, observed, run.paths.backups, key, first)
 
 
 def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
@@ -139,7 +141,7 @@ def _with_secret_diffs(
 ) -> list[Change]:
     """The changes of files that hold secrets, with the differences name by name."""
     key, changed = run.secrets.optional(LABEL_KEY), {change.resource.name for change in changes}
-    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    env_files = {run.paths.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     templates = {path: text for name in run.services for path, text in stacks.secret_files(name).items()}
     wanted = env_files | {path: stacks.file_variables(template) for path, template in templates.items()}
     wanted = {path: variables for path, variables in wanted.items() if path in changed}
@@ -149,7 +151,7 @@ def _with_secret_diffs(
         env = {path: env_files[path] for path in there & env_files.keys()}
         files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, Cause):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     diffs = {
@@ -201,7 +203,7 @@ def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequenc
     if not (names and key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
+    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each.env for each in answer.containers}
     return [replace(each, environment=held.get(each.name)) for each in containers]
@@ -224,7 +226,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
+_UNDER_LOCK = f"mkdir -p {RUNTIME}; exec 9>{STACKS_LOCK}; flock 9\n"
 
 
 _REMOVE = r"""
@@ -243,39 +245,41 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 """
 
 
-def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Step:
+def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
+            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_failure)
         case "unpause":
             health = run.services[step.service].health
             marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
-            return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_failure)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
-            return Step(_up(run, step, sources), _docker_hint)
+            return Script(_up(run, step, sources), _docker_failure)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
-            return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
+            return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
 def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
-    stack, layout = run.services[step.service].stack, run.layout
-    files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
+    stack, paths = run.services[step.service].stack, run.paths
+    files = ["--project-directory", paths.stack(stack), "-f", paths.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
     alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
-    up = f"{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
-    return f"{_UNDER_LOCK}{layout.binds_command} {shlex.join(sources)} || exit 1\n{up}"
+    up = f"{alone} {shlex.join(files)} --env-file {paths.env_file(stack)} {flags} {how} {step.service}"
+    return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
-def _docker_hint(text: str) -> tuple[str, str] | None:
+def _docker_failure(text: str) -> Cause | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
-            return line.strip(), "another program took the port since preflight: stop it, then run again"
+            return Cause(line.strip(), "another program took the port since preflight: stop it, then run again")
         if "is already in use by container" in line:
-            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            return Cause(
+                line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            )
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
-            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+            return Cause(line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again")
     return None

@@ -1,4 +1,4 @@
-"""Where the services of a host are reached, and the `ssh -L` line for a remote one. Pure."""
+"""What the end of a run says of services: which answer, where, and the `ssh -L` line for a remote host. Pure."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ def tunnel(user: str, hostname: str, port: int, key: str, services: Iterable[tup
     options += [f"-p {port}"] if port != 22 else []
     options += [f"-i {key}"] if key else []
     return f"ssh -N {' '.join(options)} {f'{user}@' if user else ''}{hostname}"
+
+
+def verdict_lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How many services of each host answer, and which; from a report's `verdict` events."""
+    return [printable(f"[{event['host']}] {_answering(event)}") for event in events if event["event"] == "verdict"]
+
+
+def _answering(verdict: Mapping[str, Any]) -> str:
+    services, failed = verdict["services"], verdict["failed"]
+    answering = [name for name in services if name not in failed]
+    count = f"{len(answering)} of {len(services)} services answer"
+    return f"{count}: {', '.join(answering)}" if answering else f"{count}."
 
 
 def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:

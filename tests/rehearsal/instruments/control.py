@@ -108,7 +108,8 @@ class Control:
         return at_terminal(line, answers, PROJECT, self._environment(), APPLY_LIMIT_S)
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "NO_COLOR": "1", **self.environment}
+        state = str(self.host.run_dir / "state")  # the logs of applies are looked through, too
+        return {**os.environ, "NO_COLOR": "1", "XDG_STATE_HOME": state, **self.environment}
 
     def _run(self, command: list[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -16,7 +16,7 @@ from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 Boot = Callable[..., FreshHost]
-# The distribution's own runc is not ours to wrap (standins/scripts/runc): it may not raise the limit of the machine below.
+# Its runc is not ours to wrap (standins/scripts/runc): no limit is raised above that of the machine below.
 DISTRO = {"engine_source": "distro", "services": {"orchestrator": {"open_files": 16384}}}
 
 

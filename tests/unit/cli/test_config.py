@@ -60,7 +60,15 @@ def test_each_value_with_its_origin(site: Path, capsys: pytest.CaptureFixture[st
     ]
 
 
-@pytest.mark.parametrize("words", [["lab"], ["--", "--limit", "gpu1", "--limit", "gpu2"], ["--", "--exclude", "gpu3"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["lab"],
+        ["--limit", "gpu1", "-l", "gpu2"],
+        ["--", "--limit", "gpu1", "--limit", "gpu2"],
+        ["--", "--exclude", "gpu3"],
+    ],
+)
 def test_some_hosts(site: Path, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert [line for line in shown(capsys, *words) if line.startswith("[")] == ["[gpu1, gpu2]"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -93,11 +94,13 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
     cli.main(["plan"])
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        "[gpu1] layout",
-        "  create /data: why",
-        "[gpu1] stacks",
-        "  create painter: why",
-        "2 changes to make.",
+        "gpu1:",
+        "  layout",
+        "    + folder /data  create  why",
+        "  stacks",
+        "    + folder painter  create  why",
+        "Plan: 2 to add, 0 to change, 0 to remove.",
+        "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted.",
     ]
     assert said.err.splitlines() == ["[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"]
     fake.plan = Outcome(0, [HOST], "")
@@ -155,14 +158,17 @@ def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(fake: Fake, capsys
     assert problem["detail"] == ["pyinfra says: no such module"]
 
 
-DONE = [HOST, change("performed"), change("performed", "painter", stage="stacks"), OBSERVED, ADDRESS]
+VERDICT: Event = {"event": "verdict", "host": "gpu1", "ok": True, "services": ["api"], "failed": []}
+DONE = [HOST, change("performed"), change("performed", "painter", stage="stacks"), OBSERVED, VERDICT, ADDRESS]
 
 
 def test_apply_does_the_plan_and_says_where_services_are(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(0, DONE, "")
     assert cli.main(["apply", "--yes"]) == 0
     assert fake.asked == ["plan", "apply"]
-    assert capsys.readouterr().out.splitlines()[-1] == "[gpu1] api: http://127.0.0.1:9001"
+    [*_, made, verdict, address] = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[gpu1\] 2 changes made in \d+ s\.", made)
+    assert (verdict, address) == ("[gpu1] 1 of 1 services answer: api", "[gpu1] api: http://127.0.0.1:9001")
     assert cli.main(["apply", "--yes", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["result"], len(document["changes"])) == ("ok", 2)
@@ -222,7 +228,9 @@ def test_a_failed_apply_tells_its_cause_and_not_the_rest_of_the_plan(
 ) -> None:
     fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(1, [HOST, change("performed"), PROBLEM], "")
     assert cli.main(["apply", "--yes"]) == 1
-    assert capsys.readouterr().err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
+    *problem, log = capsys.readouterr().err.splitlines()
+    assert problem == ["error: [gpu1] it cannot be", "hint: make it be"]
+    assert Path(log.removeprefix("all that was printed meanwhile: ")).is_file()
 
 
 class Terminal(io.StringIO):
@@ -242,11 +250,19 @@ class Terminal(io.StringIO):
         ("sure\n", 1, ["plan"]),
     ],
 )
-def test_apply_asks(monkeypatch: pytest.MonkeyPatch, fake: Fake, answer: str, code: int, asked: list[str]) -> None:
+def test_apply_asks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: Fake,
+    answer: str,
+    code: int,
+    asked: list[str],
+) -> None:
     fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(0, DONE, "")
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert cli.main(["apply"]) == code
     assert fake.asked == asked
+    assert ("Nothing has been changed." in capsys.readouterr().err) == (code == 1)
 
 
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,10 +277,22 @@ def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, fake: Fake, capsys: pyte
 
 
 def test_verify(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.look = Outcome(0, [HOST, OBSERVED, ADDRESS], "")
+    fake.look = Outcome(0, [HOST, OBSERVED, VERDICT, ADDRESS], "")
     assert cli.main(["verify"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["[gpu1] api: http://127.0.0.1:9001"]
+    assert capsys.readouterr().out.splitlines() == [
+        "[gpu1] 1 of 1 services answer: api",
+        "[gpu1] api: http://127.0.0.1:9001",
+    ]
     assert fake.asked == ["look"]
+
+
+def test_a_verify_that_fails_says_which_services_are_fine(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    failed = {**VERDICT, "ok": False, "services": ["api", "painter", "vae"], "failed": ["painter"]}
+    fake.look = Outcome(1, [HOST, failed, PROBLEM], "")
+    assert cli.main(["verify"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "[gpu1] 2 of 3 services answer: api, vae\n"
+    assert said.err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
 
 
 def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
@@ -273,6 +301,18 @@ def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPat
     [target] = fake.targets
     assert (target.options, target.sudo_password) == (["--limit", "gpu1"], "pw")
     assert (target.inventory, target.project) == (str(Path.cwd() / "inventory.py"), Path.cwd())
+
+
+def test_some_hosts_and_more_options_for_pyinfra(fake: Fake) -> None:
+    cli.main(["plan", "--limit", "gpu1", "-l", "shop", "--", "--parallel", "2"])
+    assert fake.targets[0].options == ["--limit", "gpu1", "--limit", "shop", "--parallel", "2"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"gpuhost \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 INVENTORY_HINT = "hint: name an inventory or a site's folder with --inventory; `gpuhost init DIR` makes a site"
@@ -330,8 +370,8 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
         ([], "the following arguments are required: COMMAND", "see `gpuhost --help`"),
         (["pln"], "COMMAND: there is no `pln`", "did you mean `plan`?"),
         (
-            ["plan", "--limit", "gpu1"],
-            "unrecognized arguments: --limit gpu1",
+            ["plan", "--parallel", "2"],
+            "unrecognized arguments: --parallel 2",
             "see `gpuhost --help`; options for pyinfra come after `--`",
         ),
         (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
@@ -412,8 +452,10 @@ def test_a_change_whose_turn_comes_too_late(
     Path("deploy.py").write_text(DEPLOY + again)
     Path("inventory.py").write_text('hosts = ["@local"]\n')
     assert cli.main(["plan"]) == 2
-    assert capsys.readouterr().out.splitlines()[-1] == "3 changes to make."
+    assert "Plan: 3 to add, 0 to change, 0 to remove." in capsys.readouterr().out.splitlines()
     assert cli.main(["apply", "--yes"]) == 0
     note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
-    assert capsys.readouterr().err.splitlines() == [note]
+    doing = f"[@local] doing: layout: create {tmp_path}/made/file: it does not exist"
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
+    assert said == [doing, note]
     assert cli.main(["plan"]) == 0

@@ -19,7 +19,7 @@ from gpuhost.installs import operations
 from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.change import Change
 from gpuhost.plan.spec import canonical
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 
 SPEC = {"version": "v1", "image": "x"}
 # `docker run` makes the install, as the script in it would, and leaves a stamped folder alone.
@@ -40,7 +40,7 @@ class Host:
 
     path: Path
     manifest: Path
-    carried: list[tuple[list[Change], list[Step]]]
+    carried: list[tuple[list[Change], list[Script]]]
     environ: dict[str, str]
 
     def observe(self) -> InstallReading:
@@ -95,7 +95,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         assert (path, manifest) == (str(made.path), str(made.manifest))
         return made.observe()
 
-    def carry_out(changes: list[Change], commands: Any) -> list[Step]:
+    def carry_out(changes: list[Change], commands: Any) -> list[Script]:
         made.carried.append((changes, list(commands)))
         return []
 

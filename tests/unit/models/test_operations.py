@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths
 from gpuhost.models import operations
 from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.plan.change import Change
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from hostside import hub_cache
 from hostside.protocol import Manifest, ManifestEntry, ModelFailure, ModelsRequest, Progress
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 
 TOKEN = "hf_never-to-be-seen"  # noqa: S105
-LAYOUT = Layout("/data", "/opt/tools", "/var/lib/state")
+PATHS = Paths("/data", "/opt/tools", "/var/lib/state")
 CACHE = "/data/cache/huggingface/hub"
 PATH = hub_cache.snapshot(CACHE, "Acme/Models", "c" * 40, "split/vae/one.safetensors")
 STAT = FileStat(1, 2, 3)
@@ -42,7 +42,7 @@ RIGHT = ModelsReading(
 def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the operation gives to carry_out for what was read: (changes, commands)."""
 
-    def carry(reading: ModelsReading, gated: bool = False) -> tuple[list[Change], list[Step]]:
+    def carry(reading: ModelsReading, gated: bool = False) -> tuple[list[Change], list[Script]]:
         asked: dict[str, Any] = {}
         given: list[Any] = []
 
@@ -50,7 +50,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
             asked.update(arguments)
             return reading
 
-        def carry_out(changes: list[Change], commands: Any) -> list[Step]:
+        def carry_out(changes: list[Change], commands: Any) -> list[Script]:
             given.append(changes)
             return list(commands) if changes else []
 
@@ -60,7 +60,7 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> Any:
         secrets = SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)
         steps = operations.fetched._inner(
             wanted=catalog.models,
-            layout=LAYOUT,
+            paths=PATHS,
             manifest="/var/lib/state/models/manifest.json",
             account=catalog.account,
             endpoint="https://hub.example",
@@ -95,9 +95,9 @@ def test_the_script_hands_its_stdin_on_and_writes_nothing(tmp_path: Path) -> Non
     fake = tmp_path / "python"
     fake.write_text('#!/bin/sh\ncat; pwd; env; tr "\\0" " " < /proc/$$/cmdline; exit 3\n')
     fake.chmod(0o755)
-    script = operations._script(LAYOUT, sample.catalog().account, "https://hub.example/a b")
+    script = operations._script(PATHS, sample.catalog().account, "https://hub.example/a b")
     assert "HF_ENDPOINT='https://hub.example/a b'" in script and "@" not in script
-    script = script.replace(LAYOUT.models_command, str(fake))
+    script = script.replace(PATHS.models_command, str(fake))
     script = script.replace("setpriv --reuid=10001 --regid=10001 --clear-groups --", "")
     done = subprocess.run(["sh", "-c", script], input=f"{TOKEN}\n", capture_output=True, text=True, check=False)
     token, where, *rest = done.stdout.splitlines()

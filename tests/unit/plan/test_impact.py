@@ -9,7 +9,7 @@ import pytest
 
 from gpuhost.plan.change import Change, Impact, Resource
 from gpuhost.plan.impact import LiveContainer, with_impact, with_impacts
-from gpuhost.plan.text import change_lines
+from gpuhost.plan.text import Shown, plan_lines
 
 RUNNING = [LiveContainer("api", "unless-stopped"), LiveContainer("theirs", "no"), LiveContainer("always", "always")]
 
@@ -58,7 +58,7 @@ def test_a_plan_names_every_container_that_stops() -> None:
     [made] = with_impacts(
         [event("one")], [{"event": "running", "host": "one", "containers": [asdict(each) for each in RUNNING]}]
     )
-    assert list(change_lines([made]))[2:] == [
-        "      stops for it: api, theirs, always",
-        "      and do not start again by themselves: theirs",
+    assert list(plan_lines([made], Shown()))[3:-1] == [
+        "        stops for it: api, theirs, always",
+        "        and do not start again by themselves: theirs",
     ]

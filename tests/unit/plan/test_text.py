@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.document import document
 from gpuhost.plan.impact import with_impact
-from gpuhost.plan.text import change_lines
+from gpuhost.plan.text import Shown, Sign, plan_lines
 
 WRITE = Change("stacks", Resource("file", "/a"), "write", "the content differs", (Difference("memory", "24g", "28g"),))
 START = Change("stacks", Resource("service", "api"), "recreate", "memory", (Difference("x", None, "1"),), "secret")
@@ -26,42 +28,135 @@ def event(change: Change, host: str = "one", **over: Any) -> dict[str, Any]:
     return {"event": "change", "host": host, "phase": "plan", "source": "own", **asdict(change), **over}
 
 
-def test_changes_by_host_and_stage_with_their_differences() -> None:
-    events = [event(WRITE), event(START), event(FETCH), event(WRITE, "two")]
-    assert list(change_lines(events)) == [
-        "[one] stacks",
-        "  write /a: the content differs",
-        "      ~ memory: 24g -> 28g",
-        "  recreate api: memory",
-        "      + x: 1",
-        "[one] models",
-        "  fetch vae: missing",
-        "      - y: 1",
-        "[two] stacks",
-        "  write /a: the content differs",
-        "      ~ memory: 24g -> 28g",
+def lines(events: list[dict[str, Any]], **shown: Any) -> list[str]:
+    return list(plan_lines(events, Shown(**shown)))
+
+
+def made(kind: str, *names: str, stage: str = "layout", action: str = "create", reason: str = "why") -> list[Change]:
+    return [Change(stage, Resource(kind, name), action, reason) for name in names]
+
+
+def test_each_host_has_its_stages_with_what_differs_and_its_counts() -> None:
+    events = [event(WRITE), event(WRITE, "two"), event(START), event(FETCH)]
+    assert lines(events) == [
+        "one:",
+        "  stacks",
+        "    ~ file /a      write     the content differs",
+        "        ~ memory: 24g -> 28g",
+        "    ~ service api  recreate  memory",
+        "        + x: 1",
+        "  models",
+        "    + model vae  fetch  missing",
+        "        - y: 1",
+        "Plan: 1 to add, 2 to change, 0 to remove.",
+        "two:",
+        "  stacks",
+        "    ~ file /a  write  the content differs",
+        "        ~ memory: 24g -> 28g",
+        "Plan: 0 to add, 1 to change, 0 to remove.",
     ]
+    assert not [line for line in lines(events, diffs=False) if "memory:" in line]
+
+
+def test_hosts_with_the_same_changes_are_shown_once() -> None:
+    events = [event(WRITE, "one"), event(WRITE, "two"), event(FETCH, "three")]
+    shown = lines(events)
+    assert [line for line in shown if line.endswith(":")] == ["one, two (the same on all 2):", "three:"]
+    assert len([line for line in shown if "file /a" in line]) == 1
+    other = event(WRITE, "two", reason="another reason")
+    assert [line for line in lines([events[0], other]) if line.endswith(":")] == ["one:", "two:"]
+
+
+MANY = [event(change) for change in made("model", *"abcdefghijklmnop", stage="models", action="fetch")]
+
+
+def test_what_has_no_name_for_people_is_counted_in_a_long_plan() -> None:
+    few = [*made("folder", *"ab"), *made("file", *"abc", action="write"), *made("apt index", "apt index")]
+    few += [*made("file", "old", action="remove"), *made("network", "x")]
+    events = [event(change) for change in few]
+    assert lines(events)[2:-1] == [
+        "    + folder a   create  why",
+        "    + folder b   create  why",
+        "    ~ file a     write   why",
+        "    ~ file b     write   why",
+        "    ~ file c     write   why",
+        "    + apt index  create  why",
+        "    - file old   remove  why",
+        "    + network x  create  why",
+    ]
+    assert lines([*events, *MANY])[2:6] == [
+        "    + network x  create  why",
+        "    + 2 folders, 1 apt index",
+        "    ~ 3 files",
+        "    - 1 file",
+    ]
+    everything = lines([*events, *MANY], everything=True)
+    assert everything[2:10] == lines(events)[2:-1]
+    assert everything[-1] == lines([*events, *MANY])[-1] == "Plan: 20 to add, 3 to change, 1 to remove."
+
+
+def test_what_differs_in_the_name_alone_shares_a_line() -> None:
+    shown = lines([event(change) for change in made("secret", "A", "B", "C", "D", stage="secrets", action="generate")])
+    assert shown[2:-1] == ["    + secrets A, B, C, D  generate  why"]
+    assert shown[-1] == "Plan: 4 to add, 0 to change, 0 to remove."
+    assert len(lines([event(change) for change in made("secret", "A", "B", "C")])) == 6
+
+
+def test_what_stops_a_container_or_says_what_differs_is_never_only_counted() -> None:
+    stopping = Change("layout", Resource("file", "z"), "create", "why", impact=Impact(("api",), ("api",)))
+    assert "        stops for it: api" in lines([event(stopping), *MANY])
+    drifted = event(Change("layout", Resource("file", "/a"), "write", "the content differs", WRITE.diff))
+    assert "        ~ memory: 24g -> 28g" in lines([drifted, *MANY])
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["file", "image", "packages"]), st.text("abc/ -.", min_size=1, max_size=60)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.text("word s-", max_size=300),
+    st.integers(80, 120),
+)
+def test_lines_fit_the_terminal_and_lose_no_word(things: list[tuple[str, str]], reason: str, width: int) -> None:
+    changes = [Change("engine", Resource(kind, name), "install", reason) for kind, name in things]
+    shown = lines([event(change) for change in changes], width=width, everything=True)
+    longest = max(map(len, [word for _, name in things for word in name.split()] + reason.split()), default=0)
+    assert all(len(line) <= max(width, longest + 50) for line in shown)
+    for word in reason.split():
+        assert word in " ".join(shown).split()
+
+
+def test_a_line_is_readable_without_its_colour() -> None:
+    def style(sign: Sign, line: str) -> str:
+        return f"<{sign}>{line}"
+
+    plain = lines([event(WRITE), event(FETCH)])
+    coloured = lines([event(WRITE), event(FETCH)], style=style)
+    assert [line.removeprefix("<+>").removeprefix("<~>") for line in coloured] == plain
+    assert [line[:3] for line in coloured if line.startswith("<")] == ["<~>", "<+>"]
 
 
 @pytest.mark.parametrize(
-    ("impact", "lines"),
+    ("impact", "wanted"),
     [
         (Impact(), []),
         (Impact(("dockerd",)), []),  # itself
-        (Impact(("a", "b"), ("a", "b")), ["      stops for it: a, b"]),
-        (Impact(("a", "b"), ("a",)), ["      stops for it: a, b", "      and do not start again by themselves: b"]),
+        (Impact(("a", "b"), ("a", "b")), ["        stops for it: a, b"]),
+        (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again by themselves: b"]),
     ],
 )
-def test_what_else_stops(impact: Impact, lines: list[str]) -> None:
-    made = event(Change("engine", Resource("engine", "dockerd"), "restart", "why", impact=impact))
-    assert list(change_lines([made]))[2:] == lines
+def test_what_else_stops(impact: Impact, wanted: list[str]) -> None:
+    stopping = event(Change("engine", Resource("engine", "dockerd"), "restart", "why", impact=impact))
+    assert lines([stopping])[3:-1] == wanted
 
 
 def test_nothing_of_a_host_reaches_a_terminal_as_it_is() -> None:
     nasty = Change("s", Resource("file", "/\x1b[2J"), "write", "\x9b", (Difference("f\x07", "\x1b", "\u202e"),))
     stopped = Change("s", Resource("engine", "d"), "restart", "r", impact=Impact(("\x1bx",), ()))
-    lines = list(change_lines([event(nasty), event(stopped)]))
-    assert len(lines) == 6 and all(line.isprintable() for line in lines)
+    shown = lines([event(nasty), event(stopped)])
+    assert len(shown) == 8 and all(line.isprintable() for line in shown)
 
 
 @pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, [])])

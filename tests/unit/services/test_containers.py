@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gpuhost.plan.spec import canonical
+from gpuhost.services.compose import changed_settings
 from gpuhost.services.containers import Container, parse, size_bytes, size_text
-from gpuhost.services.spec import changed_settings
 
 # As Docker Engine 26.1 gives it, less what nobody reads.
 HOST: dict[str, Any] = {

@@ -119,7 +119,7 @@ def test_services_that_answer(stage: Stage) -> None:
     assert stage.asked == ["api", "painter"]
     observed = [fields["service"] for event, fields in stage.events if event == "observed"]
     assert observed == ["api", "painter"]
-    assert stage.events[-1] == ("verdict", {"ok": True, "services": ["api", "painter"]})
+    assert stage.events[-1] == ("verdict", {"ok": True, "services": ["api", "painter"], "failed": []})
     assert stage.log == ["verified: api answers on port 9001", "verified: painter answers on port 9002"]
 
 
@@ -138,7 +138,7 @@ def test_every_service_that_fails_is_told(stage: Stage) -> None:
     stage.output = absent("api") + absent("painter")
     assert [what for what, _ in stage.play(verify.answering)] == ["api: no container", "painter: no container"]
     assert (len(stage.reported), len(stage.failed)) == (1, 1)
-    assert stage.events[-1] == ("verdict", {"ok": False, "services": ["api", "painter"]})
+    assert stage.events[-1] == ("verdict", {"ok": False, "services": ["api", "painter"], "failed": ["api", "painter"]})
     assert stage.log == [] and RETIRED.exists()  # nothing is proved
 
 

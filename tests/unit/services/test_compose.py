@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gpuhost.plan.change import Difference
+from gpuhost.services.compose import changed_settings, of_compose, secret_differences
 from gpuhost.services.containers import parse, size_bytes
-from gpuhost.services.spec import changed_settings, of_compose, secret_differences
 from tests.unit.services.test_containers import inspected
 
 FRAGMENT = """
