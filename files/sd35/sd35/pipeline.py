@@ -6,7 +6,9 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from diffusers import StableDiffusion3Pipeline
 
 from sd35.wanted import Source, Wanted
@@ -50,15 +52,17 @@ def load(source: Source) -> Pipeline:
     """Raises whatever diffusers and torch raise."""
     if source.device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("torch sees no GPU")
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     pipe = StableDiffusion3Pipeline.from_pretrained(
         source.folder,
-        torch_dtype=torch.bfloat16 if source.device == "cuda" else torch.float32,
+        dtype=torch.bfloat16 if source.device == "cuda" else torch.float32,
         local_files_only=True,
         use_safetensors=True,  # other formats of weights can run code
+        # Each part goes where it stays: the host's memory never holds them all.
+        device_map=None if source.offload else source.device,
     )
     pipe.set_progress_bar_config(disable=True)
     if source.offload:
         pipe.enable_model_cpu_offload(device=source.device)
-    else:
-        pipe.to(source.device)
     return Pipeline(pipe)

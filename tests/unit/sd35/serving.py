@@ -9,7 +9,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -82,13 +82,17 @@ def settings(folder: Path, limits: Limits | None = None, **changed: Any) -> Sett
 
 
 @contextmanager
-def serving(made: Settings, read_gpu: Callable[[], GpuMemory | None] = gpu_memory) -> Iterator[httpx.Client]:
+def serving(
+    made: Settings,
+    read_gpu: Callable[[], GpuMemory | None] = gpu_memory,
+    worker: Sequence[str] = (sys.executable, STANDIN),
+) -> Iterator[httpx.Client]:
     """A client of a running server."""
     # Without the protocol's number asyncio leaves Nagle's algorithm on: 40 ms a request.
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        app = Server(made, [sys.executable, STANDIN], read_gpu).app
+        app = Server(made, worker, read_gpu).app
         config = uvicorn.Config(app, log_level="warning", http=LimitedProtocol, lifespan="on")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
