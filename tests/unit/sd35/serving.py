@@ -56,10 +56,10 @@ class Fifo:
 class Cache:
     """A Hugging Face cache with the stand-in's folder in it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repo: str = REPO) -> None:
         self.hub = folder / "hub"
         self.pids = folder / "pids"
-        self._repo = self.hub / f"models--{REPO.replace('/', '--')}"
+        self._repo = self.hub / f"models--{repo.replace('/', '--')}"
 
     def put(self, **told: Any) -> None:
         """The model is there, and loads as told."""
