@@ -25,15 +25,11 @@ from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
+from gpuhost.run.data import ALLOW_DATA, ONLY_DATA, REPORT_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
 Explain = Callable[[str], Cause | None]
-
-REPORT_DATA = "gpuhost_report"
-ALLOW_DATA = "gpuhost_allow"
-ONLY_DATA = "gpuhost_only"
-CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
 class Session:
