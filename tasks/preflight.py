@@ -7,6 +7,8 @@ from pyinfra.context import host, state
 from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.images.rules import unpinned as unpinned_images
+from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models.rules import unpinned
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
@@ -48,11 +50,12 @@ def preflight() -> HostRun | None:
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
-            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
+            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets, read.pins)
             found = secrets.tracked()
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)
+                found += [_stale(name, read.pins.shown) for name in run.stale_installs()]
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
@@ -73,9 +76,19 @@ def preflight() -> HostRun | None:
         note("limit", f"{service}: {why}", service=service, reason=why)
     for model, why in unpinned(run.models):
         note("unpinned", f"{model}: {why}", model=model, reason=why)
+    for image, why in unpinned_images(run.images):
+        note("unpinned", f"image {image}: {why}", image=image, reason=why)
+    for install in run.unpinned_installs():
+        note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
+
+
+def _stale(install: str, file: str) -> Problem:
+    return Problem(
+        f"{file}: `installs.{install}` {STALE}", f"run `gpuhost lock {install}`, and look at what it shows", host.name
+    )
 
 
 def _privileges() -> list[Problem]:

@@ -194,7 +194,11 @@ class Install(Entry):
 
     `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
     with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
-    A variable `..._REF` is a commit of git. `memory`, `cpus`, `pids`: the limits of that container.
+    What it takes from the network is told by the names of its variables, from which `gpuhost lock` resolves its
+    packages: `X_URL` and `X_REF`, a git repository, whose requirements.txt counts, and its commit; `X_INDEX_URL` and
+    `X_PACKAGES`, a package index and pins that come from it; `EXTRA_REQUIREMENTS`, lines of a requirements file; a
+    line of name, URL and commit in any of them, one more repository. When they are locked, the file is at
+    REQUIREMENTS_LOCK. `memory`, `cpus`, `pids`: the limits of that container.
     """
 
     version: Name

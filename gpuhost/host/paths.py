@@ -137,6 +137,10 @@ class Paths:
         """The folder with the versions of an install."""
         return f"{self._installs}/{name}"
 
+    def install_lock(self, name: str) -> str:
+        """The locked packages of an install."""
+        return f"{self.scripts}/{name}.lock"
+
     def install_manifests(self, name: str) -> str:
         """The folder with the manifests of the versions of an install; root only may write there."""
         return f"{self.state}/installs/{name}"

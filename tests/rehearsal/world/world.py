@@ -48,6 +48,7 @@ PYTHON_CONFIG = {
     "Env": [
         "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG=C.UTF-8",
+        "PYTHON_VERSION=3.11.2",  # what the stand-in has, in the words of the real image
         f"SSL_CERT_FILE={CA_BUNDLE}",
         f"PIP_CERT={CA_BUNDLE}",
         f"REQUESTS_CA_BUNDLE={CA_BUNDLE}",
