@@ -16,16 +16,8 @@ from gpuhost.cli.arguments import Parser
 from gpuhost.cli.console import ERROR, print_problems
 from gpuhost.errors import Problem, UserError
 
-COMMANDS = (
-    "init",
-    "config",
-    "trust",
-    "plan",
-    "apply",
-    "verify",
-    "secrets",
-    "rehearse",
-)  # a module each
+# A module each.
+COMMANDS = ("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "models", "secrets", "rehearse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
