@@ -13,7 +13,6 @@ from gpuhost.run.stage import stage
 @stage("images")
 def images(run: HostRun) -> None:
     """Every image that a service or an installer of this host runs in."""
-    wanted = {name: run.catalog.images[name] for name in run.image_names}
     builds = {image.build for image in run.built_images.values()}
     contexts = [
         plain(f"{run.paths.image_context(build)}/{path}", file.text, file.mode)
@@ -22,4 +21,4 @@ def images(run: HostRun) -> None:
     ]
     if contexts:
         files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.paths.backups)
-    docker.images(name="images | built and pulled", wanted=wanted, paths=run.paths)
+    docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths)

@@ -9,6 +9,7 @@ from gpuhost.files.folders import Folder, folders, parent
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.host.accounts import accounts
+from gpuhost.installs.rules import lock_text
 from gpuhost.installs.rules import script as install_script
 from gpuhost.network import operations as network
 from gpuhost.project import PROJECT, context, folder, project_file
@@ -40,7 +41,8 @@ def _folders(run: HostRun) -> None:
     ours |= dict.fromkeys([*_program_folders(run), paths.scripts, *_stack_folders(run)], "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((paths.models, paths.hub_cache), "2775")
-    shared |= {f"{paths.models}/{model.folder}": "2775" for model in run.models.values()}
+    links = {link.partition("/")[0] for model in run.models.values() for link in model.links.values()}
+    shared |= {f"{paths.models}/{folder}": "2775" for folder in sorted(links)}
     shared |= {parent(paths.model_manifest): "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
@@ -76,6 +78,8 @@ def _programs(run: HostRun) -> None:
     shipped = {path: file for path, file in folder(PROJECT / "files" / "host").items() if not path.endswith(".in")}
     wanted = [plain(f"{paths.programs}/{path}", file.text, file.mode) for path, file in shipped.items()]
     wanted += [plain(f"{paths.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
+    locked = {name: packages for name in run.installs if (packages := run.install_packages(name))}
+    wanted += [plain(paths.install_lock(name), lock_text(packages)) for name, packages in locked.items()]
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups)
     lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)

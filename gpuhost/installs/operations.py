@@ -31,6 +31,7 @@ docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/
 [ "$code" = 0 ] || exit "$code"
 tree record
 """
+_LOCK = "/requirements.lock"  # in the container
 _SET_ASIDE = 'docker rm -f "$name" >/dev/null 2>&1; tree set-aside || exit 1'
 
 
@@ -45,9 +46,11 @@ def installed(
     account: Account,
     limits: Sequence[str],
     trees_command: str,
+    lock: str | None = None,
 ) -> Commands:
     """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
-    says. `script`: its path there; `limits`: of its container, options of `docker run`."""
+    says. `script`: its path there; `lock`: that of the file with its packages, None when none are locked; `limits`: of
+    its container, options of `docker run`."""
     finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
     if finding is None:
         return
@@ -60,6 +63,8 @@ def installed(
         options += [f"--user={account.uid}:{account.gid}"]
         options += [f"--env={key}={value}" for key, value in environment.items()]
         options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]
+        if lock:
+            options += [f"--volume={lock}:{_LOCK}:ro", f"--env=REQUIREMENTS_LOCK={_LOCK}"]
         options += [image, "bash", "/install.sh"]
         marks = {
             "@NAME@": f"gpuhost-install-{digest([path, spec])[:12]}",

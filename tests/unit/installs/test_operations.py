@@ -49,7 +49,7 @@ class Host:
         assert done.stderr == ""
         return InstallState().read(done.stdout.splitlines())
 
-    def plan(self) -> tuple[str, str] | None:
+    def plan(self, **over: Any) -> tuple[str, str] | None:
         """(action, reason) of what would be done; carried[-1] holds it."""
         self.carried.clear()
         list(
@@ -63,6 +63,7 @@ class Host:
                 account=Account(name="a", uid=10001, gid=10001),
                 limits=[],
                 trees_command=f"{sys.executable} -I -B -m hostside.trees",
+                **over,
             )
         )
         return (self.carried[0][0][0].action, self.carried[0][0][0].reason) if self.carried else None
@@ -116,6 +117,20 @@ def test_installed_once_and_recorded(host: Host) -> None:
     entries = json.loads(host.manifest.read_text())["entries"]
     assert {"code/server.py", ".gpuhost/installed.json"} <= entries.keys()
     assert not host.aside
+
+
+def test_the_script_finds_the_locked_packages_when_there_are_some(host: Host) -> None:
+    """A file of the host, which the script cannot write."""
+    host.plan()
+    assert host.apply().returncode == 0
+    assert "REQUIREMENTS_LOCK" not in Path(host.environ["LOG"]).read_text()
+    host.plan(lock="/opt/tools/installs/tree.lock")
+    (host.path / ".gpuhost/installed.json").unlink()
+    host.plan(lock="/opt/tools/installs/tree.lock")
+    assert host.apply().returncode == 0
+    ran = [line for line in Path(host.environ["LOG"]).read_text().splitlines() if line.startswith("docker run")][-1]
+    assert "--volume=/opt/tools/installs/tree.lock:/requirements.lock:ro" in ran
+    assert "--env=REQUIREMENTS_LOCK=/requirements.lock" in ran
 
 
 @pytest.mark.parametrize(
