@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -108,13 +108,13 @@ def fetched(gated: bool = False, size: int = 1) -> list[Script]:
             paths=PATHS,
             account=run.catalog.account,
             endpoint="https://hub.example",
-            secrets=SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get),
+            secrets=cast(Any, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)),
         )
     )
 
 
 def request_of(script: Script, kind: type) -> Any:
-    return from_json(kind, script.connector_arguments["_stdin"])
+    return from_json(kind, str(script.connector_arguments["_stdin"]))
 
 
 def test_what_is_right_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:

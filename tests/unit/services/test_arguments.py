@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -105,7 +105,7 @@ def one(*arguments: str, release: str = "v1.2.3", **over: Any) -> Catalog:
 def test_what_marks_stand_for() -> None:
     release = ["{repo}", "--of={service}@{revision}", "--at={container_port}", "--on={gpu_count}", "--with={a}/{b}"]
     options = {"a": 7, "b": {"c": [1]}}
-    own = {"services.painter.options": options, "services.painter.arguments": ["--own={a}"]}
+    own: dict[str, Any] = {"services.painter.options": options, "services.painter.arguments": ["--own={a}"]}
     catalog = one(*release, **own)
     assert filled(catalog, "painter", []) == [
         "Acme/Models",
@@ -145,7 +145,7 @@ def test_an_image_that_is_built_has_no_arguments() -> None:
             "`services.painter`: its command line holds a part of the GPU's memory, and nobody says how much",
         ),
         (
-            one("{repo}", **{"services.painter.models": []}),
+            one("{repo}", **{"services.painter.models": cast(Any, [])}),
             "`services.painter` has no model, and its command line names one",
         ),
         (one("--a", release="v2.0.0"), "`images.pulled.arguments` says nothing of the release v2.0.0"),
