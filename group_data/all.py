@@ -96,15 +96,93 @@ images = {
     "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
 }
 
-# --- Models: one shared Hugging Face cache, linked into <data_root>/models/<folder>/ ----------------------------------
+# --- Models: one shared Hugging Face cache ---------------------------------------------------------------------------
+# A repository at a revision, or the files of it that `allow` and `ignore` choose (patterns, as huggingface_hub's).
+# `links`: where the services see a file, as <data_root>/models/<folder>/<name>; without, it is in the cache alone.
+# `sha256`: what somebody has seen a file have; another one is refused. What `main` is, `gpuhost lock` pins.
 # "gated": True for a repository whose licence wants an account: HF_TOKEN is sent for it, and for no other.
+# Only the models that a service in `enabled_services` names are fetched.
 hub_endpoint = "https://huggingface.co"
 models = {
+    # FLUX.1-dev, for flux-1-dev: the transformer and its VAE here, both text encoders below.
+    "flux-1-dev": {
+        "repo": "black-forest-labs/FLUX.1-dev",
+        "gated": True,
+        "allow": ["flux1-dev.safetensors", "ae.safetensors"],
+        "links": {
+            "flux1-dev.safetensors": "diffusion_models/flux1-dev.safetensors",
+            "ae.safetensors": "vae/ae.safetensors",
+        },
+        "sha256": {
+            "flux1-dev.safetensors": "4610115bb0c89560703c892c59ac2742fa821e60ef5871b33493ba544683abd7",
+            "ae.safetensors": "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38",
+        },
+        "licence": "FLUX.1 [dev] Non-Commercial License; accept it at "
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev",
+    },
+    "flux-text-encoders": {
+        "repo": "comfyanonymous/flux_text_encoders",
+        "allow": ["clip_l.safetensors", "t5xxl_fp16.safetensors"],
+        "links": {
+            "clip_l.safetensors": "text_encoders/clip_l.safetensors",
+            "t5xxl_fp16.safetensors": "text_encoders/t5xxl_fp16.safetensors",
+        },
+        "sha256": {
+            "clip_l.safetensors": "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd",
+            "t5xxl_fp16.safetensors": "6e480b09fae049a72d2a8c5fbccb8d3e92febeb233bbe9dfe7256958a9167635",
+        },
+        "licence": "see https://huggingface.co/comfyanonymous/flux_text_encoders",
+    },
+    # Stable Diffusion 3.5 large in diffusers' layout, for stable-diffusion-35: without the single-file weights, which
+    # are the same again, and without the fp16 copies.
+    "sd35-large": {
+        "repo": "stabilityai/stable-diffusion-3.5-large",
+        "gated": True,
+        "allow": [
+            "model_index.json",
+            "scheduler/",
+            "text_encoder/",
+            "text_encoder_2/",
+            "text_encoder_3/",
+            "tokenizer/",
+            "tokenizer_2/",
+            "tokenizer_3/",
+            "transformer/",
+            "vae/",
+        ],
+        "ignore": ["*.fp16*"],
+        "licence": "Stability AI Community License; accept it at "
+        "https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
+    },
+    # Qwen-Image-Edit, for comfyui-qwen: the transformer, its text encoder, its VAE.
+    "qwen-image-edit": {
+        "repo": "Comfy-Org/Qwen-Image-Edit_ComfyUI",
+        "allow": ["split_files/diffusion_models/qwen_image_edit_2509_fp8_e4m3fn.safetensors"],
+        "links": {
+            "split_files/diffusion_models/qwen_image_edit_2509_fp8_e4m3fn.safetensors": "diffusion_models/"
+            "qwen_image_edit_2509_fp8_e4m3fn.safetensors",
+        },
+        "licence": "Apache 2.0",
+    },
+    "qwen-image-encoder": {
+        "repo": "Comfy-Org/Qwen-Image_ComfyUI",
+        "allow": ["split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors"],
+        "links": {
+            "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors": "text_encoders/"
+            "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+        },
+        "licence": "Apache 2.0",
+    },
     "qwen-image-vae": {
         "repo": "Comfy-Org/Qwen-Image_ComfyUI",
-        "file": "split_files/vae/qwen_image_vae.safetensors",
-        "folder": "vae",
+        "allow": ["split_files/vae/qwen_image_vae.safetensors"],
+        "links": {"split_files/vae/qwen_image_vae.safetensors": "vae/qwen_image_vae.safetensors"},
+        "licence": "Apache 2.0",
     },
+    # For the vLLM services, which read them from the cache.
+    "qwen3-micro": {"repo": "Qwen/Qwen3-1.7B-FP8", "licence": "Apache 2.0"},
+    "qwen3-mini": {"repo": "Qwen/Qwen3-8B-AWQ", "licence": "Apache 2.0"},
+    "qwen3-medium": {"repo": "Qwen/Qwen3-32B-AWQ", "licence": "Apache 2.0"},
 }
 
 # --- Installs: what a script makes once, one folder a spec, mounted read-only into the services that name it ----------
@@ -175,7 +253,7 @@ services = {
         # A new password ends the sessions of the old one.
         "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
         "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
-        "models": ["qwen-image-vae"],
+        "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
         # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
         "auth": {
             "token": "COMFYUI_PASSWORD_HASH",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
@@ -10,7 +12,7 @@ from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
-from gpuhost.models.rules import unpinned
+from gpuhost.models import preflight as models
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
@@ -22,7 +24,7 @@ from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import bind_problems
 
-READ_ONLY_STAGES = {"verify", "audit"}
+READ_ONLY_STAGES = {"verify", "audit", "model_status"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -62,6 +64,8 @@ def preflight() -> HostRun | None:
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
+    if not found:
+        run, found, notes = _with_models(run, asked)
     if found:
         for problem in found:
             report_problem(problem)
@@ -75,8 +79,8 @@ def preflight() -> HostRun | None:
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):
         note("limit", f"{service}: {why}", service=service, reason=why)
-    for model, why in unpinned(run.models):
-        note("unpinned", f"{model}: {why}", model=model, reason=why)
+    for event, message in notes:
+        note(event, message)
     for image, why in unpinned_images(run.images):
         note("unpinned", f"image {image}: {why}", image=image, reason=why)
     for install in run.unpinned_installs():
@@ -84,6 +88,20 @@ def preflight() -> HostRun | None:
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
+
+
+def _with_models(run: HostRun, asked: frozenset[str]) -> tuple[HostRun, list[Problem], list[models.Note]]:
+    """The run with what its models are, as far as the stages that are asked for need it. Only a deploy and an import
+    ask the hub, and only for what neither a lock.json nor the host knows."""
+    if not asked or "models" in asked:
+        decided, found, notes = models.check(run)
+        return replace(run, decided=decided), found, notes
+    if "model_import" in asked:
+        decided, found = models.asked(run)
+        return replace(run, decided=decided), found, []
+    if any(stage.startswith("model_") for stage in asked):
+        return replace(run, decided=models.known(run)), [], []
+    return run, [], []
 
 
 def _stale(install: str, file: str) -> Problem:

@@ -56,7 +56,9 @@ _FORMS: dict[str, str] = {
     r"^[1-9][0-9]*[kmg]b?$": "a whole number and `k`, `m` or `g`, as in `28g`",
     r"^[0-9a-f]{64}$": "64 hex digits in small letters",
     r"^[0-9A-F]{40}$": "40 hex digits in capitals, without spaces",
-    r"^[\w.-]+/[\w.-]+$": "`owner/name`",
+    r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$": "`owner/name`",
+    r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w .()+-]*$": "`folder/name`",
+    r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}$": "a commit, a branch or a tag",
     r"^\d+\.\d+\.\d+-\d+$": "a full package version, as in `1.20.0-1`",
     r"^/": "a path that begins with `/`",
 }

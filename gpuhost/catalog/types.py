@@ -27,8 +27,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gpuhost.catalog.checks import check
+from gpuhost.catalog.lock import RepositoryPath
 from gpuhost.catalog.messages import explain, refuse
 from gpuhost.errors import UserError
+from gpuhost.models.patterns import chosen
 from hostside import placeholders
 
 
@@ -80,6 +82,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]b?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
+ModelLink = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w .()+-]*$", max_length=200)]
 
 
 class Entry(BaseModel):
@@ -166,18 +170,31 @@ Image = Annotated[
 
 
 class Model(Entry):
-    """One file of a Hugging Face repository, linked into `models/<folder>/`.
+    """A Hugging Face repository at a revision, or some files of it, in the shared cache.
 
-    `revision`: a commit (40 hex) or a branch; `sha256`: hex, when somebody has checked it; `gated`: its repository is
-    gated or private, so HF_TOKEN is sent for it.
+    `revision`: a commit (40 hex), a branch or a tag; `allow`, `ignore`: which files, as huggingface_hub's
+    `allow_patterns` and `ignore_patterns`; `links`: path in the repository -> `<folder>/<name>` below models/;
+    `sha256`: path -> hex, where somebody has checked it; `gated`: the repository is gated or private, so HF_TOKEN is
+    sent for it; `licence`: a note, with the page where it is accepted.
     """
 
-    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    file: str
-    folder: Name
-    revision: str = "main"
-    sha256: Sha256 | None = None
+    repo: Repository
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}$")] = "main"
     gated: bool = False
+    allow: Annotated[list[str], Field(min_length=1)] = ["*"]
+    ignore: list[str] = []
+    links: dict[RepositoryPath, ModelLink] = {}
+    sha256: dict[RepositoryPath, Sha256] = {}
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _named_files_are_chosen(self) -> Model:
+        if ".." in self.revision.split("/"):
+            refuse(f"`revision`: `{self.revision}` is no revision", "give a commit, a branch or a tag")
+        for field, paths in (("links", self.links), ("sha256", self.sha256)):
+            for path in sorted(paths.keys() - set(chosen(paths, self.allow, self.ignore))):
+                refuse(f"`{field}` names `{path}`, which `allow` and `ignore` leave out", "let `allow` name it, too")
+        return self
 
 
 class Network(Entry):

@@ -71,14 +71,14 @@ def shown_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
 
 
-def target(options: argparse.Namespace) -> Target:
-    """What the command line names. Raises UserError."""
+def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:
+    """What the command line names; `data`: for a stage that is asked for. Raises UserError."""
     if not (PROJECT / "deploy.py").is_file():
         hint = "install it from a checkout: `make venv` there"
         raise UserError(Problem(f"gpuhost does not run from its project: there is no deploy.py in {PROJECT}", hint))
     inventory = inventory_file(options.inventory)
     password = _ask_password() if getattr(options, "use_sudo_password", False) else None
-    return Target(str(inventory), [*_limits(options), *options.pyinfra], password, PROJECT)
+    return Target(str(inventory), [*_limits(options), *options.pyinfra], password, PROJECT, data or {})
 
 
 def _limits(options: argparse.Namespace) -> list[str]:

@@ -80,6 +80,26 @@ class Paths:
         return self._program("hostside.binds")
 
     @property
+    def model_revisions(self) -> str:
+        """What each revision that nobody locked was when this host first asked for it; root only may write there."""
+        return f"{self.state}/revisions.json"
+
+    @property
+    def models_speed(self) -> str:
+        """Bytes in a second, of the last fetch of models."""
+        return f"{self.state}/models-speed"
+
+    @property
+    def model_prune_command(self) -> str:
+        """Removes files of models from the cache with their links. Request on stdin."""
+        return self._program("hostside.model_prune")
+
+    @property
+    def model_import_command(self) -> str:
+        """Looks in a folder for files of models, or takes them from there. Action as argument, request on stdin."""
+        return self._program("hostside.model_import")
+
+    @property
     def models_command(self) -> str:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")

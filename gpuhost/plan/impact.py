@@ -50,7 +50,8 @@ def with_impact(change: Change, running: Sequence[LiveContainer]) -> Change:
 
 def _impact(change: Change, running: Sequence[LiveContainer]) -> Impact:
     kind, name, action = change.resource.kind, change.resource.name, change.action
-    download = None if (kind, action) in _DOWNLOADED else 0
+    unknown = None if (kind, action) in _DOWNLOADED else 0
+    download = change.impact.download_bytes if change.impact else unknown  # some rules know it
     if kind == "engine":
         back = tuple(each.name for each in running if each.restart in ("always", "unless-stopped"))
         return Impact(tuple(each.name for each in running), back, download)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,13 +44,15 @@ class Outcome:
 class Target:
     """What the command line names: the inventory, and options that go to pyinfra as they are.
 
-    `project`: the folder of deploy.py, the working directory of the run; the inventory may lie anywhere.
+    `project`: the folder of deploy.py, the working directory of the run; the inventory may lie anywhere. `data`: what a
+    stage that is asked for is told.
     """
 
     inventory: str
     options: Sequence[str] = ()
     sudo_password: str | None = None
     project: Path = PROJECT
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
@@ -72,9 +74,9 @@ def apply(
         return _run(target, ["-y"], {ALLOW_DATA: _path(allow), **_limit(only)}, watch, [allow])
 
 
-def look(target: Target, stage: str) -> Outcome:
+def look(target: Target, stage: str, watch: Watch = lambda line: None) -> Outcome:
     """One stage alone, which looks and changes nothing: `verify`, `audit`."""
-    return _run(target, ["-y"], _limit([stage]))
+    return _run(target, ["-y"], _limit([stage]), watch)
 
 
 def _limit(stages: Sequence[str]) -> dict[str, str]:
@@ -94,7 +96,7 @@ def _run(
     inherited: Sequence[IO[str]] = (),
 ) -> Outcome:
     with tempfile.TemporaryFile("w+") as told:
-        names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **data}
+        names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **target.data, **data}
         entries = [f"--data={key}={value}" for key, value in names.items()]
         command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
         environment = dict(os.environ)

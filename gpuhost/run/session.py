@@ -33,6 +33,7 @@ Explain = Callable[[str], Cause | None]
 REPORT_DATA = "gpuhost_report"
 ALLOW_DATA = "gpuhost_allow"
 ONLY_DATA = "gpuhost_only"
+IMPORT_DATA = "gpuhost_import"  # a folder on the host, of `gpuhost models import`
 CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
@@ -126,6 +127,11 @@ def only() -> frozenset[str] | None:
     """The stages to which `--data gpuhost_only=a,b` limits this run; None: all that belong to a deploy."""
     asked = host.data.get(ONLY_DATA)
     return None if asked is None else frozenset(str(asked).split(","))
+
+
+def import_folder() -> str:
+    """The folder of `gpuhost models import`."""
+    return str(host.data.get(IMPORT_DATA) or "")
 
 
 def report_problem(problem: Problem) -> None:

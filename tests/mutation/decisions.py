@@ -39,7 +39,7 @@ DECISIONS = (
     "files/host/hostside/labels.py",
     "files/host/hostside/models/hub_errors.py",
     "files/host/hostside/models/manifest.py",
-    "files/host/hostside/models/watchdog.py",
+    "files/host/hostside/models/meter.py",
     "files/host/hostside/placeholders.py",
     "files/host/hostside/redaction.py",
     "files/host/hostside/regular.py",
@@ -65,9 +65,8 @@ class Equivalent(NamedTuple):
 _POWER = "shown only by a loss of power"
 _SET_BEFORE = "a first value that is never read"
 EQUIVALENT: tuple[Equivalent, ...] = (
-    Equivalent("models/watchdog.py", "moved = 0", "0 -> 1", "only its changes count"),
-    Equivalent("models/watchdog.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
-    Equivalent("models/watchdog.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),
+    Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
+    Equivalent("models/meter.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),
     Equivalent("models/manifest.py", "json.dumps", "without", "how the file looks to a person"),
     Equivalent("models/manifest.py", "os.fsync", "os.fsync(file.fileno()) -> pass", _POWER),
     Equivalent("models/manifest.py", "file.flush()", "file.flush() -> pass", _POWER),

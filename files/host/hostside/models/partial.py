@@ -1,0 +1,116 @@
+"""A file that is being downloaded: what is on disk for certain, and its hash so far.
+
+After a loss of power a file may have its size and not its bytes. So the bytes are handed to the disk every few MiB, and
+who opens the file again keeps what was on disk for certain: a kill or a power cut costs `LOST_BYTES_MAX`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+from hostside.models.hub_errors import FetchError
+from hostside.models.store import CHUNK_BYTES, Digest, Hasher
+from hostside.protocol import ModelFile
+
+SYNC_BYTES = 16 * 2**20
+LOST_BYTES_MAX = 2 * SYNC_BYTES + CHUNK_BYTES  # written, but perhaps not on disk
+
+_disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
+
+
+def kept_bytes(path: Path, size: int) -> int:
+    """How much of a file of `size` an earlier run left that is used."""
+    try:
+        found = path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+    return _certain(found) if found <= size else 0
+
+
+def _certain(found: int) -> int:
+    return max(0, found - LOST_BYTES_MAX)
+
+
+class Partial:
+    """While it is entered: the open file. `size`: bytes that it has."""
+
+    def __init__(self, path: Path, file: ModelFile, moved: Callable[[int], None]) -> None:
+        """`moved` is told of bytes that are there (an earlier run's too), negative when they are given up."""
+        self.path = path
+        self.size = 0
+        self._file = file
+        self._moved = moved
+        self._hasher = Hasher(file)
+        self._syncing: Future[None] | None = None
+        self._asked = 0  # up to where the disk has been asked to have it
+
+    def __enter__(self) -> Partial:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        self._descriptor = os.open(self.path, flags, 0o644)
+        found = os.fstat(self._descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+            os.close(self._descriptor)
+            raise FetchError(
+                "filesystem", f"`{self.path}` is not a plain file of our own", "move it away, then run again"
+            )
+        os.ftruncate(self._descriptor, _certain(found.st_size) if found.st_size <= self._file.size else 0)
+        while chunk := os.read(self._descriptor, CHUNK_BYTES):
+            self._take(chunk)
+        self._asked = self.size
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if self._syncing:
+                self._syncing.exception()  # the one that is told is the first
+        finally:
+            os.close(self._descriptor)
+
+    def write(self, data: bytes) -> None:
+        """The next bytes. Raises `FetchError` when there are more than the file has."""
+        if self.size + len(data) > self._file.size:
+            raise FetchError(
+                "bytes",
+                f"`{self._file.repo}:{self._file.file}` has more than its {self._file.size} bytes",
+                "something between this host and the hub changes what it sends: check the proxy",
+            )
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self._take(data)
+        if self.size - self._asked >= SYNC_BYTES:
+            self._wait()
+            self._syncing = _disk.submit(os.fdatasync, self._descriptor)
+            self._asked = self.size
+
+    def finish(self) -> Digest:
+        """All is there and on disk."""
+        self._wait()
+        os.fdatasync(self._descriptor)
+        return self._hasher.digest()
+
+    def start_over(self) -> None:
+        """Gives up what is there."""
+        self._wait()
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        self._moved(-self.size)
+        self.size = self._asked = 0
+        self._hasher = Hasher(self._file)
+
+    def _take(self, data: bytes) -> None:
+        self.size += len(data)
+        self._hasher.update(data)
+        self._moved(len(data))
+
+    def _wait(self) -> None:
+        """Not further ahead of the disk than one piece: what it could not write is raised here."""
+        syncing, self._syncing = self._syncing, None
+        if syncing:
+            syncing.result()
