@@ -89,7 +89,7 @@ secrets = {
     "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
 }
 
-# --- Images ----------------------------------------------------------------------------------------------------------
+# --- Images: `gpuhost lock` writes down which bytes a tag is, and a deploy takes those --------------------------------
 _python = "docker.io/library/python:3.12.11-slim-bookworm"
 images = {
     "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from gpuhost.engine import containers
+from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
-from gpuhost.services import containers
-from gpuhost.services.containers import Container
 from hostside.protocol import Held
 
 Part = Literal["images", "networks", "containers"]

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.engine.rules import too_old
 from gpuhost.errors import Cause, Problem
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
-from gpuhost.services.containers import size_bytes
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 # Debian 12's own docker.io is 20.10: no CDI, and its compose is 1.29.
@@ -22,6 +22,7 @@ DISTRO_ENGINE = {"debian": ("13",), "ubuntu": ("24.04", "26.04")}
 KIB_PER_GIB = 1024 * 1024
 
 Finding = tuple[str, str]
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], host: str) -> list[Problem]:
@@ -227,7 +228,7 @@ def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[
 
 
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
-    networks = {catalog.services[name].network for name in names}
+    networks, offered = {catalog.services[name].network for name in names}, list[Subnet]()
     for network in sorted(networks) if not reading.docker_silent else ():
         wanted = ipaddress.ip_network(catalog.networks[network].subnet)
         own = reading.networks.get(network)
@@ -247,14 +248,19 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
             continue
         clash = _clash(reading, wanted)
         if clash:
-            free = _free(reading, catalog)
+            offered.append(free := _free(reading, catalog, offered))
             yield (
                 f"the subnet {wanted} of network `{network}` is already in use: {clash}",
                 f'set `networks["{network}"]["subnet"]` to a free one, such as {free}',
             )
 
 
-def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+# What is offered instead of a subnet that is taken, in this order.
+_PRIVATE = [ipaddress.ip_network(f"172.{each}.0.0/16") for each in range(20, 32)]
+_PRIVATE += [ipaddress.ip_network(f"10.{each}.0.0/16") for each in range(99, 256)]
+
+
+def _clash(reading: HostReading, wanted: Subnet) -> str:
     for other, subnets in reading.networks.items():
         if any(wanted.overlaps(each) for each in _networks(subnets)):
             return f"Docker network `{other}` has {' '.join(subnets)}"
@@ -264,19 +270,18 @@ def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6N
     return ""
 
 
-def _networks(subnets: Iterable[str]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def _networks(subnets: Iterable[str]) -> Iterator[Subnet]:
     """Subnets as Docker keeps them; older engines kept host bits."""
     for subnet in subnets:
         with contextlib.suppress(ValueError):
             yield ipaddress.ip_network(subnet, strict=False)
 
 
-def _free(reading: HostReading, catalog: Catalog) -> str:
-    taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
+def _free(reading: HostReading, catalog: Catalog, offered: Iterable[Subnet]) -> Subnet:
+    taken: list[Subnet] = [*offered, *(network for _, network in reading.routes)]
     taken += [each for subnets in reading.networks.values() for each in _networks(subnets)]
     taken += [ipaddress.ip_network(network.subnet) for network in catalog.networks.values()]
-    candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
-    return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
+    return next((net for net in _PRIVATE if not any(net.overlaps(other) for other in taken)), _PRIVATE[-1])
 
 
 def sudo_problem(answer: str, has_password: bool) -> Cause | None:

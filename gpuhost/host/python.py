@@ -15,6 +15,7 @@ from pyinfra.context import host
 from gpuhost.host.paths import VENV_LOCK
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.fact import HostFact
+from gpuhost.run.lock import alone
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside.wire import WireError, from_host
@@ -173,9 +174,7 @@ def _diff(lock: str, reading: VenvReading) -> tuple[Difference, ...]:
 
 # Unstamped means half-made, and ours: it is made anew. The stamp is written after every package has been imported.
 # What a run that was stopped has left behind goes on here for a while: its end is awaited.
-_MAKE = r"""
-set -eu; umask 022; mkdir -p -m 755 "$(dirname @LOCK_FILE@)"; exec 9> @LOCK_FILE@; flock --wait 600 9
-rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
+_MAKE = r"""rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
 python3 -m venv @VENV@ || {
   echo "error: python3 cannot make a venv" >&2; echo "hint: apt-get install python3-venv" >&2; exit 1; }
 export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
@@ -216,9 +215,8 @@ def make_script(path: str, digest: str, programs: str) -> str:
         "@PROGRAMS@": programs,
         "@LOCK@": digest,
         "@WRITE_STAMP@": _WRITE_STAMP,
-        "@LOCK_FILE@": VENV_LOCK,
     }
     script = _MAKE
     for mark, value in marks.items():
         script = script.replace(mark, shlex.quote(value))
-    return script
+    return f"set -eu; umask 022; {alone(VENV_LOCK, wait_s=600)}\n{script}"

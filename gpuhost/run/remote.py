@@ -10,7 +10,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
-from pyinfra.connectors.util import CommandOutput
+from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 from pyinfra.context import host, state
 
 from gpuhost.errors import Cause, Problem
@@ -71,6 +71,22 @@ def last_line(text: str) -> Cause:
     return Cause(lines[-1] if lines else "the command failed without a word", "see the lines above")
 
 
+def privileged(script: str) -> str:
+    """What a shell on the current host is given, so that a script runs with its connection's privileges: for a channel
+    of one's own. It may hold sudo's password, as every command of pyinfra's then does: it is shown nowhere."""
+    arguments = {key: value for key, value in _connector_arguments().items() if key not in _NO_PRIVILEGE}
+    return make_unix_command_for_host(state, host, StringCommand(script), **arguments).get_raw_value()
+
+
+# Of pyinfra's arguments for a connection, those that are none of the command's own.
+_NO_PRIVILEGE = {"_get_pty", "_stdin", "_success_exit_codes", "_timeout"}
+
+
+def _connector_arguments() -> dict[str, Any]:
+    arguments, _ = pop_global_arguments(state, host, {})
+    return {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+
+
 @dataclass(frozen=True)
 class Completed:
     """What a command on the host gave."""
@@ -85,8 +101,7 @@ def run(script: str, stdin: str | None = None, sudo: bool = True, live: bool = F
 
     For readings that need an input which a fact would print, and for probes; never to change the host in a plan.
     """
-    arguments, _ = pop_global_arguments(state, host, {})
-    connector = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    connector = _connector_arguments()
     if stdin is not None:
         connector["_stdin"] = stdin
     if not sudo:

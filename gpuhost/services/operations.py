@@ -12,22 +12,23 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
+from gpuhost.engine.containers import Container
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
 from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.host.paths import RUNTIME, STACKS_LOCK
+from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.lock import alone
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import rules
 from gpuhost.services.binds import of_spec
-from gpuhost.services.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
@@ -84,17 +85,30 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
+# What is there stays the same file, for a container that runs has it mounted: it gets the new text in one write, and is
+# never empty. Killed between the two steps, a text that is longer than the new one keeps its end; then, as no record of
+# the renewal is written yet, the next run makes it once more.
+_SEED = r"""
+seed() {
+  if [ -e "$1" ]; then
+    printf %s "$2" | dd of="$1" bs=64k iflag=fullblock conv=notrunc,fsync status=none; truncate -s "${#2}" "$1"
+  else
+    printf %s "$2" > "$1.gpuhost-new"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+  fi
+}
+"""
+
+
 def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Script("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077; export LC_ALL=C", _SEED, *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
-    """What is there stays the same file: a container that runs has it."""
     text = shlex.quote(seed.text)
     for mark, expression in _SEED_MARKS.items():
         text = text.replace(mark, expression)
-    return f"printf %s {text} > {shlex.quote(seed.path)}; {_give(seed)}"
+    return f"seed {shlex.quote(seed.path)} {text}; {_give(seed)}"
 
 
 def _give(seed: SeedFile) -> str:
@@ -226,7 +240,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {RUNTIME}; exec 9>{STACKS_LOCK}; flock 9\n"
+_UNDER_LOCK = f"{alone(STACKS_LOCK)}\n"
 
 
 _REMOVE = r"""

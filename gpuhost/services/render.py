@@ -13,8 +13,8 @@ import jinja2
 
 from gpuhost.catalog.checks import variable_names
 from gpuhost.catalog.types import Service
+from gpuhost.engine.containers import address
 from gpuhost.project import PROJECT
-from gpuhost.services.containers import address
 from hostside import envfile
 from hostside import labels as label
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from gpuhost.engine.containers import Container
 from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.secrets.locations import TO_BE_GENERATED, shown
 from gpuhost.services.binds import is_lost, lost_reason
 from gpuhost.services.compose import changed_settings, secret_differences
-from gpuhost.services.containers import Container
 
 WILL_BE_WRITTEN = float("inf")
 # compose makes the new container under such a name, and gives it the service's when the old one is gone.

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.engine.containers import address
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.host_run import HostRun
@@ -16,7 +17,6 @@ from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, report_problem
 from gpuhost.secrets.store import NotYet
-from gpuhost.services.containers import address
 from gpuhost.verify.addresses import tunnel
 from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge

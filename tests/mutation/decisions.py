@@ -26,7 +26,7 @@ DECISIONS = (
     "gpuhost/secrets/envfile.py",
     "gpuhost/secrets/locations.py",
     "gpuhost/secrets/store.py",
-    "gpuhost/services/containers.py",
+    "gpuhost/engine/containers.py",
     "gpuhost/services/placement.py",
     "gpuhost/services/render.py",
     "gpuhost/services/rules.py",

@@ -181,4 +181,10 @@ def test_an_image_pulled_by_tag_and_digest_is_recognised(locked: Locked) -> None
     assert changes() == ["pull"]
     locked.host.root(f"docker pull -q {wanted['tool'].pull}", check=True)
     assert changes() == []
-    assert locked.host.root(f"docker run --rm --pull never {wanted['tool'].pull} true").rc == 0
+    # A container is compared with its spec by what Docker keeps of the name that compose gave it.
+    compose = json.dumps({"services": {"tool": {"image": wanted["tool"].pull, "command": ["sleep", "600"]}}})
+    up = locked.host.root("docker compose -p pulled -f - up -d --pull never", input=compose)
+    assert up.rc == 0, up.stderr
+    named = locked.host.root("docker inspect -f '{{.Config.Image}}' pulled-tool-1", check=True).stdout.strip()
+    locked.host.root("docker rm -f pulled-tool-1 && docker network rm pulled_default", check=True)
+    assert named == wanted["tool"].pull

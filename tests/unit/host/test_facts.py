@@ -18,7 +18,7 @@ from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import BRIDGE_OPTION, Gpu, HostContainer, HostReading, HostState, parse
 from hostside.protocol import Held
-from tests.unit.services.test_containers import inspected
+from tests.unit.engine.test_containers import inspected
 
 
 def sh(script: str) -> list[str]:

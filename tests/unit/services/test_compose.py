@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from gpuhost.engine.containers import parse, size_bytes
 from gpuhost.plan.change import Difference
 from gpuhost.services.compose import changed_settings, of_compose, secret_differences
-from gpuhost.services.containers import parse, size_bytes
-from tests.unit.services.test_containers import inspected
+from tests.unit.engine.test_containers import inspected
 
 FRAGMENT = """
 painter:

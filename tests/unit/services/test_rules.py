@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuhost.services.containers import Container
+from gpuhost.engine.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile
 from hostside.protocol import Held
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuhost.engine.containers import Container, parse, size_bytes, size_text
 from gpuhost.plan.spec import canonical
 from gpuhost.services.compose import changed_settings
-from gpuhost.services.containers import Container, parse, size_bytes, size_text
 
 # As Docker Engine 26.1 gives it, less what nobody reads.
 HOST: dict[str, Any] = {
