@@ -105,6 +105,16 @@ class Paths:
         return self._program("hostside.models")
 
     @property
+    def job_command(self) -> str:
+        """Runs a program as a detached unit, or attaches to the one that runs. Its stdin is the program's."""
+        return f"{self._program('hostside.job')} run"
+
+    @property
+    def jobs(self) -> str:
+        """What detached programs printed, while they run; root only."""
+        return "/run/gpuhost/jobs"
+
+    @property
     def broker_command(self) -> str:
         """Answers services about containers, on the socket that systemd hands it."""
         return self._program("hostside.broker")

@@ -13,13 +13,14 @@ from pyinfra.context import host, state
 from gpuhost.catalog.types import Account
 from gpuhost.errors import Cause
 from gpuhost.host.paths import Paths
-from gpuhost.models import rules
+from gpuhost.models import progress, rules
 from gpuhost.models.decided import Decided
 from gpuhost.models.preflight import TOKEN, look
 from gpuhost.models.rules import PlannedModel, Wanted
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.sizes import size
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.job import Job
 from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host, note
@@ -40,14 +41,12 @@ STALL_S = 60.0
 MEASURED_FROM_BYTES = 256 * 2**20  # what is smaller says nothing of the speed
 
 # The request, with the token in it, goes from our stdin to the program's: it is in no file and no argument.
-_FETCH = r"""
-set -eu; umask 022; cd /
-exec env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_TELEMETRY=1 \
-  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@
-"""
+_AS_ACCOUNT = r"""env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_TELEMETRY=1 \
+  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@"""
 
 
-def _script(paths: Paths, account: Account, endpoint: str, command: str) -> str:
+def _command(paths: Paths, account: Account, endpoint: str, command: str) -> str:
+    """As the account that owns the models."""
     marks = {
         "@HOME@": paths.hub_cache,
         "@UID@": str(account.uid),
@@ -55,23 +54,24 @@ def _script(paths: Paths, account: Account, endpoint: str, command: str) -> str:
         "@ENDPOINT@": shlex.quote(endpoint),
         "@COMMAND@": command,
     }
-    script = _FETCH
+    line = _AS_ACCOUNT
     for mark, value in marks.items():
-        script = script.replace(mark, value)
-    return script
+        line = line.replace(mark, value)
+    return line
+
+
+def _fetch(paths: Paths, account: Account, endpoint: str, request: ModelsRequest) -> Job:
+    """It goes on when the connection is lost; the next run attaches to it."""
+    command = _command(paths, account, endpoint, paths.models_command)
+    shown = progress.Lines(time.monotonic)
+    return Job(paths, "models", "the fetch of the models", command, f"{to_json(request)}\n", _explain, shown)
 
 
 def _explain(text: str) -> Cause | None:
-    """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
+    """The last error that the program reported."""
     events = [_event(line) for line in text.splitlines()]
-    for event in reversed(events):
-        if isinstance(event, ModelFailure):
-            return Cause(event.message, event.hint)
-    if events and all(events):
-        return Cause(
-            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
-        )
-    return None
+    failures = [event for event in events if isinstance(event, ModelFailure)]
+    return Cause(failures[-1].message, failures[-1].hint) if failures else None
 
 
 def _event(line: str) -> ModelEvent | None:
@@ -102,8 +102,7 @@ def fetched(models: Sequence[Wanted], paths: Paths, account: Account, endpoint: 
         needed = any(each.gated and each.action == "fetch" for each in request.files)
         asked = ModelsRequest(**{**vars(request), "token": secrets.optional(TOKEN) if needed else None})
         began = time.monotonic()
-        script = _script(paths, account, endpoint, paths.models_command)
-        yield Script(script, _explain, stdin=f"{to_json(asked)}\n", live=True)
+        yield _fetch(paths, account, endpoint, asked)
         fetched_bytes = sum(each.fetch_bytes for each in planned)
         if fetched_bytes >= MEASURED_FROM_BYTES:
             speed = round(fetched_bytes / max(time.monotonic() - began, 0.001))
@@ -141,8 +140,7 @@ def verified(run: HostRun, decided: Decided) -> Commands:
     if not models:
         return
     request = _request(paths, models)
-    script = _script(paths, run.catalog.account, run.catalog.hub_endpoint, paths.models_command)
-    yield Script(script, _explain, stdin=f"{to_json(request)}\n", live=True)
+    yield _fetch(paths, run.catalog.account, run.catalog.hub_endpoint, request)
     current().report.add(
         "models_verified", host.name, files=len(request.files), bytes=sum(each.size for each in request.files)
     )
@@ -159,8 +157,9 @@ def pruned(run: HostRun, decided: Decided) -> Commands:
         models_dir=paths.models,
         manifest=paths.model_manifest,
     )
-    script = _script(paths, run.catalog.account, run.catalog.hub_endpoint, paths.model_prune_command)
-    yield from carry_out([each.change() for each in left], [Script(script, stdin=f"{to_json(request)}\n")])
+    command = _command(paths, run.catalog.account, run.catalog.hub_endpoint, paths.model_prune_command)
+    script = Script(f"umask 022; cd / && exec {command}", stdin=f"{to_json(request)}\n")
+    yield from carry_out([each.change() for each in left], [script])
 
 
 @operation()

@@ -166,8 +166,10 @@ def _placer(request: ImportRequest) -> Iterator[Callable[[Placement | None, Bina
                 raise BrokenPipeError("the process that writes has ended")
             return answer == b"placed"
 
-        yield place
-        ours.shutdown(socket.SHUT_WR)
+        try:
+            yield place
+        finally:
+            ours.shutdown(socket.SHUT_WR)
     if process.returncode != 0:
         raise OSError(0, "the process that writes has failed", request.cache_dir)
 
@@ -203,7 +205,8 @@ def _placed(placement: Placement, file: BinaryIO, store: Store) -> ManifestEntry
     if placement.sha256 is not None:
         found = Digest(placement.sha256, placement.git_sha1)
         try:
-            os.link(f"/proc/self/fd/{file.fileno()}", new, follow_symlinks=True)
+            # Python follows the link to the open file only where a folder is given, whatever it is.
+            os.link(f"/proc/self/fd/{file.fileno()}", new, src_dir_fd=file.fileno(), follow_symlinks=True)
         except OSError:  # a file system without hard links, or too many of them
             found = None
     if found is None:

@@ -48,15 +48,18 @@ def _removed(entry: ManifestEntry, cache: Path, models: Path) -> int:
         there = blob.stat()
     except FileNotFoundError:
         pointer.unlink(missing_ok=True)
+        _remove_empty(pointer.parent, cache)
         return 0
-    pointer.unlink(missing_ok=True)
-    if blob != pointer and _shown(cache, entry.repo, blob):
-        return 0  # another revision has the same bytes
+    if blob != pointer and _shown(cache, entry.repo, blob, pointer):
+        pointer.unlink()  # another revision has the same bytes
+        _remove_empty(pointer.parent, cache)
+        return 0
     for link in entry.links:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat((models / link).lstat(), there):
                 (models / link).unlink()
     blob.unlink(missing_ok=True)
+    pointer.unlink(missing_ok=True)  # last, for it is what leads to the bytes
     _remove_empty(pointer.parent, cache)
     left = there.st_nlink - 1 - len(entry.links)
     if left > 0:
@@ -65,10 +68,11 @@ def _removed(entry: ManifestEntry, cache: Path, models: Path) -> int:
     return there.st_size
 
 
-def _shown(cache: Path, repo: str, blob: Path) -> bool:
-    """True when a snapshot still shows these bytes."""
+def _shown(cache: Path, repo: str, blob: Path, pointer: Path) -> bool:
+    """True when a snapshot shows these bytes by another name than `pointer`."""
     folder = cache / hub_cache.folder_name(repo) / "snapshots"
-    return any(each.is_symlink() and each.resolve() == blob for each in folder.glob("*/**/*"))
+    links = (each for each in folder.glob("*/**/*") if each.is_symlink() and each != pointer)
+    return any(each.resolve() == blob for each in links)
 
 
 def _remove_empty(folder: Path, cache: Path) -> None:

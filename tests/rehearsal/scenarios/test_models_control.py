@@ -1,4 +1,4 @@
-"""The models of a converged host: asked for before the first byte, proved, freed and imported, with and without a hub."""
+"""The models of a converged host: asked for before the first byte, proved, freed, imported, with and without a hub."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def killed_on_the_way(world: World, host: FreshHost) -> Iterator[None]:
     def kill() -> None:
         wait_for(lambda: over.is_set() or host.root(half).stdout, "a download", 300)
         found.append(host.root(search).stdout)
-        found.append(host.root("pkill -KILL -f 'python -I -B -m hostside[.]models$'").stdout)
+        found.append(host.root("systemctl kill --signal=KILL gpuhost-models.service").stdout)
 
     with world.misbehave("hub", "slow", slow_bytes_per_s=1024):
         watcher = threading.Thread(target=kill)
@@ -121,7 +121,7 @@ TROUBLES = {
         "accept its licence at .*, set `gated` of the model to True, and HF_TOKEN",
         plain=True,
     ),
-    "a killed fetch": Trouble(killed_on_the_way, "^the fetch of the models was killed$", "run again: it goes on$"),
+    "a killed fetch": Trouble(killed_on_the_way, "^the fetch of the models was killed", "run again: it goes on$"),
     "an image that the registry has not": Trouble(
         lambda world, host: world.misbehave("registry", 404),
         r"the registry has no image docker\.io/library/python:3\.12\.11-slim-bookworm$",

@@ -120,8 +120,9 @@ def _slowed(body: Iterable[bytes], bytes_per_s: int) -> Iterator[bytes]:
     step = max(1, bytes_per_s // 10)
     for block in body:
         for start in range(0, len(block), step):
-            yield block[start : start + step]
-            time.sleep(0.1)
+            piece = block[start : start + step]
+            yield piece
+            time.sleep(len(piece) / bytes_per_s)
 
 
 def _cut(body: Iterable[bytes], after_bytes: int, mode: str) -> Iterator[bytes]:

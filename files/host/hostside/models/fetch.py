@@ -13,24 +13,23 @@ file are gathered under a name that no service looks for, and get their own once
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from hostside.cache_lock import alone
 from hostside.models import manifest
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
-from hostside.models.partial import kept_bytes
+from hostside.models.partial import kept_bytes, left_bytes
 from hostside.models.store import Digest, Stat, Store, blob_name, digest, stat
 from hostside.protocol import (
     DownloadPlan,
@@ -139,7 +138,7 @@ class Run:
     def run(self) -> bool:
         """True when every file is there. Raises `FetchError` for what stops the whole run, and OSError."""
         self._store.prepare()
-        with self._alone(), self._ready, self._meter:
+        with alone(self._store.cache_dir), self._ready, self._meter:
             needed = self._act()
             if needed is None:
                 return False
@@ -159,9 +158,9 @@ class Run:
         needed = sum(files[0].size for files in missing)
         partials = {self._store.partial(files[0]): files[0].size for files in missing}
         self._store.remove_partials(but=partials)
-        rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
         if missing:
-            free_bytes = self._store.check_free(rest)
+            free_bytes = self._store.check_free(needed - sum(map(left_bytes, partials)))
+            rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
             report(DownloadPlan(sum(map(len, missing)), rest, free_bytes))
         self._meter.expect(needed)
         largest_first = sorted(missing, key=lambda files: -files[0].size)
@@ -273,20 +272,6 @@ class Run:
         was, moved_to = self._store.set_aside(path, file.links)
         report(MovedAside(file.model, str(was), str(moved_to)))
         return moved_to
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One fetch at a time in one cache. The kernel frees the lock when its process dies."""
-        folder = os.open(self._request.cache_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print("another fetch works in this cache: waiting for it", file=sys.stderr)
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
 
 class _Ready:

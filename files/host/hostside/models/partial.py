@@ -1,7 +1,8 @@
 """A file that is being downloaded: what is on disk for certain, and its hash so far.
 
 After a loss of power a file may have its size and not its bytes. So the bytes are handed to the disk every few MiB, and
-who opens the file again keeps what was on disk for certain: a kill or a power cut costs `LOST_BYTES_MAX`.
+who opens the file again keeps what was on disk for certain: a kill or a power cut costs `LOST_BYTES_MAX`. Its mode says
+whether it was closed with all on disk; a journal keeps the order of a change of mode and one of size.
 """
 
 from __future__ import annotations
@@ -11,29 +12,38 @@ import stat
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 
 from hostside.models.hub_errors import FetchError
 from hostside.models.store import CHUNK_BYTES, Digest, Hasher
 from hostside.protocol import ModelFile
 
 SYNC_BYTES = 16 * 2**20
+BEING_WRITTEN, CLOSED = 0o600, 0o644  # the modes
 LOST_BYTES_MAX = 2 * SYNC_BYTES + CHUNK_BYTES  # written, but perhaps not on disk
 
 _disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
 
 
-def kept_bytes(path: Path, size: int) -> int:
-    """How much of a file of `size` an earlier run left that is used."""
+def left_bytes(path: Path) -> int:
+    """The size of what an earlier run left."""
     try:
-        found = path.lstat().st_size
+        return path.lstat().st_size
     except FileNotFoundError:
         return 0
-    return _certain(found) if found <= size else 0
 
 
-def _certain(found: int) -> int:
-    return max(0, found - LOST_BYTES_MAX)
+def kept_bytes(path: Path, size: int) -> int:
+    """How much of it is used, for a file of `size`."""
+    try:
+        return _kept(path.lstat(), size)
+    except FileNotFoundError:
+        return 0
+
+
+def _kept(found: os.stat_result, size: int) -> int:
+    if found.st_size > size:
+        return 0
+    return found.st_size if stat.S_IMODE(found.st_mode) == CLOSED else max(0, found.st_size - LOST_BYTES_MAX)
 
 
 class Partial:
@@ -52,23 +62,26 @@ class Partial:
     def __enter__(self) -> Partial:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o644)
+        self._descriptor = os.open(self.path, flags, BEING_WRITTEN)
         found = os.fstat(self._descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
             os.close(self._descriptor)
             raise FetchError(
                 "filesystem", f"`{self.path}` is not a plain file of our own", "move it away, then run again"
             )
-        os.ftruncate(self._descriptor, _certain(found.st_size) if found.st_size <= self._file.size else 0)
+        os.ftruncate(self._descriptor, _kept(found, self._file.size))
+        os.fchmod(self._descriptor, BEING_WRITTEN)
+        os.fsync(self._descriptor)
         while chunk := os.read(self._descriptor, CHUNK_BYTES):
             self._take(chunk)
         self._asked = self.size
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
-            if self._syncing:
-                self._syncing.exception()  # the one that is told is the first
+            self._wait()
+            os.fsync(self._descriptor)
+            os.fchmod(self._descriptor, CLOSED)
         finally:
             os.close(self._descriptor)
 
@@ -92,7 +105,7 @@ class Partial:
     def finish(self) -> Digest:
         """All is there and on disk."""
         self._wait()
-        os.fdatasync(self._descriptor)
+        os.fsync(self._descriptor)
         return self._hasher.digest()
 
     def start_over(self) -> None:

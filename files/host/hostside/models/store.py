@@ -211,7 +211,7 @@ class Store:
     def remove_partials(self, but: Collection[Path]) -> None:
         """Removes what killed runs left of files that nobody wants any more; only one fetch works in a cache."""
         for left in self.cache_dir.glob(f"models--*/blobs/*{PARTIAL}"):
-            if left not in but:
+            if left not in but and (left.is_symlink() or not left.is_dir()):
                 left.unlink()
 
     def _repo(self, repo: str) -> Path:
