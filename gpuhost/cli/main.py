@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gpuhost.cli import apply, config, init, lock, models, plan, rehearse, secrets, trust, verify
+from gpuhost.cli import apply, check, config, init, lock, models, plan, rehearse, secrets, trust, verify
 from gpuhost.cli.arguments import Parser
 from gpuhost.cli.console import ERROR, print_problems
 from gpuhost.errors import Problem, UserError
@@ -40,7 +40,7 @@ def _parser() -> Parser:
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (init, config, trust, lock, plan, apply, verify, models, secrets, rehearse):
+    for module in (init, config, check, trust, lock, plan, apply, verify, models, secrets, rehearse):
         module.add_to(commands)
     return parser
 

@@ -87,7 +87,7 @@ def _start(unit: str, lines: Path, command: Sequence[str], stdin: bytes) -> Bina
     lines.unlink(missing_ok=True)  # of a boot or a systemd that died
     output = os.open(lines, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     followed = lines.open("rb")
-    behind = shlex.join(["+" + sys.executable, "-I", "-B", "-m", "hostside.job", "ended", str(lines)])
+    behind = shlex.join([sys.executable, "-I", "-B", "-m", "hostside.job", "ended", str(lines)])
     start = ["systemd-run", f"--unit={unit}", "--quiet", "--collect", "--pipe", f"--property=ExecStopPost={behind}"]
     start += ["--property=NoNewPrivileges=yes", "--", *command]
     with os.fdopen(output, "wb") as out, os.fdopen(os.memfd_create("stdin"), "w+b") as memory:

@@ -103,6 +103,19 @@ def test_for_programs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert origins["services.painter.bind"] == "default"
 
 
+def test_the_services_as_a_table(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hosts that differ in it are told apart."""
+    lines = shown(capsys, "--table")
+    assert [line for line in lines if line.startswith("[")] == ["[gpu1, gpu2]", "[gpu3]"]
+    assert lines[1:5] == [
+        "| service | port | model | VRAM | RAM | auth | health |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| api | 9001 | none | none, reads all | 2g | `API_TOKEN` | `true`, 60 s to start |",
+        "| painter | 9002 | Acme/Models | not measured | 20g | `LOGIN_HASH` | `/login`, 60 s to start |",
+    ]
+    assert shown(capsys, "--table", "gpu3")[0].startswith("| service")
+
+
 def test_a_mistake(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_group_data(site, {"small": {"services": {"painter": {"memmory": "4g"}}}})
     what = "site/group_data/small.py: `services.painter.memmory` is not a field that gpuhost knows"

@@ -24,7 +24,7 @@ assert {{"--quiet", "--collect", "--pipe"}} <= set(given)
 (state / "argv").write_text(str(sys.argv))
 if command == ["refused"]:
     sys.exit("Failed to start transient service unit: No")
-(behind,) = [each.partition("ExecStopPost=+")[2] for each in given if "ExecStopPost=" in each]
+(behind,) = [each.partition("ExecStopPost=")[2] for each in given if "ExecStopPost=" in each]
 try:
     (state / "active").touch(exist_ok=False)
 except FileExistsError:
