@@ -60,6 +60,7 @@ networks = {
     "qwen3-micro": {"subnet": "172.20.11.0/24"},
     "qwen3-mini": {"subnet": "172.20.12.0/24"},
     "qwen3-medium": {"subnet": "172.20.13.0/24"},
+    "stable-diffusion-35": {"subnet": "172.20.21.0/24"},
 }
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
@@ -89,6 +90,7 @@ secrets = {
     "VLLM_API_KEY_MICRO": {"generate": "token", "about": "API key of the smallest vLLM server"},
     "VLLM_API_KEY_MINI": {"generate": "token", "about": "API key of the middle vLLM server"},
     "VLLM_API_KEY_MEDIUM": {"generate": "token", "about": "API key of the largest vLLM server"},
+    "SD35_API_KEY": {"generate": "token", "min_chars": 32, "about": "API key of Stable Diffusion 3.5"},
     "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
 }
 
@@ -147,6 +149,9 @@ images = {
             "Qwen/Qwen3-*": {"--tool-call-parser": "hermes", "--reasoning-parser": "qwen3"},
         },
     },
+    # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
+    # holds the hashes of these very files: another CUDA is another index and another lock.
+    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python, "PACKAGE_INDEX_URL": "https://pypi.org/simple"}},
 }
 
 # --- Models: one shared Hugging Face cache ---------------------------------------------------------------------------
@@ -423,6 +428,59 @@ services = {
         "probes": [_completes("qwen3-medium")],
         "start_order": 72,
         **_vllm,
+    },
+    # Not enabled. docs/sd35.md says what it answers.
+    "stable-diffusion-35": {
+        "stack": "stable-diffusion-35",
+        "image": "sd35",
+        "template": "sd35.yml.j2",
+        "account": {"name": "genai-sd35", "uid": 10021, "gid": 10021},
+        "port": 8190,
+        "container_port": 8000,
+        "network": "stable-diffusion-35",
+        "memory": "40g",  # of which the weights, while they wait for their turn on the GPU, are about 28
+        "cpus": 6,
+        "pids": 1024,
+        "tmp": "1g",
+        "gpu": {"count": 1},
+        "environment": {
+            "SD35_MODEL": "stabilityai/stable-diffusion-3.5-large",
+            "SD35_REVISION": "main",  # a commit or a branch, as the cache has it
+            "SD35_LOAD": "start",  # or `first-request`: the GPU is taken only when somebody wants a picture
+            # Its parts are on the GPU one after another: a card of 24 GB will do. `none`: all of it stays there.
+            "SD35_OFFLOAD": "model",
+        },
+        "models": ["sd35-large"],
+        "secrets": ["SD35_API_KEY"],
+        "auth": {
+            "token": "SD35_API_KEY",
+            "locked_paths": ["/v1/models", "/metrics"],
+            "locked_requests": [
+                {"method": "POST", "path": "/generate"},
+                {"method": "POST", "path": "/v1/images/generations"},
+                {"method": "POST", "path": "/unload"},
+                {"method": "POST", "path": "/cancel/gpuhost-asks"},
+                {"method": "GET", "path": "/status/gpuhost-asks"},
+                {"method": "GET", "path": "/health/"},
+                {"method": "GET", "path": "/docs"},
+                {"method": "OPTIONS", "path": "/generate"},
+            ],
+            "open_paths": ["/health"],
+        },
+        "health": {"path": "/health", "interval_s": 45, "timeout_s": 15, "retries": 3, "start_budget_s": 180},
+        "probes": [
+            {"name": "has its model and a GPU", "path": "/health", "json_has": {"status": "ok", "gpu_available": True}},
+            {
+                "name": "makes a picture",
+                "method": "POST",
+                "path": "/v1/images/generations",
+                "body": {"prompt": "a lighthouse", "size": "256x256", "num_inference_steps": 2, "seed": 0},
+                "json_has": {"size": "256x256", "seed": 0},
+                "contains": '"b64_json":"iVBORw0KGgo',  # how a PNG begins
+            },
+        ],
+        "start_order": 40,
+        "stop_timeout_s": 40,  # the picture that is being made gets 20 of them
     },
 }
 verify_window_s = 5.0  # how long restart counts must stand still

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from pyinfra.context import host, state
 
-from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Cause, Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpuhost.cli.arguments import Commands, host_options, site
+from gpuhost.cli.arguments import Commands, host_options
 from gpuhost.cli.console import OK, print_problems
+from gpuhost.cli.site import site
 from gpuhost.errors import Problem
 from gpuhost.project import PROJECT
 from gpuhost.services import conformity

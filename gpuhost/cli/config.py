@@ -11,9 +11,10 @@ from typing import Any
 from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.layers import leaves, plain
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options, site
+from gpuhost.cli.arguments import Commands, host_options
 from gpuhost.cli.console import ERROR, OK
 from gpuhost.cli.literal import literal
+from gpuhost.cli.site import site
 from gpuhost.errors import UserError
 from gpuhost.services import table
 

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpuhost.catalog.layers import leaves
-from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import BuildImage, Catalog
-from gpuhost.errors import Problem
+from gpuhost.errors import Problem, suggest
 from gpuhost.images.rules import is_pinned, sources
 from gpuhost.services import arguments
 

@@ -9,6 +9,7 @@ from pyinfra.api.state import State
 
 from gpuhost.cli import arguments, check
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.project import PROJECT
 from gpuhost.run import pyinfra
 from tests.unit import sample
@@ -28,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) 
     (project / "deploy.py").touch()
     site.mkdir()
     (site / "inventory.py").write_text('lab = ["gpu1", "gpu2"]\n')
-    for module in (arguments, check):
+    for module in (arguments, site_module, check):
         monkeypatch.setattr(module, "PROJECT", project)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(pyinfra, "_run")  # no run: no host is contacted

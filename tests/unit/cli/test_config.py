@@ -11,6 +11,7 @@ from pyinfra.api.state import State
 
 from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.run import pyinfra
 from tests.unit import sample
 from tests.unit.sample import write_group_data
@@ -27,7 +28,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) 
         {"all": {"services": {"painter": {"memory": "20g"}}}, "small": {"services": {"painter": {"memory": "4g"}}}},
     )
     (site / "inventory.py").write_text('lab = ["gpu1", "gpu2"]\nsmall = ["gpu3"]\n')
-    monkeypatch.setattr(arguments, "PROJECT", project)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", project)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(pyinfra, "_run")  # no run: no host is contacted
     return site
