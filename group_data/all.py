@@ -57,6 +57,10 @@ nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
 networks = {
     "orchestrator": {"subnet": "172.20.1.0/24"},
     "comfyui-qwen": {"subnet": "172.20.2.0/24"},
+    "qwen3-micro": {"subnet": "172.20.11.0/24"},
+    "qwen3-mini": {"subnet": "172.20.12.0/24"},
+    "qwen3-medium": {"subnet": "172.20.13.0/24"},
+    "stable-diffusion-35": {"subnet": "172.20.21.0/24"},
 }
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
@@ -86,14 +90,68 @@ secrets = {
     "VLLM_API_KEY_MICRO": {"generate": "token", "about": "API key of the smallest vLLM server"},
     "VLLM_API_KEY_MINI": {"generate": "token", "about": "API key of the middle vLLM server"},
     "VLLM_API_KEY_MEDIUM": {"generate": "token", "about": "API key of the largest vLLM server"},
+    "SD35_API_KEY": {"generate": "token", "min_chars": 32, "about": "API key of Stable Diffusion 3.5"},
     "LABEL_HMAC_KEY": {"generate": "token", "about": "key of the fingerprints that tell a stale secret"},
 }
 
 # --- Images: `gpuhost lock` writes down which bytes a tag is, and a deploy takes those --------------------------------
+# What is pulled, and what ours are built from, comes from these repositories (`gpuhost check`).
+allowed_images = ["docker.io/library/python", "docker.io/vllm/vllm-openai"]
 _python = "docker.io/library/python:3.12.11-slim-bookworm"
+# The command line of every vLLM server; `{...}`: an option of the service, or what gpuhost/services/arguments.py
+# supplies; `?`: left out where the service has no such option.
+_vllm_arguments = [
+    "{repo}",  # first, where `vllm serve` wants the model
+    "--revision={revision}",
+    "--served-model-name={service}",
+    "--host=0.0.0.0",
+    "--port={container_port}",
+    "--middleware=gpuhost_guard.Guard",  # without it `/invocations` completes texts for everybody
+    "--tensor-parallel-size={gpu_count}",
+    "--gpu-memory-utilization={gpu_memory_part}",
+    "--max-model-len={context}",
+    "--max-num-batched-tokens={context}",
+    "--dtype=float16",
+    "--kv-cache-dtype=fp8",
+    "--enable-chunked-prefill",
+    "--enable-prefix-caching",
+    "--enable-auto-tool-choice",
+    "--tool-call-parser=hermes",
+    "--reasoning-parser=qwen3",
+]
 images = {
     "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},
     "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
+    # Another release: `images = {"vllm": {"pull": "docker.io/vllm/vllm-openai:v0.9.2"}}`. Each one's arguments were
+    # checked against its own command line (tests/unit/services/test_arguments.py).
+    "vllm": {
+        "pull": "docker.io/vllm/vllm-openai:v0.32.0",
+        "arguments": {
+            "v0.9.2": [*_vllm_arguments, "--rope-scaling={rope?}"],
+            "v0.32.0": [
+                *_vllm_arguments,
+                '--hf-overrides={"max_position_embeddings":{context},"rope_parameters":{rope?}}',
+            ],
+        },
+        "refused": {
+            "--enable-reasoning": "deprecated by v0.9.0, unknown to v0.10.0: `--reasoning-parser` alone says it",
+            "--api-key": "every user of the host reads the arguments of its processes: the key is in the environment",
+            "--tool-server": "its `demo` runs code that the model wrote",
+            "--trust-remote-code": "it runs code that lies beside the weights",
+            "--trust-request-chat-template": "whoever asks would write templates that the server runs",
+            "VLLM_PORT": "vLLM speaks to itself on it; the port of the API is `container_port`",
+            "VLLM_API_KEY": "it is a secret: name it in `auth.token` and `secrets`",
+            "VLLM_SERVER_DEV_MODE": "it opens routes that stop and change the server",
+            "CUDA_VISIBLE_DEVICES": "an index on top of the GPUs that a container is given hides them",
+            "NVIDIA_VISIBLE_DEVICES": "GPUs are given by `gpu`, not by their index",
+        },
+        "families": {
+            "Qwen/Qwen3-*": {"--tool-call-parser": "hermes", "--reasoning-parser": "qwen3"},
+        },
+    },
+    # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
+    # holds the hashes of these very files: another CUDA is another index and another lock.
+    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python, "PACKAGE_INDEX_URL": "https://pypi.org/simple"}},
 }
 
 # --- Models: one shared Hugging Face cache ---------------------------------------------------------------------------
@@ -206,6 +264,47 @@ installs = {
 }
 
 # --- Services: one entry is one container, which runs as an account of its own ---------------------------------------
+# What the vLLM servers have in common.
+_vllm = {
+    "image": "vllm",
+    "template": "vllm.yml.j2",
+    "container_port": 8000,
+    "pids": 4096,
+    "init": True,  # its workers are processes of their own
+    # Its processes hand each other tensors through /dev/shm: one of their own serves that, the host's (`ipc: host`)
+    # would let them read what every other process of the host shares.
+    "shm": "8g",
+    "tmp": "2g",
+    "config_files": {"gpuhost_guard.py": "vllm_guard.py.j2"},
+}
+_vllm_health = {"path": "/health", "interval_s": 30, "timeout_s": 10, "retries": 5}
+_vllm_auth = {
+    "open_paths": ["/health"],
+    "locked_paths": ["/v1/models"],
+    # vLLM's own lock lets these in; the guard (templates/vllm_guard.py.j2) refuses them.
+    "locked_requests": [
+        {"method": "POST", "path": "/invocations"},
+        {"method": "POST", "path": "/tokenize"},
+        {"method": "OPTIONS", "path": "/v1/models"},
+        {"method": "GET", "path": "/openapi.json"},
+        {"method": "GET", "path": "//v1/models"},
+    ],
+}
+# Contexts above the 32768 tokens that these models were trained with.
+_yarn = {"rope_type": "yarn", "rope_theta": 1000000, "original_max_position_embeddings": 32768}
+
+
+def _completes(name):
+    """A real completion: `/health` says 200 while the first one crashes."""
+    return {
+        "name": "completes a text",
+        "method": "POST",
+        "path": "/v1/completions",
+        "body": {"model": name, "prompt": "1 + 1 =", "max_tokens": 4, "ignore_eos": True, "temperature": 0},
+        "json_has": {"object": "text_completion", "usage": {"completion_tokens": 4}},
+    }
+
+
 services = {
     "orchestrator": {
         "stack": "orchestrator",
@@ -278,6 +377,110 @@ services = {
         "health": {"path": "/system_stats", "interval_s": 30, "timeout_s": 10, "retries": 5, "start_budget_s": 180},
         "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
         "start_order": 50,
+    },
+    "qwen3-micro": {
+        "stack": "qwen3-micro",
+        "account": {"name": "genai-qwen3-micro", "uid": 10011, "gid": 10011},
+        "port": 5000,
+        "network": "qwen3-micro",
+        "memory": "16g",
+        "cpus": 4,
+        "gpu": {"count": 1, "vram_mib": 9339},  # 0.38 of a card with 24 GB
+        "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
+        "models": ["qwen3-micro"],
+        "secrets": ["VLLM_API_KEY_MICRO"],
+        "auth": {"token": "VLLM_API_KEY_MICRO", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 600},
+        "probes": [_completes("qwen3-micro")],
+        "start_order": 70,
+        **_vllm,
+    },
+    "qwen3-mini": {
+        "stack": "qwen3-mini",
+        "account": {"name": "genai-qwen3-mini", "uid": 10012, "gid": 10012},
+        "port": 5001,
+        "network": "qwen3-mini",
+        "memory": "24g",
+        "cpus": 6,
+        "gpu": {"count": 1, "vram_mib": 11797},  # 0.48 of a card with 24 GB
+        "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
+        "models": ["qwen3-mini"],
+        "secrets": ["VLLM_API_KEY_MINI"],
+        "auth": {"token": "VLLM_API_KEY_MINI", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 600},
+        "probes": [_completes("qwen3-mini")],
+        "start_order": 71,
+        **_vllm,
+    },
+    "qwen3-medium": {
+        "stack": "qwen3-medium",
+        "account": {"name": "genai-qwen3-medium", "uid": 10013, "gid": 10013},
+        "port": 5002,
+        "network": "qwen3-medium",
+        "memory": "32g",
+        "cpus": 8,
+        "gpu": {"count": 2, "vram_mib": 21627},  # 0.88 of a card with 24 GB, on each of two
+        "options": {"context": 70000, "rope": {**_yarn, "factor": 2.14}},
+        "models": ["qwen3-medium"],
+        "secrets": ["VLLM_API_KEY_MEDIUM"],
+        "auth": {"token": "VLLM_API_KEY_MEDIUM", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 900},
+        "probes": [_completes("qwen3-medium")],
+        "start_order": 72,
+        **_vllm,
+    },
+    # Not enabled. docs/sd35.md says what it answers.
+    "stable-diffusion-35": {
+        "stack": "stable-diffusion-35",
+        "image": "sd35",
+        "template": "sd35.yml.j2",
+        "account": {"name": "genai-sd35", "uid": 10021, "gid": 10021},
+        "port": 8190,
+        "container_port": 8000,
+        "network": "stable-diffusion-35",
+        "memory": "40g",  # of which the weights, while they wait for their turn on the GPU, are about 28
+        "cpus": 6,
+        "pids": 1024,
+        "tmp": "1g",
+        "gpu": {"count": 1},
+        "environment": {
+            "SD35_MODEL": "stabilityai/stable-diffusion-3.5-large",
+            "SD35_REVISION": "main",  # a commit or a branch, as the cache has it
+            "SD35_LOAD": "start",  # or `first-request`: the GPU is taken only when somebody wants a picture
+            # Its parts are on the GPU one after another: a card of 24 GB will do. `none`: all of it stays there.
+            "SD35_OFFLOAD": "model",
+        },
+        "models": ["sd35-large"],
+        "secrets": ["SD35_API_KEY"],
+        "auth": {
+            "token": "SD35_API_KEY",
+            "locked_paths": ["/v1/models", "/metrics"],
+            "locked_requests": [
+                {"method": "POST", "path": "/generate"},
+                {"method": "POST", "path": "/v1/images/generations"},
+                {"method": "POST", "path": "/unload"},
+                {"method": "POST", "path": "/cancel/gpuhost-asks"},
+                {"method": "GET", "path": "/status/gpuhost-asks"},
+                {"method": "GET", "path": "/health/"},
+                {"method": "GET", "path": "/docs"},
+                {"method": "OPTIONS", "path": "/generate"},
+            ],
+            "open_paths": ["/health"],
+        },
+        "health": {"path": "/health", "interval_s": 45, "timeout_s": 15, "retries": 3, "start_budget_s": 180},
+        "probes": [
+            {"name": "has its model and a GPU", "path": "/health", "json_has": {"status": "ok", "gpu_available": True}},
+            {
+                "name": "makes a picture",
+                "method": "POST",
+                "path": "/v1/images/generations",
+                "body": {"prompt": "a lighthouse", "size": "256x256", "num_inference_steps": 2, "seed": 0},
+                "json_has": {"size": "256x256", "seed": 0},
+                "contains": '"b64_json":"iVBORw0KGgo',  # how a PNG begins
+            },
+        ],
+        "start_order": 40,
+        "stop_timeout_s": 40,  # the picture that is being made gets 20 of them
     },
 }
 verify_window_s = 5.0  # how long restart counts must stand still

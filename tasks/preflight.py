@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from pyinfra.context import host, state
 
-from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Cause, Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
@@ -21,6 +20,7 @@ from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
+from gpuhost.services import arguments
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import bind_problems
 
@@ -54,7 +54,7 @@ def preflight() -> HostRun | None:
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets, read.pins)
-            found = secrets.tracked()
+            found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)
@@ -71,7 +71,11 @@ def preflight() -> HostRun | None:
             report_problem(problem)
         state.fail_hosts({host})
         return None
-    living = [{"name": each.name, "restart": each.restart} for each in reading.containers if each.lives]
+    living = [
+        {"name": each.name, "restart": each.restart, "ours": bool(each.service)}
+        for each in reading.containers
+        if each.lives
+    ]
     current().report.add("running", host.name, containers=living)
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, get_args
 
-from gpuhost.catalog.messages import refuse, suggest
+from gpuhost.catalog.messages import refuse
+from gpuhost.errors import suggest
 
 if TYPE_CHECKING:
     from gpuhost.catalog.types import Account, Catalog

@@ -140,13 +140,26 @@ class BuildImage(Entry):
 
 
 class PullImage(Entry):
-    """An image pulled by reference: a release tag or a digest, never `latest` or `nightly`."""
+    """An image pulled by reference: a release tag or a digest, never `latest` or `nightly`.
+
+    `arguments`: release (the tag) -> the command line of its services, with marks (services/arguments.py); none: the
+    templates write it. `refused`: argument or environment variable that no service of this image may have -> why.
+    `families`: pattern of models' repositories -> argument -> the value that it must have with them.
+    """
 
     pull: str
+    arguments: dict[str, list[str]] = {}
+    refused: dict[str, str] = {}
+    families: dict[str, dict[str, str]] = {}
+
+    @property
+    def release(self) -> str:
+        """The tag, "" when there is none."""
+        return self.pull.rsplit("/", 1)[-1].partition("@")[0].partition(":")[2]
 
     @model_validator(mode="after")
     def _pinned(self) -> PullImage:
-        tag = self.pull.rsplit("/", 1)[-1].partition("@")[0].partition(":")[2]
+        tag = self.release
         if "@sha256:" not in self.pull and (tag == "" or "latest" in tag or "nightly" in tag):
             refuse(f"image `{self.pull}` is not pinned", "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)")
         return self
@@ -298,7 +311,8 @@ class Seed(Entry):
 
 
 class GpuNeed(Entry):
-    """How many whole GPUs a service uses, and how much memory it takes on each (MiB); None: nobody has measured it."""
+    """How many GPUs a service uses, several being of one model, and how much memory it takes on each (MiB); None:
+    nobody has measured it."""
 
     count: int = Field(ge=1)
     vram_mib: int | None = Field(default=None, ge=1)
@@ -312,11 +326,12 @@ class Service(Entry):
     processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
     the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
-    `install`: what is mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files
-    that are made once and then belong to the service; `config_files`: file -> template; `options`: for the template;
-    `arguments`: added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's
-    secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and
-    whether it runs is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
+    `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
+    /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
+    service; `config_files`: file -> template; `options`: for the template and for marks in arguments; `arguments`:
+    added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
+    -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
+    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
     to stop before it is killed.
     """
 
@@ -337,6 +352,7 @@ class Service(Entry):
     gpu: GpuNeed | None = None
     all_gpus: bool = False
     controls_services: bool = False
+    init: bool = False
     install: Name | None = None
     folders: list[FileName] = []
     seeds: dict[FileName, Seed] = {}
@@ -400,6 +416,7 @@ class Catalog(Entry):
     secrets_dir: str
     secrets: dict[EnvName, Secret]
     images: dict[Name, Image]
+    allowed_images: list[str] = []
     models: dict[Name, Model]
     hub_endpoint: str = "https://huggingface.co"
     installs: dict[Name, Install]

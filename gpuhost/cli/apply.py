@@ -22,8 +22,7 @@ from gpuhost.plan.document import change_fields
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
 from gpuhost.run import pyinfra
-from gpuhost.run.log import begin
-from gpuhost.run.output import line_as_text
+from gpuhost.run.log import begin, line_as_text
 from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 

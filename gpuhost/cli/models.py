@@ -20,7 +20,7 @@ from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
 from gpuhost.plan.sizes import size
 from gpuhost.run import pyinfra
-from gpuhost.run.session import IMPORT_DATA
+from gpuhost.run.data import IMPORT_DATA
 from hostside.wire import printable
 
 _ABOUT = {

@@ -32,7 +32,7 @@ class Paths:
     @property
     def parents(self) -> tuple[str, ...]:
         """The folders of `data` in which each stack, install, service and cache has its own."""
-        return (self._stacks, self._installs, self._services, self._cache)
+        return (self.stacks, self._installs, self._services, self._cache)
 
     @property
     def models(self) -> str:
@@ -190,7 +190,7 @@ class Paths:
 
     def stack(self, stack: str) -> str:
         """A stack's folder."""
-        return f"{self._stacks}/{stack}"
+        return f"{self.stacks}/{stack}"
 
     def compose_file(self, stack: str) -> str:
         """A stack's compose file."""
@@ -209,7 +209,8 @@ class Paths:
         return f"{self.stack(stack)}/secrets/{service}"
 
     @property
-    def _stacks(self) -> str:
+    def stacks(self) -> str:
+        """The folders of the stacks."""
         return f"{self.data}/stacks"
 
     @property

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpuhost.catalog.lock import LockedFile, LockedModel
-from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import Model
-from gpuhost.errors import Problem
+from gpuhost.errors import Problem, suggest
 from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.patterns import chosen
 from gpuhost.plan.change import Change, Difference, Impact, Resource

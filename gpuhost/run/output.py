@@ -20,13 +20,13 @@ from pyinfra.api import output
 from pyinfra.connectors import util
 from pyinfra.connectors.util import OutputLine
 
+from gpuhost.run.log import line_as_text
 from hostside.wire import MAX_BYTES, printable
 
 LINE_BYTES_MAX = MAX_BYTES  # of one line; what is longer is cut
 KEPT_BYTES_MAX = 4 * MAX_BYTES  # of one command's output; what follows is shown, and not kept
 PIECE_BYTES = 2**16
 
-_COLOUR = r"\x1b\[[0-9;]*m"
 _STYLE = r"\x1b\[(?:[0124]|3[0-9]|9[0-7])m"  # of click.style, as pyinfra uses it
 
 
@@ -69,11 +69,6 @@ def read_buffer(
         if print_output and what is not None:
             shown = line_as_text(what)
             _echo(print_func(shown) if print_func else shown, err=True)
-
-
-def line_as_text(line: str) -> str:
-    """A line of a program's, without its colours, other control characters as their escapes."""
-    return printable(re.sub(_COLOUR, "", line).rstrip("\r"))
 
 
 def _lines(io: Any) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
 from gpuhost.project import PROJECT
-from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
+from gpuhost.run.data import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 
 KEPT_LINES = 5000  # the last ones of what a run printed
 Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it comes

@@ -25,17 +25,11 @@ from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
+from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
 Explain = Callable[[str], Cause | None]
-
-REPORT_DATA = "gpuhost_report"
-ALLOW_DATA = "gpuhost_allow"
-REVISIONS_DATA = "gpuhost_revisions"  # what the plan was told by the hub
-ONLY_DATA = "gpuhost_only"
-IMPORT_DATA = "gpuhost_import"  # a folder on the host, of `gpuhost models import`
-CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
 class Session:

@@ -22,6 +22,7 @@ from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 SEED = 20261121
+GATED = ["qwen-image-encoder", "qwen-image-vae"]
 TOKEN = "hf_rehearsal0only0token"  # noqa: S105  (the stand-in's)
 
 
@@ -37,16 +38,17 @@ class Trouble:
 
 @contextmanager
 def gated(world: World, host: FreshHost) -> Iterator[None]:
-    """The model needs a token; in the end there is one."""
-    model = group_data()["models"]["qwen-image-vae"]
-    content = {model["file"]: b"weights behind a gate\n" * 4096}
-    world.hub_add(model["repo"], dict(content), gated=True)
+    """Two models of one repository need a token; in the end there is one."""
+    models = [group_data()["models"][name] for name in GATED]
+    [repo] = {model["repo"] for model in models}
+    files = [file for model in models for file in model["links"]]
+    world.hub_add(repo, {file: f"{file} behind a gate\n".encode() * 2048 for file in files}, gated=True)
     try:
         yield
     finally:
-        world.hub_grant(TOKEN, [model["repo"]])
+        world.hub_grant(TOKEN, [repo])
         with (host.run_dir / "group_data" / "all.py").open("a") as data:
-            data.write("models = {'qwen-image-vae': {'gated': True}}\n")
+            data.write(f"models = { {name: {'gated': True} for name in GATED}!r}\n")
         with (host.run_dir / "secrets" / f"{host.name}.env").open("a") as secrets:
             secrets.write(f"HF_TOKEN={TOKEN}\n")
 
@@ -163,8 +165,7 @@ def test_every_failure_is_told_and_the_next_run_goes_on(troubled: World, boot: C
     left = Interrupted(proof, random.Random(SEED), len(proof.control.plan().changes))
     assert left.by("kill -9", 2) and left.by("Ctrl-C", 1)
     typed_password_applies(proof)
-    proof.nothing_to_do()
-    proof.second_apply()
+    proof.second_apply()  # it plans, too
     proof.survives_reboot()
     assert host.root("docker ps -aq --filter label=gpuhost.job").stdout == ""
     assert host.root("find / -xdev -name '*.gpuhost-new' -o -xdev -path '/run/gpuhost/*'").stdout == ""

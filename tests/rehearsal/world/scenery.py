@@ -9,6 +9,7 @@ import copy
 import runpy
 from typing import Any
 
+from ..standins import vllm
 from ..standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
 from .machine import PROJECT
 from .world import World
@@ -45,3 +46,5 @@ def furnish(world: World) -> None:
             files.setdefault(model["repo"], {})[file] = f"weights of {name}\n".encode() * 4096
     for repo, content in files.items():
         world.hub_add(repo, dict(content))
+    for release in vllm.releases():
+        world.registry_add_on_python(f"{vllm.REPOSITORY}:{release}", vllm.files(release), vllm.config(release))

@@ -666,6 +666,7 @@ def test_what_an_entry_may_leave_out() -> None:
         "gpu": None,
         "all_gpus": False,
         "controls_services": False,
+        "init": False,
         "install": None,
         "folders": [],
         "seeds": {},
@@ -708,6 +709,8 @@ def test_what_an_entry_may_leave_out() -> None:
         "licence": "",
     }
     assert made.images["bare"].model_dump() == {"build": "comfyui", "args": {}}
+    pulled = made.images["pulled"].model_dump(exclude={"pull"})
+    assert (pulled, made.allowed_images) == ({"arguments": {}, "refused": {}, "families": {}}, [])
     assert made.installs["bare"].model_dump(exclude={"version", "script", "image"}) == {
         "environment": {},
         "memory": "8g",

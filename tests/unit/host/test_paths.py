@@ -62,6 +62,7 @@ def test_where_everything_lies() -> None:
         "models": "/srv/data/models",
         "hub_cache": "/srv/data/cache/huggingface",
         "outputs": "/srv/data/outputs",
+        "stacks": "/srv/data/stacks",
         "programs": "/opt/tools/programs",
         "scripts": "/opt/tools/installs",
         "venv": "/opt/tools/venv",

@@ -27,6 +27,7 @@ def test_the_ports_on_which_an_image_says_that_it_listens(text: str, ports: set[
 
 def test_of_our_own_images() -> None:
     assert exposed_ports(project_file("files/orchestrator/Dockerfile")) == {8193}
+    assert exposed_ports(project_file("files/sd35/Dockerfile")) == {8000}
     assert exposed_ports(project_file("files/comfyui/Dockerfile")) == set()  # it is told which by its command
 
 
