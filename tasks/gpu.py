@@ -7,7 +7,7 @@ from pyinfra.operations import apt as builtin_apt
 from gpuhost.apt import operations as apt
 from gpuhost.apt import repository as apt_repository
 from gpuhost.gpu import operations as gpu
-from gpuhost.gpu.rules import TOOLKIT
+from gpuhost.gpu.rules import TOOLKIT, whole
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import builtin
@@ -48,9 +48,11 @@ def toolkit(run: HostRun) -> None:
         packages=dict.fromkeys(TOOLKIT, version),
         stamp=run.layout.apt_stamp,
     )
+    if run.gpu_access == "runtime":  # the runtime makes its own
+        return
     gpu.cdi(
         name="gpu | CDI specification",
-        uuids=[gpu.uuid for gpu in run.reading.gpus],
+        uuids=run.gpu_devices([each.uuid for each in whole(run.reading.gpus)]),
         driver=run.reading.gpus[0].driver,
         toolkit=version,
         stamp=f"{run.layout.state}/cdi.json",

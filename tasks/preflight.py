@@ -5,7 +5,9 @@ from __future__ import annotations
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
+from gpuhost.engine.rules import LIVE_RESTORE
 from gpuhost.errors import Problem, UserError
+from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.models.rules import unpinned
@@ -50,7 +52,7 @@ def preflight() -> HostRun | None:
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
-            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets)
+            run = HostRun(catalog, reading, place(catalog.enabled(), whole(reading.gpus), reading.placed), secrets)
             found = secrets.tracked()
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
@@ -66,10 +68,24 @@ def preflight() -> HostRun | None:
             report_problem(problem)
         state.fail_hosts({host})
         return None
-    living = [{"name": each.name, "restart": each.restart} for each in reading.containers if each.lives]
-    current().report.add("running", host.name, containers=living)
+    living = [each for each in reading.containers if each.lives]
+    current().report.add(
+        "running",
+        host.name,
+        containers=[
+            {"name": each.name, "restart": each.restart, "foreign": not each.service, "removed": each.removed}
+            for each in living
+        ],
+        live_restore=reading.live_restore or catalog.engine_config.get(LIVE_RESTORE) is True,
+    )
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
+    for gpu in reading.gpus:
+        if gpu.mig:
+            undo = f"`nvidia-smi -i {gpu.index} -mig 0` makes it whole"
+            note("gpu", f"GPU {gpu.index} is cut into instances (MIG), no service gets it; {undo}")
+    if reading.gpus and run.gpu_access == "runtime":
+        note("gpu", f"containers get GPUs by the nvidia runtime, not by CDI: {run.gpu_access_reason}")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):

@@ -23,6 +23,7 @@ _NETWORK = (
 )
 
 UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
+RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of dockerd of ours goes on
 
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
 # between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
@@ -40,6 +41,7 @@ fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
+[ ! -e @RAN@ ] || printf 'cut_off\n'
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
@@ -82,7 +84,8 @@ class DockerReading:
     """The engine and what it holds, as far as it was asked for.
 
     `at_boot`: whether systemd starts it then, in its words; `config`: daemon.json parsed, None when there is none;
-    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp
+    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `cut_off`: a
+    restart of ours did not come to its end; `images`: tag -> spec stamp
     of our builds; `tags`: every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our
     label, whatever their names and states, with what they hold (`binds` and `inodes` are what that is read from).
     """
@@ -95,6 +98,7 @@ class DockerReading:
     config: dict[str, Any] | None = None
     config_owner: tuple[str, str, str] | None = None
     stale: bool = False
+    cut_off: bool = False
     images: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
@@ -150,6 +154,7 @@ _READERS = {
     "active": lambda r, v: setattr(r, "active", True),
     "at_boot": lambda r, v: setattr(r, "at_boot", v),
     "stale": lambda r, v: setattr(r, "stale", True),
+    "cut_off": lambda r, v: setattr(r, "cut_off", True),
     "config": _config,
     "config_owner": lambda r, v: setattr(r, "config_owner", tuple(v.split(" "))),
     "version": lambda r, v: setattr(r, "version", v),
@@ -168,7 +173,7 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": UP_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks = {"LOCK": UP_LOCK, "RAN": RAN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import BuildImage, Catalog, Install, Model, Service
+from gpuhost.engine import rules as engine
+from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Layout
 from gpuhost.images import rules as images
@@ -72,6 +74,30 @@ class HostRun:
     def secret_names(self) -> list[str]:
         """The secrets that this host's services need, and the key of their fingerprints."""
         return sorted({name for entry in self.services.values() for name in entry.secret_names()} | {LABEL_KEY})
+
+    @cached_property
+    def _gpu_access(self) -> tuple[Literal["cdi", "runtime"], str]:
+        return gpu.access(self.catalog.gpu_access, self.reading.docker_version)
+
+    @property
+    def gpu_access(self) -> Literal["cdi", "runtime"]:
+        """How containers get GPUs here."""
+        return self._gpu_access[0]
+
+    @property
+    def gpu_access_reason(self) -> str:
+        """Why that way."""
+        return self._gpu_access[1]
+
+    def gpu_devices(self, uuids: Sequence[str]) -> list[str]:
+        """How a container asks for these GPUs."""
+        return gpu.device_names(uuids, self.reading.wsl)
+
+    @property
+    def engine_config(self) -> Mapping[str, Any]:
+        """Our keys of daemon.json."""
+        more = gpu.RUNTIME if self.reading.gpus and self.gpu_access == "runtime" else {}
+        return engine.merge(self.catalog.engine_config, more)
 
     def image(self, name: str) -> str:
         """The reference of an image."""

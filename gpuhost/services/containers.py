@@ -119,6 +119,7 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "image": seen["image"],
         "user": seen["user"],
         "command": list(seen["command"] or []),
+        "runtime": host.get("Runtime") or "",
         "restart": (host.get("RestartPolicy") or {}).get("Name") or "no",
         "memory": size_text(host.get("Memory") or 0),
         "swap": swap_text(host.get("Memory") or 0, host.get("MemorySwap") or 0),

@@ -51,7 +51,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 # daemon.json has defaults for some: a container then shows what nobody asked for.
 _COMPARED_WHEN_ASKED = (
-    *("image", "user", "command", "shm", "swap", "ulimits"),
+    *("image", "user", "command", "runtime", "shm", "swap", "ulimits"),
     *("logging", "working_dir", "stop_signal", "healthcheck"),
 )
 

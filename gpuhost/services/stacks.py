@@ -74,10 +74,10 @@ class Stacks:
             paths["install"] = run.install_path(entry.install)
         if entry.controls_services:
             paths["broker"] = layout.broker
-        gpus = run.placement.gpus[name]
+        gpus = run.gpu_devices(run.placement.gpus[name])
         account = f"{entry.account.uid}:{entry.account.gid}"
         egress = run.catalog.networks[entry.network].egress
-        return ServiceContext(name, entry, run.image(entry.image), gpus, account, paths, egress)
+        return ServiceContext(name, entry, run.image(entry.image), gpus, account, paths, egress, run.gpu_access)
 
     # -- what should run ---------------------------------------------------------------------------------------------
 

@@ -44,6 +44,7 @@ inspect() {
 }
 case "$*" in
   version*) echo 29.0.1;;
+  info*) printf 'docker_info\\ttrue\\tinactive\\n';;
   "image ls --filter"*) echo image-1; echo image-1;;
   "image ls --digests"*) echo 'gpuhost/api:1 gpuhost/api@sha256:aa';;
   "network ls"*) echo network-1;;
@@ -64,8 +65,8 @@ OBJECTS = {
 CONTAINERS = ("container-1", "container-2")
 LINES = {
     "network-1": "docker_network\tinner\t172.20.0.0/16 \t{}",
-    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t',
-    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t',
+    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t\tfalse',
+    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t\tfalse',
 }
 
 

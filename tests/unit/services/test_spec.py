@@ -100,6 +100,7 @@ def test_a_container_made_with_nothing_but_an_image() -> None:
             "image": "gpuhost/api:1",
             "user": "",
             "command": [],
+            "runtime": "",
             "restart": "no",
             "memory": "0",
             "cpus": "0",
