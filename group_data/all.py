@@ -67,6 +67,9 @@ allow_reboot = False  # True: the host is rebooted when a driver was installed t
 nvidia_toolkit_version = "1.20.0-1"  # all four packages, held; 1.18.0-1 at least
 # "cdi": by CDI (Docker 26.1 or later). "runtime": by the nvidia runtime. "auto": CDI where the Docker that runs has it.
 gpu_access = "auto"
+# Run when driver, GPUs, toolkit or engine are others than at the last proof: does a container get the GPUs that it asks
+# for, none when it asks for none, and is what it computes on them right?
+gpu_check = {"image": "gpu-check", "source": "gpu-check/compute.py", "timeout_s": 120}
 
 # --- Networks: containers of one find each other by name, and reach nothing else --------------------------------------
 # Published ports work all the same. `"egress": True` gives a network's containers a way out, not to the host.
@@ -110,6 +113,7 @@ _python = "docker.io/library/python:3.12.11-slim-bookworm"
 images = {
     "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},
     "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
+    "gpu-check": {"pull": _python},
 }
 
 # --- Models: one shared Hugging Face cache, linked into <data_root>/models/<folder>/ ----------------------------------

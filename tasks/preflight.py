@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
-from gpuhost.engine.rules import LIVE_RESTORE
+from gpuhost.engine.rules import lives_on
 from gpuhost.errors import Problem, UserError
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
@@ -23,7 +23,7 @@ from gpuhost.services.mounts import refusals
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import Stacks, bind_problems
 
-READ_ONLY_STAGES = {"verify", "audit"}
+READ_ONLY_STAGES = {"verify", "gpu-proof", "audit"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -76,7 +76,7 @@ def preflight() -> HostRun | None:
             {"name": each.name, "restart": each.restart, "foreign": not each.service, "removed": each.removed}
             for each in living
         ],
-        live_restore=reading.live_restore or catalog.engine_config.get(LIVE_RESTORE) is True,
+        live_restore=lives_on(reading.daemon_config, run.engine_config),
     )
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")

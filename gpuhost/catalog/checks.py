@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
 from gpuhost.catalog.messages import refuse, suggest
+from gpuhost.project import PROJECT
 
 if TYPE_CHECKING:
     from gpuhost.catalog.types import Account, Catalog
@@ -62,6 +63,8 @@ def _engine(catalog: Catalog) -> None:
             f"`gpu_check.image`: there is no image `{catalog.gpu_check.image}`",
             suggest(catalog.gpu_check.image, list(catalog.images), "image"),
         )
+    if catalog.gpu_check and not (PROJECT / "files" / catalog.gpu_check.source).is_file():
+        refuse(f"`gpu_check.source`: there is no file `{catalog.gpu_check.source}` in files/", "name one that is there")
 
 
 def _ports(catalog: Catalog) -> None:

@@ -88,7 +88,7 @@ def configured(wanted: Mapping[str, Any], backups: str) -> Commands:
         if "enable" in actions:  # before the restart: systemd starts no unit that is masked
             yield Step("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
-            yield Step(_restart(backups, live=wanted.get(engine.LIVE_RESTORE) is True))
+            yield Step(_restart(backups, live=engine.lives_on(reading.config, wanted)))
 
     yield from carry_out(changes, act())
 

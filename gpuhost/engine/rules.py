@@ -24,6 +24,12 @@ def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[
     return merged
 
 
+def lives_on(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether containers outlive the restart that makes dockerd read the merged file: what it says counts, for a
+    dockerd that starts without live-restore ends what it finds."""
+    return merge(current, wanted).get(LIVE_RESTORE) is True
+
+
 def differing(current: Mapping[str, Any] | None, wanted: Mapping[str, Any], path: str = "") -> list[str]:
     """The keys (dotted) whose value is not the wanted one."""
     keys: list[str] = []

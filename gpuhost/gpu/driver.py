@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gpuhost.catalog.types import Catalog
 from gpuhost.host.facts import HostReading
+from gpuhost.plan.change import Change, Resource
 
 Finding = tuple[str, str]
 
@@ -47,6 +48,15 @@ def missing(reading: HostReading, catalog: Catalog) -> Missing | None:
     marks: Mapping[str, str] = {"branch": asked, "arch": reading.deb_arch}
     packages = [name.format(**marks) for name in catalog.driver_packages["ubuntu" if _is_ubuntu(reading) else "debian"]]
     return Missing(asked, packages, reading.nouveau)
+
+
+def loading(missing: Missing, allow_reboot: bool) -> Change:
+    """What follows the installation: the driver is loaded, or the host is rebooted where it must and may be."""
+    resource = Resource("driver", f"NVIDIA driver {missing.branch}")
+    if not missing.reboot:
+        return Change("gpu", resource, "load", "the host has a GPU and no driver")
+    why = "the kernel's own driver (nouveau) has the GPU until then"
+    return Change("gpu", resource, "reboot" if allow_reboot else "ask for a reboot", why)
 
 
 def _is_ubuntu(reading: HostReading) -> bool:

@@ -5,12 +5,14 @@ The script prints lines of `key<TAB>value...`; the parsing is pure and tested wi
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpuhost.gpu import facts as gpu
 from gpuhost.gpu.facts import Gpu as Gpu
@@ -191,6 +193,15 @@ class HostReading:
     def deb_arch(self) -> str:
         """dpkg's name of the architecture."""
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(self.arch, self.arch)
+
+    @property
+    def daemon_config(self) -> dict[str, Any]:
+        """daemon.json; {} when there is none, and when it cannot be read, for which preflight refuses the host."""
+        try:
+            found = json.loads(base64.b64decode(self.daemon_json or ""))
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def url_marks(self) -> dict[str, str]:

@@ -71,6 +71,16 @@ class Layout:
         return self._program("hostside.models")
 
     @property
+    def gpu_proof_command(self) -> str:
+        """Looks at every link from the driver to a computation in a container. Request on stdin."""
+        return self._program("hostside.gpu_proof")
+
+    @property
+    def gpu_proof(self) -> str:
+        """What containers' way to the GPUs was last proved with."""
+        return f"{self.state}/gpu-proof.json"
+
+    @property
     def broker_command(self) -> str:
         """Answers services about containers, on the socket that systemd hands it."""
         return self._program("hostside.broker")

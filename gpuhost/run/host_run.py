@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.types import BuildImage, Catalog, Install, Model, Service
+from gpuhost.catalog.types import BuildImage, Catalog, GpuCheck, Install, Model, Service
 from gpuhost.engine import rules as engine
 from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
@@ -62,7 +62,12 @@ class HostRun:
     def image_names(self) -> list[str]:
         """The images that this host needs."""
         names = {entry.image for entry in self.services.values()} | {item.image for item in self.installs.values()}
-        return sorted(names)
+        return sorted(names | ({self.gpu_check.image} if self.gpu_check else set()))
+
+    @property
+    def gpu_check(self) -> GpuCheck | None:
+        """The proof that containers reach the GPUs, on a host that has some to give."""
+        return self.catalog.gpu_check if gpu.whole(self.reading.gpus) else None
 
     @cached_property
     def built_images(self) -> Mapping[str, BuildImage]:

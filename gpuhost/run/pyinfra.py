@@ -63,9 +63,9 @@ def apply(target: Target, planned: Sequence[Mapping[str, Any]], live: bool, only
         return _run(target, ["-y"], {ALLOW_DATA: _path(allow), **_limit(only)}, live, [allow])
 
 
-def look(target: Target, stage: str) -> Outcome:
-    """One stage alone, which looks and changes nothing: `verify`, `audit`."""
-    return _run(target, ["-y"], _limit([stage]), live=False)
+def look(target: Target, *stages: str) -> Outcome:
+    """Some stages alone, which look and change nothing: `verify`, `gpu-proof`, `audit`."""
+    return _run(target, ["-y"], _limit(stages), live=False)
 
 
 def _limit(stages: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.gpu.driver import Missing, findings, missing
+from gpuhost.gpu.driver import Missing, findings, loading, missing
 from tests.unit import sample
 
 MISMATCH = "Failed to initialize NVML: Driver/library version mismatch NVML library version: 580.65"
@@ -150,3 +150,12 @@ def test_the_driver_that_is_missing(seen: dict[str, Any], driver: str | None, wa
     assert missing(sample.reading(**{"gpus": [], **seen}), catalog) == wanted
     if wanted:
         assert found({"gpus": [], **seen}, {"driver": driver}) == []
+
+
+@pytest.mark.parametrize(
+    ("reboot", "allowed", "action"),
+    [(False, False, "load"), (False, True, "load"), (True, False, "ask for a reboot"), (True, True, "reboot")],
+)
+def test_a_reboot_is_made_only_where_it_must_and_may_be(reboot: bool, allowed: bool, action: str) -> None:
+    change = loading(Missing("550", ["nvidia-driver"], reboot), allowed)
+    assert (change.stage, change.resource.name, change.action) == ("gpu", "NVIDIA driver 550", action)
