@@ -28,10 +28,10 @@ engine_packages = {
 }
 engine_version = None  # "28.3.3": Docker's own packages in this version, held; None: what is there, or the newest
 # Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is.
-# A site adds its own, such as "registry-mirrors": ["https://mirror.example"].
+# A site adds its own, such as "registry-mirrors": ["https://mirror.example"], or "live-restore": True: containers then
+# outlive every end of dockerd, and a shutdown of the host waits for them. A restart that we cause stops none anyway.
 engine_config = {
     "features": {"cdi": True},
-    "live-restore": True,  # containers outlive a restart of dockerd; None where Docker is in a swarm
     "log-driver": "json-file",
     "log-opts": {"max-size": "10m", "max-file": "3"},
 }

@@ -67,5 +67,7 @@ def _install(run: HostRun, subject: str, packages: list[str], options: str = "",
 @stage("engine")
 def configuration(run: HostRun) -> None:
     """Our keys in daemon.json, and a dockerd that loaded them and answers."""
-    engine.configured(name="engine | dockerd", wanted=run.engine_config, backups=run.layout.backups)
+    engine.configured(
+        name="engine | dockerd", wanted=run.engine_config, backups=run.layout.backups, lives_on=run.lives_on
+    )
     engine.new_enough(name="engine | Docker is new enough", cdi=bool(run.reading.gpus) and run.gpu_access == "cdi")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pyinfra.context import host, state
 
 from gpuhost.catalog.messages import suggest
-from gpuhost.engine.rules import lives_on
 from gpuhost.errors import Problem, UserError
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
@@ -76,7 +75,7 @@ def preflight() -> HostRun | None:
             {"name": each.name, "restart": each.restart, "foreign": not each.service, "removed": each.removed}
             for each in living
         ],
-        live_restore=lives_on(reading.daemon_config, run.engine_config),
+        live_restore=run.lives_on,
     )
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")

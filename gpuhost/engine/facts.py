@@ -23,6 +23,8 @@ _NETWORK = (
 )
 
 UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
+# The file itself, while a restart of ours lets dockerd read a copy of it with live-restore.
+OWN = "/etc/docker/daemon.json.gpuhost-own"
 RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of dockerd of ours goes on
 
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
@@ -34,14 +36,15 @@ failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'died\n' >&3; }
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 printf 'at_boot\t%s\n' "$(systemctl is-enabled docker 2>/dev/null)"
-if [ -e /etc/docker/daemon.json ]; then
-  printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
-  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' /etc/docker/daemon.json)"
+json=/etc/docker/daemon.json; [ ! -e @OWN@ ] || json=@OWN@
+if [ -e $json ]; then
+  printf 'config\t%s\n' "$(base64 -w0 < $json)"
+  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' $json)"
 fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
-[ ! -e @RAN@ ] || printf 'cut_off\n'
+{ [ ! -e @RAN@ ] && [ ! -e @OWN@ ]; } || printf 'cut_off\n'
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
@@ -173,7 +176,7 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": UP_LOCK, "RAN": RAN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks = {"LOCK": UP_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)

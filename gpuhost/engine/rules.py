@@ -12,7 +12,7 @@ CONFIG = "/etc/docker/daemon.json"
 LEAST_VERSION = (25, 0)  # a health check's `start_interval`
 PINNED = ("docker-ce", "docker-ce-cli")  # containerd.io and the plugins have versions of their own
 CDI_VERSION = (26, 1)  # CDI spec 0.7
-LIVE_RESTORE = "live-restore"  # dockerd's key: containers outlive it; taken without a restart, at a reload
+LIVE_RESTORE = "live-restore"  # dockerd's key: containers outlive it; taken at a reload; not in a swarm
 
 
 def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,12 +22,6 @@ def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[
         have = merged.get(key)
         merged[key] = merge(have, value) if isinstance(value, Mapping) and isinstance(have, Mapping) else value
     return merged
-
-
-def lives_on(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Whether containers outlive the restart that makes dockerd read the merged file: what it says counts, for a
-    dockerd that starts without live-restore ends what it finds."""
-    return merge(current, wanted).get(LIVE_RESTORE) is True
 
 
 def differing(current: Mapping[str, Any] | None, wanted: Mapping[str, Any], path: str = "") -> list[str]:

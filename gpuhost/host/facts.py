@@ -5,14 +5,12 @@ The script prints lines of `key<TAB>value...`; the parsing is pure and tested wi
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from gpuhost.gpu import facts as gpu
 from gpuhost.gpu.facts import Gpu as Gpu
@@ -38,7 +36,8 @@ awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
 awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
-json=/etc/docker/daemon.json
+json=/etc/docker/daemon.json  # itself, also while a restart of ours lends dockerd a copy (engine/facts.py)
+[ ! -e $json.gpuhost-own ] || json=$json.gpuhost-own
 if [ -L $json ] || [ -e $json ]; then
   printf 'daemon_json_kind\t%s\t%s\n' "$(stat -c %F $json)" "$(readlink $json)"
   # What lies elsewhere is read, too: dockerd reads it.
@@ -193,15 +192,6 @@ class HostReading:
     def deb_arch(self) -> str:
         """dpkg's name of the architecture."""
         return {"x86_64": "amd64", "aarch64": "arm64"}.get(self.arch, self.arch)
-
-    @property
-    def daemon_config(self) -> dict[str, Any]:
-        """daemon.json; {} when there is none, and when it cannot be read, for which preflight refuses the host."""
-        try:
-            found = json.loads(base64.b64decode(self.daemon_json or ""))
-        except ValueError:
-            return {}
-        return found if isinstance(found, dict) else {}
 
     @property
     def url_marks(self) -> dict[str, str]:

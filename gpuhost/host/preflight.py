@@ -155,14 +155,14 @@ def _engine_config(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
     if reading.swarm and wants_live:
         yield (
             "Docker is a member of a swarm: with live-restore it would not start",
-            'set `engine_config = {"live-restore": None}` in group_data; containers then stop when dockerd restarts',
+            'leave `"live-restore"` out of `engine_config` in group_data',
         )
     version, pinned = reading.docker_version, catalog.engine_version
     lives = any(each.lives for each in reading.containers)
     if version and pinned and version != pinned and lives and not reading.live_restore:
         yield (
             f"Docker {version} would become {pinned} (`engine_version`), and containers would stop for it",
-            "apply without `engine_version` first: that switches live-restore on; then with it",
+            'apply `engine_config = {"live-restore": True}` first, without `engine_version`; then with it',
         )
 
 

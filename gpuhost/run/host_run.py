@@ -99,6 +99,11 @@ class HostRun:
         return gpu.device_names(uuids, self.reading.wsl)
 
     @property
+    def lives_on(self) -> bool:
+        """Whether containers outlive a restart of dockerd: by live-restore, which a swarm does not have."""
+        return not self.reading.swarm
+
+    @property
     def engine_config(self) -> Mapping[str, Any]:
         """Our keys of daemon.json."""
         more = gpu.RUNTIME if self.reading.gpus and self.gpu_access == "runtime" else {}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuhost.engine.facts import DockerReading
-from gpuhost.engine.rules import differing, lives_on, merge, pinned, reconcile, too_old
+from gpuhost.engine.rules import differing, merge, pinned, reconcile, too_old
 
 WANTED = {"features": {"cdi": True}, "log-driver": "json-file"}
 RIGHT = {"features": {"cdi": True}, "log-driver": "json-file"}
@@ -111,20 +111,6 @@ def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) ->
 )
 def test_the_least_version(version: str, old: bool) -> None:
     assert too_old(version) is old
-
-
-@pytest.mark.parametrize(
-    ("current", "wanted", "lives"),
-    [
-        (None, {"live-restore": True}, True),
-        ({"live-restore": False}, {"live-restore": True}, True),
-        ({"live-restore": True}, {}, True),  # somebody's own
-        (None, {}, False),
-        ({"live-restore": True}, {"live-restore": False}, False),
-    ],
-)
-def test_whether_containers_outlive_a_restart(current: Any, wanted: dict[str, Any], lives: bool) -> None:
-    assert lives_on(current, wanted) is lives
 
 
 def test_a_pin_is_the_version_of_the_two_packages_of_the_engine() -> None:

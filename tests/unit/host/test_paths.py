@@ -69,6 +69,7 @@ def test_where_everything_lies() -> None:
         "venv": "/opt/tools/venv",
         "broker": "/run/gpuhost/broker",
         "backups": "/var/lib/state/backups",
+        "gpu_proof": "/var/lib/state/gpu-proof.json",
         "apt_stamp": "/var/lib/state/apt-updated",
         "firewall_rules": "/opt/tools/firewall.nft",
     }

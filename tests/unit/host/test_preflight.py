@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"engines": {"docker-ce"}, "docker_version": "29.0.1", "swarm": True},
         {"engine_config": {"live-restore": True}},
         "Docker is a member of a swarm: with live-restore it would not start",
-        'set `engine_config = {"live-restore": None}` in group_data; containers then stop when dockerd restarts',
+        'leave `"live-restore"` out of `engine_config` in group_data',
     ),
     "another version of Docker, for which containers would stop": (
         {
@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         },
         {"engine_version": "28.3.3"},
         "Docker 27.5.1 would become 28.3.3 (`engine_version`), and containers would stop for it",
-        "apply without `engine_version` first: that switches live-restore on; then with it",
+        'apply `engine_config = {"live-restore": True}` first, without `engine_version`; then with it',
     ),
     "daemon.json is a link, and is to be written": (
         {"daemon_json": encoded("{}"), "daemon_json_kind": ("symbolic link", "/opt/theirs.json")},
