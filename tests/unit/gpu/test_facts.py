@@ -65,6 +65,14 @@ def test_the_recorded_h200(tmp_path: Path) -> None:
     assert found.nvidia_error == ""
 
 
+def test_the_script_on_a_real_h200_while_a_program_holds_memory() -> None:
+    """What it printed there, but for the UUID."""
+    found = parse((RECORDED / "reading.txt").read_text().splitlines())
+    uuid, process = "GPU-00000000-1111-2222-3333-444444444444", GpuProcess(455, "python3", 1542)
+    assert found.gpus == [Gpu(uuid, "NVIDIA H200", 143771, 141606, "580.159.04", 0, "9.0", False, (process,))]
+    assert found.nvidia_module == found.nvidia_library == "580.159.04"
+
+
 def test_the_recorded_cdi_specification_names_the_card() -> None:
     assert devices((RECORDED / "cdi.yaml").read_text()) == ["0", "GPU-00000000-1111-2222-3333-444444444444", "all"]
 
