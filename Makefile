@@ -9,10 +9,10 @@ ARGS   ?=
 CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
-.PHONY: help venv check unit mutants test soak rehearse plan deploy verify lock clean
+.PHONY: help venv check unit sd35-check mutants test soak rehearse plan deploy verify docs lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 venv: $(READY)
 
@@ -32,6 +32,20 @@ check: $(READY) ## lint, format, types
 
 unit: $(READY) ## tests without a host; seconds
 	$(VENV)/bin/pytest $(CORES) tests/unit $(ARGS)
+
+# In a venv of its own: torch is large. Where pip finds no small build of it, name an index that has one:
+# make sd35-check TORCH_INDEX=https://download.pytorch.org/whl/cpu
+SD35  := build/sd35
+sd35-check: $(SD35)/.ready ## files/sd35 with the real diffusers and a tiny model, on the CPU
+	OMP_NUM_THREADS=1 $(SD35)/bin/python -m pytest -q tests/diffusers $(ARGS)
+
+$(SD35)/.ready: files/sd35/requirements.lock
+	$(PYTHON) -m venv $(SD35)
+	sed -n 's/^\([a-z0-9_.-]*==[^ ;]*\).*/\1/p' $< | grep -v -e ^nvidia -e ^cuda -e ^triton -e ^numpy -e ^networkx > $(SD35)/constraints.txt
+	$(SD35)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep ^torch== $(SD35)/constraints.txt)
+	$(SD35)/bin/pip install --quiet --disable-pip-version-check -c $(SD35)/constraints.txt \
+		-r files/sd35/requirements.in httpx pytest pytest-timeout pytest-xdist
+	@touch $@
 
 mutants: $(READY) ## how many small changes of the code the unit tests notice; ARGS="--seed 2 gpuhost/plan/*.py"
 	$(PY) -m tests.mutation $(ARGS)
@@ -61,10 +75,17 @@ deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
 verify: $(READY) ## ask every service through its published port
 	@$(VENV)/bin/gpuhost verify $(ARGS)
 
-lock: ## write requirements.lock anew from pyproject.toml
+docs: $(READY) ## write the table of docs/services.md anew from the catalogue
+	@$(VENV)/bin/gpuhost config --table > docs/services.table || { rm -f docs/services.table; exit 1; }
+	@sed '/^|/,$$d' docs/services.md | cat - docs/services.table > docs/services.new
+	@mv docs/services.new docs/services.md; rm -f docs/services.table
+
+lock: ## write requirements.lock anew, and the one of files/sd35
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install -q uv
 	build/lock/bin/uv pip compile -q --universal --python-version 3.11 --extra test --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header -o requirements.lock pyproject.toml
+	build/lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes -c requirements.lock \
+		--no-emit-index-url --no-emit-find-links --no-header -o files/sd35/requirements.lock files/sd35/requirements.in
 
 clean: ## what the targets above made here
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

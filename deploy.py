@@ -21,3 +21,7 @@ stacks.stacks(run)
 verify.verify(run)
 gpu.prove(run)  # only when asked for: `gpuhost verify --gpu`
 secrets.audit(run)  # only when asked for: `gpuhost secrets audit`
+models.status(run)  # only when asked for, as the next three: `gpuhost models status`
+models.verify(run)
+models.prune(run)
+models.take(run)

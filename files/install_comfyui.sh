@@ -9,6 +9,8 @@
 #   EXTRA_NODES      optional, one custom node a line: "name url commit"
 #   EXTRA_REQUIREMENTS  optional, lines for pip next to the requirements of ComfyUI and its nodes. Those are open
 #                    ranges: what the newest packages break is pinned here (.gpuhost/packages.txt: what it became)
+#   REQUIREMENTS_LOCK  optional, a file with every package of the venv, torch included, in one version with the sha256
+#                    of its files: pip takes these wheels and nothing else
 #   MIN_FREE_MIB     optional, what a whole install needs on the disk of /app (default 12288)
 # pip and git read their own variables (PIP_INDEX_URL, PIP_CERT, GIT_SSL_CAINFO, https_proxy, ...).
 #
@@ -37,6 +39,7 @@ readonly LOGIN=$APP/nodes/auth/ComfyUI-Login
 readonly GUARD=$APP/nodes/auth/gpuhost-guard
 readonly GUARD_SOURCE=/opt/gpuhost/guard
 readonly PY=$VENV/bin/python
+readonly LOCK=${REQUIREMENTS_LOCK-}
 
 say() { printf '%s\n' "$*"; }
 
@@ -61,6 +64,7 @@ digest() { printf '%s\n' "$@" | sha256sum | cut -d' ' -f1; }
 logged() { "$@" 2>&1 </dev/null | redact | tee "$LOG"; }
 
 log_says() { grep -Eiq -- "$1" "$LOG"; }
+log_line() { grep -E -m 1 -- "$1" "$LOG" || true; }
 
 stage_number=0
 stage() { # name, what happens
@@ -96,6 +100,7 @@ check_input() {
         [ -f "$GUARD_SOURCE/__init__.py" ] ||
             die "the image holds no guard node in $GUARD_SOURCE" "run the installer in the gpuhost/comfyui image"
     fi
+    [ -z "$LOCK" ] || [ -s "$LOCK" ] || die "there is no lock in $LOCK" "mount the file there that REQUIREMENTS_LOCK names"
     node_names=() node_urls=() node_refs=()
     local node_name node_url node_ref rest
     while read -r node_name node_url node_ref rest; do
@@ -240,6 +245,11 @@ pip_logged() { logged "$PY" -m pip "$@"; }
 explain_pip() { # what, index
     if log_says "$NO_ROOM"; then
         die "the disk of $APP is full" "free space there and run again"
+    elif log_says 'DO NOT MATCH THE HASHES'; then
+        die "the package index has other bytes than were locked:$(log_line '^ +[^ ]+ (==[^ ]+ )?from ' | sed -E 's/^ +| from .*//g;s/^/ /')" \
+            "somebody may have replaced them, nothing was installed; \`gpuhost lock --check\` says what moved"
+    elif [ -n "$LOCK" ] && log_says 'In --require-hashes mode'; then
+        die "the lock has a package without hashes:$(tail -n 1 "$LOG" | sed -E 's/^ */ /;s/ --hash.*//')" "\`gpuhost lock\` writes it anew"
     elif log_says "$NOT_REACHED"; then
         die "the package index $(redact <<<"$2") cannot be reached" \
             "check network, DNS, proxy and CA of the containers on this host, then run again"
@@ -247,7 +257,7 @@ explain_pip() { # what, index
         die "the versions asked for contradict each other:$(grep -E 'requested|depends on' "$LOG" | tail -n 2 | tr '\n' ';')" \
             "pin other versions in the host's data"
     elif log_says 'No matching distribution|Could not find a version'; then
-        die "no wheel for this Python in $(redact <<<"$2"): $(grep 'No matching' "$LOG" | tail -n 1 | sed 's/^ERROR: //')" \
+        die "no ${LOCK:+locked }wheel for this Python in $(redact <<<"$2"): $(grep 'No matching' "$LOG" | tail -n 1 | sed 's/^ERROR: //')" \
             "check the version in the host's data, and the image's Python ($(python3 -V))"
     elif log_says 'No such file or directory: .*requirements|Invalid requirement'; then
         die "the requirements of $1 cannot be read" "pip's lines above name the file"
@@ -274,12 +284,12 @@ print("torch", torch.__version__, "for CUDA", torch.version.cuda, "imports")
 PY
 }
 
-# Everything that a requirements file names imports.
+# Everything that a requirements file names is there and imports.
 prove_requirements() {
     "$PY" - "$@" <<'PY'
 import importlib
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
@@ -296,6 +306,12 @@ for line in (line for file in sys.argv[1:] for line in Path(file).read_text().sp
         continue  # an option, a URL or an empty line; pip has read it, `pip check` answers for it
     if requirement.marker and not requirement.marker.evaluate():
         continue
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        sys.exit(f"{requirement.name} is asked for and not installed")
+    if not requirement.specifier.contains(found, prereleases=True):
+        sys.exit(f"{requirement} is asked for, and {found} is installed")
     for module in modules.get(canonicalize_name(requirement.name), []):
         if module.isidentifier() and not module.startswith("_") and module not in ("test", "tests", "docs"):
             try:
@@ -338,6 +354,27 @@ install() { # stage, stamp, index, pip's arguments
     fi
 }
 
+make_torch() { # stamp, pins
+    local stamp=$1
+    shift
+    if [ "$(venv_stamp torch)" = "$stamp" ]; then
+        stage torch "already installed"
+        return
+    fi
+    stage torch "installing $TORCH_PACKAGES from $TORCH_INDEX_URL"
+    install torch "$stamp" "$TORCH_INDEX_URL" --index-url "$TORCH_INDEX_URL" "$@"
+    logged prove_torch "$@" || die "torch is installed but does not work: $(tail -n 1 "$LOG")" \
+        "check that TORCH_PACKAGES belong together and fit the image's Python"
+    stamp_venv torch "$stamp"
+}
+
+install_locked() { # stamp
+    stage packages "installing the $(wc -l <"$LOCK") packages of the lock"
+    # Which index a file comes from does not matter: its sha256 does.
+    install packages "$1" "${PIP_INDEX_URL:-PyPI} or $TORCH_INDEX_URL" --extra-index-url "$TORCH_INDEX_URL" \
+        --require-hashes --only-binary=:all: --no-deps -r "$LOCK"
+}
+
 make_packages() {
     local venv torch packages file files=() arguments=() pins
     read -ra pins <<<"$TORCH_PACKAGES"
@@ -350,36 +387,33 @@ make_packages() {
 
     venv=$(digest "$(declare -f make_venv)" "$(python3 -c 'import sys; print(sys.version, sys.executable)')")
     torch=$(digest "$venv" "$(declare -f install prove_torch)" "$TORCH_INDEX_URL" "$TORCH_PACKAGES")
-    packages=$(digest "$torch" "$(declare -f install prove_requirements)" "$(cd "$APP" && sha256sum "${files[@]}")")
+    packages=$(digest "$torch" "$(declare -f install install_locked prove_requirements)" \
+        "$(cd "$APP" && sha256sum "${files[@]}" ${LOCK:+"$LOCK"})")
 
     if [ -e "$VENV/.gpuhost/half-made" ] || [ "$(venv_stamp venv)" != "$venv" ] ||
         { [ -n "$(venv_stamp torch)" ] && [ "$(venv_stamp torch)" != "$torch" ]; } ||
         { [ -n "$(venv_stamp packages)" ] && [ "$(venv_stamp packages)" != "$packages" ]; } ||
-        { [ -n "$(venv_stamp torch)" ] && ! prove_torch "${pins[@]}" >/dev/null; }; then
+        { [ -n "$(venv_stamp torch)$(venv_stamp packages)" ] && ! prove_torch "${pins[@]}" >/dev/null; }; then
         remove "$VENV" # before the disk is measured: it gives its room back
     fi
     [ "$(venv_stamp packages)" = "$packages" ] || check_disk
     if [ "$(venv_stamp venv)" = "$venv" ]; then stage venv "already made"; else make_venv "$venv"; fi
 
-    if [ "$(venv_stamp torch)" = "$torch" ]; then
-        stage torch "already installed"
-    else
-        stage torch "installing $TORCH_PACKAGES from $TORCH_INDEX_URL"
-        install torch "$torch" "$TORCH_INDEX_URL" --index-url "$TORCH_INDEX_URL" "${pins[@]}"
-        logged prove_torch "${pins[@]}" || die "torch is installed but does not work: $(tail -n 1 "$LOG")" \
-            "check that TORCH_PACKAGES belong together and fit the image's Python"
-        stamp_venv torch "$torch"
-    fi
-
+    [ -n "$LOCK" ] || make_torch "$torch" "${pins[@]}" # in a lock torch is one of the packages
     if [ "$(venv_stamp packages)" = "$packages" ]; then
         stage packages "already installed"
     else
-        stage packages "installing what ${#files[@]} requirements files name"
-        # What the nodes ask for must not replace the torch that was chosen for this GPU and driver.
-        printf '%s\n' "${pins[@]}" >"$VENV/.gpuhost/constraints.txt"
-        install packages "$packages" "${PIP_INDEX_URL:-PyPI}" -c "$VENV/.gpuhost/constraints.txt" "${arguments[@]}"
+        if [ -n "$LOCK" ]; then
+            install_locked "$packages"
+        else
+            stage packages "installing what ${#files[@]} requirements files name"
+            # What the nodes ask for must not replace the torch that was chosen for this GPU and driver.
+            printf '%s\n' "${pins[@]}" >"$VENV/.gpuhost/constraints.txt"
+            install packages "$packages" "${PIP_INDEX_URL:-PyPI}" -c "$VENV/.gpuhost/constraints.txt" "${arguments[@]}"
+        fi
         logged prove_requirements "${files[@]}" ||
-            die "a required package does not import: $(tail -n 1 "$LOG")" "it may need a system library: see the image's Dockerfile"
+            die "a required package does not work: $(tail -n 1 "$LOG")" \
+                "it may need a system library: see the image's Dockerfile${LOCK:+; or be missing in the lock: \`gpuhost lock\`}"
         logged prove_torch "${pins[@]}" || die "another package has broken torch: $(tail -n 1 "$LOG")" "pin what asks for it"
         stamp_venv packages "$packages"
     fi
@@ -510,6 +544,7 @@ unset PYTHONPATH PYTHONHOME
 
 must_be_ours "$VENV"
 stage_count=$((5 + ${#node_names[@]} + 2 * AUTH))
+[ -z "$LOCK" ] || stage_count=$((stage_count - 1))
 checkout comfyui "$COMFYUI_URL" "$COMFYUI_REF" "$TREE" login/
 remove_unwanted_nodes
 if [ "$AUTH" = 1 ]; then

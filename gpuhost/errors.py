@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from hostside.wire import printable
+
+
+class Cause(NamedTuple):
+    """Why something cannot be: `what` in one sentence, `hint` something to do about it."""
+
+    what: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -28,16 +37,27 @@ class Problem:
         return [printable(line) for line in lines]
 
 
-def explain(known: Iterable[tuple[str, str, str]], text: str) -> tuple[str, str] | None:
-    """The first of the known failures that a program's output shows, as (sentence, hint); None when it shows none.
+def explain(known: Iterable[tuple[str, str, str]], text: str) -> Cause | None:
+    """The first of the known failures that a program's output shows; None when it shows none.
 
     `known`: pattern, sentence, hint; the groups of the pattern that matched stand for `{0}`, `{1}` in the sentence.
     """
     for pattern, what, hint in known:
         found = re.search(pattern, text)
         if found:
-            return what.format(*(group for group in found.groups() if group)), hint
+            return Cause(what.format(*(group for group in found.groups() if group)), hint)
     return None
+
+
+def suggest(name: str, known: list[str], kind: str) -> str:
+    """A hint: the nearest known name, else the list of what there is."""
+    near = nearest(name, known)
+    return f"did you mean `{near}`?" if near else f"there is: {', '.join(sorted(known)) or f'no {kind} yet'}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name that is most like another one; "" when none is."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 class UserError(Exception):

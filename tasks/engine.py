@@ -22,12 +22,12 @@ SOURCE = "gpuhost-docker"
 def packages(run: HostRun) -> None:
     """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
     catalog = run.catalog
-    ours = (run.layout.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
+    ours = (run.paths.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
     wanted = [Folder(path, "755", "root") for path in ours]
-    wanted.append(Folder(run.layout.backups, "700", "root"))  # before the first file is replaced
+    wanted.append(Folder(run.paths.backups, "700", "root"))  # before the first file is replaced
     folders(name="engine | folders", stage="engine", wanted=wanted)
     apt.repaired(name="engine | packages are whole", stage="engine")
-    apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.layout.apt_stamp)
+    apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.paths.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":
         apt_repository.declared(run, "docker", KEY, SOURCE, "engine")
@@ -46,7 +46,7 @@ def _docker(run: HostRun) -> None:
         return
     _install(run, "Docker Engine", packages, "--allow-change-held-packages", downgrades=True)
     versions = dict(each.split("=") for each in packages if "=" in each)
-    apt.held(name="engine | packages held", stage="engine", packages=versions, stamp=run.layout.apt_stamp)
+    apt.held(name="engine | packages held", stage="engine", packages=versions, stamp=run.paths.apt_stamp)
 
 
 def _install(run: HostRun, subject: str, packages: list[str], options: str = "", downgrades: bool = False) -> None:
@@ -60,7 +60,7 @@ def _install(run: HostRun, subject: str, packages: list[str], options: str = "",
             extra_install_args=f"{apt.LOCK_WAIT} {options}".strip(),
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.layout.apt_stamp),
+        lambda: apt.why_missing(packages, run.paths.apt_stamp),
     )
 
 
@@ -68,6 +68,6 @@ def _install(run: HostRun, subject: str, packages: list[str], options: str = "",
 def configuration(run: HostRun) -> None:
     """Our keys in daemon.json, and a dockerd that loaded them and answers."""
     engine.configured(
-        name="engine | dockerd", wanted=run.engine_config, backups=run.layout.backups, lives_on=run.lives_on
+        name="engine | dockerd", wanted=run.engine_config, backups=run.paths.backups, lives_on=run.lives_on
     )
     engine.new_enough(name="engine | Docker is new enough", cdi=bool(run.reading.gpus) and run.gpu_access == "cdi")

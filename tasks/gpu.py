@@ -24,7 +24,7 @@ def driver(run: HostRun | None) -> HostRun | None:
     missing = driver_rules.missing(run.reading, run.catalog) if run and only() is None else None
     if run is None or missing is None:
         return run
-    apt.index(name="gpu | apt index", stage="gpu", subject="apt index", stamp=run.layout.apt_stamp)
+    apt.index(name="gpu | apt index", stage="gpu", subject="apt index", stamp=run.paths.apt_stamp)
     builtin(
         Change("gpu", Resource("packages", f"NVIDIA driver {missing.branch}"), "install", ", ".join(missing.packages)),
         builtin_apt.packages(
@@ -63,13 +63,13 @@ def toolkit(run: HostRun) -> None:
             extra_install_args=f"{apt.LOCK_WAIT} --allow-change-held-packages",
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.layout.apt_stamp),
+        lambda: apt.why_missing(packages, run.paths.apt_stamp),
     )
     apt.held(
         name="gpu | toolkit packages held",
         stage="gpu",
         packages=dict.fromkeys(TOOLKIT, version),
-        stamp=run.layout.apt_stamp,
+        stamp=run.paths.apt_stamp,
     )
     if run.gpu_access == "runtime":  # the runtime makes its own
         return
@@ -78,7 +78,7 @@ def toolkit(run: HostRun) -> None:
         uuids=run.gpu_devices([each.uuid for each in whole(run.reading.gpus)]),
         driver=run.reading.gpus[0].driver,
         toolkit=version,
-        stamp=f"{run.layout.state}/cdi.json",
+        stamp=run.paths.cdi_stamp,
     )
 
 

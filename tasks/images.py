@@ -13,13 +13,12 @@ from gpuhost.run.stage import stage
 @stage("images")
 def images(run: HostRun) -> None:
     """Every image that a service or an installer of this host runs in."""
-    wanted = {name: run.catalog.images[name] for name in run.image_names}
     builds = {image.build for image in run.built_images.values()}
     contexts = [
-        plain(f"{run.layout.image_context(build)}/{path}", file.text, file.mode)
+        plain(f"{run.paths.image_context(build)}/{path}", file.text, file.mode)
         for build in sorted(builds)
         for path, file in context(build).items()
     ]
     if contexts:
-        files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.layout.backups)
-    docker.images(name="images | built and pulled", wanted=wanted, layout=run.layout)
+        files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.paths.backups)
+    docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths)

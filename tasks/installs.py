@@ -12,7 +12,7 @@ def installs(run: HostRun) -> None:
     """The installs that this host's services use."""
     for name, install in run.installs.items():
         spec = run.install_spec(name)
-        script = f"{run.layout.scripts}/{install.script}"
+        script = f"{run.paths.scripts}/{install.script}"
         operations.installed(
             name=f"installs | {name} {install.version}",
             path=run.install_path(name),
@@ -23,5 +23,6 @@ def installs(run: HostRun) -> None:
             script=script,
             account=run.catalog.account,
             limits=rules.limits(install, run.reading.cpus),
-            trees_command=run.layout.trees_command,
+            trees_command=run.paths.trees_command,
+            lock=run.paths.install_lock(name) if run.install_packages(name) else None,
         )

@@ -9,6 +9,7 @@ from gpuhost.files.folders import Folder, folders, parent
 from gpuhost.files.rules import plain
 from gpuhost.host import python as venv
 from gpuhost.host.accounts import accounts
+from gpuhost.installs.rules import lock_text
 from gpuhost.installs.rules import script as install_script
 from gpuhost.network import operations as network
 from gpuhost.project import PROJECT, context, folder, project_file
@@ -24,26 +25,25 @@ def layout(run: HostRun) -> None:
     _folders(run)
     _programs(run)
     networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
-    layout = run.layout
-    network.networks(
-        name="layout | networks", wanted=networks, rules_file=layout.firewall_rules, backups=layout.backups
-    )
+    paths = run.paths
+    network.networks(name="layout | networks", wanted=networks, rules_file=paths.firewall_rules, backups=paths.backups)
 
 
 def _folders(run: HostRun) -> None:
-    layout, account = run.layout, run.catalog.account.name
-    ours = {layout.data: "755", layout.tools: "755"}
-    ours |= {f"{layout.data}/{name}": "755" for name in ("stacks", "installs", "services", "cache")}
-    ours |= {layout.stack(stack): "755" for stack in run.stacks}
-    ours |= {layout.install(name): "755" for name in run.installs}
-    manifests = [layout.install_manifests(name) for name in run.installs]
+    paths, account = run.paths, run.catalog.account.name
+    ours = {paths.data: "755", paths.tools: "755"}
+    ours |= dict.fromkeys(paths.parents, "755")
+    ours |= {paths.stack(stack): "755" for stack in run.stacks}
+    ours |= {paths.install(name): "755" for name in run.installs}
+    manifests = [paths.install_manifests(name) for name in run.installs]
     ours |= dict.fromkeys([path for each in manifests for path in (parent(each), each)], "755")
-    ours |= {parent(layout.service_data(name)): "755" for name in run.services}
-    ours |= dict.fromkeys([*_program_folders(run), layout.scripts, *_stack_folders(run)], "755")
+    ours |= {parent(paths.service_data(name)): "755" for name in run.services}
+    ours |= dict.fromkeys([*_program_folders(run), paths.scripts, *_stack_folders(run)], "755")
     # setgid: what anybody of the group puts there stays the group's.
-    shared = dict.fromkeys((layout.models, layout.hub_cache), "2775")
-    shared |= {f"{layout.models}/{model.folder}": "2775" for model in run.models.values()}
-    shared |= {f"{layout.state}/models": "2775"}
+    shared = dict.fromkeys((paths.models, paths.hub_cache), "2775")
+    links = {link.partition("/")[0] for model in run.models.values() for link in model.links.values()}
+    shared |= {f"{paths.models}/{folder}": "2775" for folder in sorted(links)}
+    shared |= {parent(paths.model_manifest): "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
     wanted += [Folder(path, mode, account) for path, mode in shared.items()]
@@ -53,31 +53,33 @@ def _folders(run: HostRun) -> None:
 def _program_folders(run: HostRun) -> list[str]:
     """Every folder of our programs and build contexts, outer ones first: who may write to one of them may change what
     root runs."""
-    layout, builds = run.layout, {image.build for image in run.built_images.values()}
-    shipped = [PurePosixPath(layout.programs, name) for name in folder(PROJECT / "files" / "host")]
-    shipped += [PurePosixPath(layout.image_context(build), name) for build in builds for name in context(build)]
-    tools = PurePosixPath(layout.tools)
+    paths, builds = run.paths, {image.build for image in run.built_images.values()}
+    shipped = [PurePosixPath(paths.programs, name) for name in folder(PROJECT / "files" / "host")]
+    shipped += [PurePosixPath(paths.image_context(build), name) for build in builds for name in context(build)]
+    tools = PurePosixPath(paths.tools)
     below = {each for path in shipped for each in path.parents if tools in each.parents}
     return sorted(map(str, below))
 
 
 def _stack_folders(run: HostRun) -> list[str]:
     """The folders within those of the stacks in which we write files, but for those of secret files."""
-    layout, found = run.layout, set()
+    paths, found = run.paths, set()
     for name, entry in run.services.items():
         if entry.config_files:
-            config = layout.config_files(name, entry.stack)
+            config = paths.config_files(name, entry.stack)
             found |= {parent(config), config}
         if entry.secret_files:
-            found.add(parent(layout.secret_files(name, entry.stack)))
+            found.add(parent(paths.secret_files(name, entry.stack)))
     return sorted(found)
 
 
 def _programs(run: HostRun) -> None:
-    layout = run.layout
+    paths = run.paths
     shipped = {path: file for path, file in folder(PROJECT / "files" / "host").items() if not path.endswith(".in")}
-    wanted = [plain(f"{layout.programs}/{path}", file.text, file.mode) for path, file in shipped.items()]
-    wanted += [plain(f"{layout.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
-    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=layout.backups)
+    wanted = [plain(f"{paths.programs}/{path}", file.text, file.mode) for path, file in shipped.items()]
+    wanted += [plain(f"{paths.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
+    locked = {name: packages for name in run.installs if (packages := run.install_packages(name))}
+    wanted += [plain(paths.install_lock(name), lock_text(packages)) for name, packages in locked.items()]
+    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups)
     lock = project_file("files/host/requirements.lock")
-    venv.environment(name="layout | host programs' Python", path=layout.venv, lock=lock, programs=layout.programs)
+    venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyinfra.context import host, state
 
-from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
-from gpuhost.models.rules import unpinned
+from gpuhost.images.rules import unpinned as unpinned_images
+from gpuhost.installs.rules import STALE, UNPINNED
+from gpuhost.models import preflight as models
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
@@ -18,11 +21,11 @@ from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
-from gpuhost.services.mounts import refusals
+from gpuhost.services import arguments
 from gpuhost.services.placement import place
-from gpuhost.services.stacks import Stacks, bind_problems
+from gpuhost.services.stacks import bind_problems
 
-READ_ONLY_STAGES = {"verify", "gpu-proof", "audit"}
+READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -51,17 +54,20 @@ def preflight() -> HostRun | None:
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
-            run = HostRun(catalog, reading, place(catalog.enabled(), whole(reading.gpus), reading.placed), secrets)
-            found = secrets.tracked()
+            gpus = whole(reading.gpus)
+            run = HostRun(catalog, reading, place(catalog.enabled(), gpus, reading.placed), secrets, read.pins)
+            found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
-                found += [Problem(what, hint, host.name) for what, hint in refusals(Stacks(run).specs)]
                 found += bind_problems(run, host.name)
+                found += [_stale(name, read.pins.shown) for name in run.stale_installs()]
             needed = run.secret_names if not read_only or "verify" in read_only else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
+    if not found:
+        run, found, notes = _with_models(run, asked)
     if found:
         for problem in found:
             report_problem(problem)
@@ -72,7 +78,7 @@ def preflight() -> HostRun | None:
         "running",
         host.name,
         containers=[
-            {"name": each.name, "restart": each.restart, "foreign": not each.service, "removed": each.removed}
+            {"name": each.name, "restart": each.restart, "ours": bool(each.service), "removed": each.removed}
             for each in living
         ],
         live_restore=run.lives_on,
@@ -89,11 +95,35 @@ def preflight() -> HostRun | None:
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):
         note("limit", f"{service}: {why}", service=service, reason=why)
-    for model, why in unpinned(run.models):
-        note("unpinned", f"{model}: {why}", model=model, reason=why)
+    for event, message in notes:
+        note(event, message)
+    for image, why in unpinned_images(run.images):
+        note("unpinned", f"image {image}: {why}", image=image, reason=why)
+    for install in run.unpinned_installs():
+        note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
+
+
+def _with_models(run: HostRun, asked: frozenset[str]) -> tuple[HostRun, list[Problem], list[models.Note]]:
+    """The run with what its models are, as far as the stages that are asked for need it. Only a deploy and an import
+    ask the hub, and only for what neither a lock.json nor the host knows."""
+    if not asked or "models" in asked:
+        decided, found, notes = models.check(run)
+        return replace(run, decided=decided), found, notes
+    if "model_import" in asked:
+        decided, found = models.asked(run)
+        return replace(run, decided=decided), found, []
+    if any(stage.startswith("model_") for stage in asked):
+        return replace(run, decided=models.known(run)), [], []
+    return run, [], []
+
+
+def _stale(install: str, file: str) -> Problem:
+    return Problem(
+        f"{file}: `installs.{install}` {STALE}", f"run `gpuhost lock {install}`, and look at what it shows", host.name
+    )
 
 
 def _privileges() -> list[Problem]:
@@ -104,9 +134,11 @@ def _privileges() -> list[Problem]:
     return [Problem(*problem, host=host.name)] if problem else []
 
 
-def _not_root() -> tuple[str, str] | None:
+def _not_root() -> Cause | None:
     try:
         asked = run_now("id -u")
     except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
-        return "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        return Cause(
+            "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
+        )
     return root_problem(asked.ok, asked.output)

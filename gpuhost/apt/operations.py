@@ -15,7 +15,7 @@ from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Difference, Resource
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, fail_host
 
 # At boot apt's own timers hold the lock: wait for it.
@@ -83,8 +83,8 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """The cause of an apt failure as (sentence, hint); None when it is none of those known."""
+def explain(text: str) -> errors.Cause | None:
+    """The cause of an apt failure; None when it is none of those known."""
     return errors.explain(_CAUSES, text)
 
 
@@ -134,10 +134,10 @@ def repository(stage: str, key_url: str, fingerprint: str, key: str, source: Fil
 
     def act() -> Commands:
         if [change.action for change in keys] == ["correct"]:
-            yield Step(f"chown root:root {shlex.quote(key)}; chmod 644 {shlex.quote(key)}")
+            yield Script(f"chown root:root {shlex.quote(key)}; chmod 644 {shlex.quote(key)}")
         elif keys:
             quoted = {"@URL@": shlex.quote(key_url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(key)}
-            yield Step(_filled(_KEY, quoted))
+            yield Script(_filled(_KEY, quoted))
         if files:
             right = {source.path} if same(source, text, observed.get(source.path)) else set()
             yield write_step([source], {source.path: text}, backups, right)
@@ -193,7 +193,7 @@ def repaired(stage: str) -> Commands:
     cut_off: list[str] = host.get_fact(CutOff)
     what = f"an earlier installation was cut off: {', '.join(cut_off[:4])}{' and more' if len(cut_off) > 4 else ''}"
     changes = [Change(stage, Resource("packages", "dpkg"), "repair", what)] if cut_off else []
-    yield from carry_out(changes, [Step(_REPAIR, explain)])
+    yield from carry_out(changes, [Script(_REPAIR, explain)])
 
 
 def source_text(url: str, suites: str, components: str, architecture: str, key: str) -> str:
@@ -227,7 +227,7 @@ def index(
         "@FAILED@": f"rm -f {shlex.quote(source)}; exit 1" if source else "exit 1",
     }
     changes = [Change(stage, Resource("apt index", subject), "update", reason)] if reason else []
-    yield from carry_out(changes, [Step(_filled(_UPDATE, marks), explain)])
+    yield from carry_out(changes, [Script(_filled(_UPDATE, marks), explain)])
 
 
 def why_missing(packages: Sequence[str], stamp: str) -> str:
@@ -249,4 +249,4 @@ def held(stage: str, packages: Mapping[str, str], stamp: str) -> Commands:
     right = {name for name in reading.held if reading.packages.get(name) == packages.get(name)}
     loose = [name for name in packages if name not in right]
     changes = [Change(stage, Resource("package", name), "hold", "apt may upgrade it alone") for name in loose]
-    yield from carry_out(changes, [Step(f"apt-mark hold {shlex.join(loose)}")])
+    yield from carry_out(changes, [Script(f"apt-mark hold {shlex.join(loose)}")])

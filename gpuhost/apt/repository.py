@@ -22,13 +22,13 @@ def declared(run: HostRun, which: str, key: str, source: str, stage: str) -> Non
         fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
         key=key,
         source=wanted,
-        backups=run.layout.backups,
+        backups=run.paths.backups,
     )
     apt.index(
         name=f"{stage} | apt index of {which}",
         stage=stage,
         subject=f"apt index of {which}",
-        stamp=f"{run.layout.apt_stamp}-{which}",
+        stamp=f"{run.paths.apt_stamp}-{which}",
         source=wanted.path,
         url=url,
         declared=written,

@@ -21,10 +21,11 @@ from pyinfra.context import ctx_inventory
 from pyinfra_cli.exceptions import UnexpectedExternalError
 from pyinfra_cli.inventory import _get_group_data, _get_groups_from_filename, make_inventory
 
+from gpuhost.catalog import lock
 from gpuhost.catalog.layers import Layer, Layered
-from gpuhost.catalog.messages import suggest
+from gpuhost.catalog.lock import NONE, Pins
 from gpuhost.catalog.types import BuildImage, Catalog, load
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.images.dockerfile import exposed_ports
 from gpuhost.project import PROJECT, project_file
 
@@ -56,12 +57,13 @@ class Request:
 @dataclass(frozen=True)
 class Site:
     """The hosts of an inventory. `folder`: where the inventory lies, to which `secrets_dir` and `.env` are relative;
-    `chosen`: the hosts that `--limit` and `--exclude` leave."""
+    `chosen`: the hosts that `--limit` and `--exclude` leave; `pins`: what is locked."""
 
     folder: Path
     chosen: Sequence[str]
     catalogs: Mapping[str, Catalog]
     layers: Mapping[str, Layered]
+    pins: Pins = NONE
 
     def catalog(self, host: str) -> Catalog:
         """What a host should be. Raises UserError when an inventory that is a program gave it only later."""
@@ -89,9 +91,14 @@ def read(request: Request) -> Site:
             catalogs[name] = _validated(layered)
         except UserError as error:
             found += [problem for problem in error.problems if problem not in found]
+    folder, pins = site_folder(request.inventory), NONE
+    try:
+        pins = lock.read(folder, request.project, request.shown(folder.absolute() / lock.FILE))
+    except UserError as error:
+        found += error.problems
     if found:
         raise UserError(*found)
-    return Site(site_folder(request.inventory), [host.name for host in chosen], catalogs, layers)
+    return Site(folder, [host.name for host in chosen], catalogs, layers, pins)
 
 
 def inventory(request: Request) -> Inventory:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gpuhost.cli.arguments import Commands, run_options, shown_options, target
-from gpuhost.cli.console import ERROR, confirmed, counted, exit_code, print_changes, print_result
+from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
+from gpuhost.cli.progress import Progress, duration
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
@@ -20,7 +23,8 @@ from gpuhost.plan.impact import foreign_stops
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
 from gpuhost.run import pyinfra
-from gpuhost.run.pyinfra import Outcome, Target
+from gpuhost.run.log import begin, line_as_text
+from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 
 Check = Callable[[Outcome], Problem | None]
@@ -31,12 +35,13 @@ Show = Callable[[list[dict[str, Any]]], None]
 class Applied:
     """`outcome`: of the last run, which is the plan's when nothing was applied; `problems`: what that run did not
     report itself; `already_done`: the planned changes that were not necessary any more when their turn came;
-    `seconds`: how long the changes took."""
+    `seconds`: how long the changes took; `log`: the file with all that was printed meanwhile, "" without one."""
 
     outcome: Outcome
     problems: Sequence[Problem] = ()
     already_done: Sequence[dict[str, Any]] = ()
     seconds: float = 0.0
+    log: str = ""
 
 
 def add_to(commands: Commands) -> None:
@@ -96,10 +101,28 @@ def apply(
             print("Nothing to do.")
         return Applied(pyinfra.look(target, "verify"))
     began = time.monotonic()
-    outcome = pyinfra.apply(target, planned.outcome.events, live=not as_json, only=only)
+    outcome, log = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
-    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds)
+    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log)
+
+
+def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
+    """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
+    with ExitStack() as stack:
+        log = begin("apply")
+        if log:
+            stack.enter_context(log)
+        progress = None if silent else stack.enter_context(Progress(sys.stderr, columns))
+
+        def watch(line: str) -> None:
+            if log:
+                print(line_as_text(line), file=log, flush=True)
+            if progress:
+                progress.line(line)
+
+        return run(watch), log.name if log else ""
 
 
 def _question(count: int, foreign: Mapping[str, Sequence[str]]) -> str:
@@ -126,17 +149,14 @@ def print_applied(applied: Applied | None, as_json: bool, document: dict[str, An
         for line in _made(applied):
             print(line)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
-    return print_result(applied.outcome, as_json, applied.problems, parts)
+    code = print_result(applied.outcome, as_json, applied.problems, parts)
+    if code != OK and applied.log:
+        print(f"all that was printed meanwhile: {applied.log}", file=sys.stderr)
+    return code
 
 
 def _made(applied: Applied) -> Iterator[str]:
     """How many changes were made on each host, and how long all together took."""
     made = Counter(event["host"] for event in select(applied.outcome.events, "performed"))
     for name, count in made.items():
-        yield printable(f"[{name}] {counted(count)} made in {_duration(applied.seconds)}.")
-
-
-def _duration(seconds: float) -> str:
-    """`38 s`, `4 min 5 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        yield printable(f"[{name}] {counted(count)} made in {duration(applied.seconds)}.")

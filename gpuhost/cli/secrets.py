@@ -19,7 +19,7 @@ from typing import Any
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.apply import Applied, apply, plan, print_applied
-from gpuhost.cli.arguments import Commands, host_options, run_options, site, target
+from gpuhost.cli.arguments import Commands, host_options, run_options, target
 from gpuhost.cli.console import (
     ERROR,
     OK,
@@ -30,6 +30,7 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
+from gpuhost.cli.site import site
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
 from gpuhost.run import pyinfra
@@ -241,7 +242,7 @@ def _show(options: argparse.Namespace) -> int:
             )
     if len(set(values.values())) > 1:
         what = f"`{options.name}` differs between {', '.join(values)}"
-        return print_problems(Problem(what, f"name one host: -- --limit {next(iter(values))}"))
+        return print_problems(Problem(what, f"name one host: --limit {next(iter(values))}"))
     print(next(iter(values.values())))
     return OK
 
@@ -305,7 +306,7 @@ def _folder(stores: Sequence[Store]) -> Path:
     folders = sorted({str(store.folder) for store, _ in stores})
     if len(folders) > 1:
         what = f"the hosts keep their secrets in several folders: {', '.join(folders)}"
-        raise UserError(Problem(what, f"take one host at a time: -- --limit {stores[0][0].host}"))
+        raise UserError(Problem(what, f"take one host at a time: --limit {stores[0][0].host}"))
     return Path(folders[0])
 
 

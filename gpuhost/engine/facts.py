@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from gpuhost.engine import containers
+from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem, UserError
+from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
-from gpuhost.services import containers
-from gpuhost.services.containers import Container
 from hostside.protocol import Held
 
 Part = Literal["images", "networks", "containers"]
@@ -22,7 +23,6 @@ _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
 )
 
-UP_LOCK = "/run/gpuhost/stacks.lock"  # held while a service is made anew
 # The file itself, while a restart of ours lets dockerd read a copy of it with live-restore.
 OWN = "/etc/docker/daemon.json.gpuhost-own"
 RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of dockerd of ours goes on
@@ -176,7 +176,7 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": UP_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks = {"LOCK": STACKS_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)

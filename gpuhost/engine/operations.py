@@ -15,7 +15,7 @@ from gpuhost.engine import rules as engine
 from gpuhost.engine.facts import OWN, RAN, DockerState
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, failing
 
 # What runs is written down first, in the order in which it was started, so that a run that dies here is made good by
@@ -103,12 +103,12 @@ def configured(wanted: Mapping[str, Any], backups: str, lives_on: bool) -> Comma
     def act() -> Commands:
         if "write" in actions:
             text = _text(merged)
-            yield Step(_VALIDATE, stdin=text)
+            yield Script(_VALIDATE, stdin=text)
             # Somebody may have made it 0600 on purpose: whose it is and who may read it stays.
             spec = plain(engine.CONFIG, text, *(reading.config_owner or ("644", "root", "root")))
             yield write_step([spec], {spec.path: text}, backups)
         if "enable" in actions:  # before the restart: systemd starts no unit that is masked
-            yield Step("systemctl unmask docker.service && systemctl enable docker.service")
+            yield Script("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
             yield _restart(merged, backups, lives_on, "write" in actions)
 
@@ -119,12 +119,12 @@ def _text(config: Mapping[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
-def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: bool) -> Step:
+def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: bool) -> Script:
     marks = {"BACKUPS": backups, "RAN": RAN, "OWN": OWN, "JSON": engine.CONFIG}
     marks |= {"LIVE": "yes" if lives_on else "no", "WRITTEN": "yes" if written else "no"}
     lent = [_text({**merged, engine.LIVE_RESTORE: value}) for value in (True, False)]
     script = re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _RESTART)
-    return Step(script, stdin="".join(f"{base64.b64encode(text.encode()).decode()}\n" for text in lent))
+    return Script(script, stdin="".join(f"{base64.b64encode(text.encode()).decode()}\n" for text in lent))
 
 
 @operation()

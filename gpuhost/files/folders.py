@@ -12,7 +12,7 @@ from pyinfra.context import host
 
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.fact import HostFact
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, fail_host
 
 
@@ -146,7 +146,7 @@ def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
         for each in wanted
         if each.path in named
     ]
-    yield from carry_out(changes, [Step(_MAKE + "\n".join(calls))])
+    yield from carry_out(changes, [Script(_MAKE + "\n".join(calls))])
 
 
 def _function(folder: Folder, there: FolderState | None, own: Set[str]) -> str:

@@ -11,12 +11,12 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.files.facts import FilesState, FileState, parse, read_script
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
-from gpuhost.run.remote import Step, last_line, run
+from gpuhost.run.remote import Script, last_line, run
 from gpuhost.run.session import Commands, carry_out, fail_host, report_problem
 from gpuhost.secrets.store import NotYet
 
@@ -40,7 +40,7 @@ own() { chmod "$2" "$1"; chown "$3:$4" "$1"; }
 
 def write_step(
     wanted: Sequence[FileSpec], contents: Mapping[str, str], backups: str, right: Set[str] = frozenset()
-) -> Step:
+) -> Script:
     """One command that writes all of them; the contents travel by stdin, base64, one a line. `right`: paths whose
     content is right already: they get mode and owner and keep their time, by which a reader knows what it has read."""
     calls, lines = [], []
@@ -48,7 +48,7 @@ def write_step(
         calls.append(f"{'own' if spec.path in right else 'put'} {shlex.join([spec.path, spec.mode, *_owner(spec)])}")
         if spec.path not in right:
             lines.append(base64.b64encode(encoded(contents[spec.path])).decode())
-    return Step(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(lines) + "\n")
+    return Script(_WRITE.replace("@BACKUPS@", backups) + "\n".join(calls), stdin="\n".join(lines) + "\n")
 
 
 def _owner(spec: FileSpec) -> tuple[str, str]:
@@ -95,12 +95,12 @@ def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
     yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
 
 
-def blocked(observed: Mapping[str, FileState]) -> tuple[str, str] | None:
-    """Why files cannot be written: (sentence, hint), None when they can."""
+def blocked(observed: Mapping[str, FileState]) -> Cause | None:
+    """Why files cannot be written; None when they can."""
     folder = next((path for path, there in observed.items() if there.kind == "directory"), None)
     if folder is None:
         return None
-    return (
+    return Cause(
         f"a folder is in the place of the file {folder}",
         "move it away; nothing is deleted that gpuhost did not make",
     )
@@ -112,7 +112,7 @@ def write(
     observed: Mapping[str, FileState],
     backups: str,
     key: str = "",
-    first: Iterable[Step] = (),
+    first: Iterable[Script] = (),
 ) -> Commands:
     """Carry out what reconcile() found. `first`: steps that come before the files are written."""
     subjects = {change.resource.name for change in changes}

@@ -19,7 +19,7 @@ from gpuhost.gpu.driver import Missing, loading
 from gpuhost.plan.spec import canonical, parse, text_digest
 from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.remote import Step, unobserved
+from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, failing, note
 from gpuhost.systemd.facts import AtBoot
@@ -53,14 +53,14 @@ def cdi(uuids: Sequence[str], driver: str, toolkit: str, stamp: str) -> Commands
     def act() -> Commands:
         if units:
             names = shlex.join(change.resource.name for change in units)
-            yield Step(f"systemctl unmask {names} && systemctl enable --now {names}")
+            yield Script(f"systemctl unmask {names} && systemctl enable --now {names}")
         if refresh:
             script = (
                 _REFRESH.replace("@FILE@", rules.CDI_FILE)
                 .replace("@STAMP@", stamp)
                 .replace("@GPUS@", shlex.join(uuids))
             )
-            yield Step(script, stdin=json.dumps(wanted))
+            yield Script(script, stdin=json.dumps(wanted))
 
     yield from carry_out([*units, *refresh], act())
 
@@ -82,9 +82,9 @@ def driver_loaded(missing: Missing, allow_reboot: bool) -> Commands:
 
     def act() -> Commands:
         if change.action == "load":
-            yield Step(_LOAD)
+            yield Script(_LOAD)
         elif change.action == "reboot":
-            yield Step(_REBOOT)
+            yield Script(_REBOOT)
         else:
             what = f"the NVIDIA driver {missing.branch} is installed: reboot needed"
             yield failing(what, "reboot the host, then `gpuhost apply` again (`allow_reboot = True`: gpuhost does)")
@@ -96,18 +96,18 @@ def driver_loaded(missing: Missing, allow_reboot: bool) -> Commands:
 def proved(run: HostRun, check: GpuCheck) -> Commands:
     """Containers reach the GPUs, and what they compute is right: gone through when what it rests on has changed. The
     old record goes first, so that none vouches for what was not looked at to its end."""
-    path = run.layout.gpu_proof
+    path = run.paths.gpu_proof
     wanted = _rests_on(run, check, host.get_fact(DockerState).version)
     changes = proof.reconcile(wanted, parse(host.get_fact(Texts, paths=[path]).get(path)))
 
     def act() -> Commands:
-        yield Step(f"rm -f {shlex.quote(path)}")
+        yield Script(f"rm -f {shlex.quote(path)}")
         found = chain(run, check)
         if isinstance(found, proof.Broken):
             yield _failing(found)
             return
         record = f"umask 022; cat > {path}.new; sync {path}.new; mv -f {path}.new {path}"
-        yield Step(record, stdin=canonical(wanted))
+        yield Script(record, stdin=canonical(wanted))
 
     yield from carry_out(changes, act())
 
@@ -148,7 +148,7 @@ def chain(run: HostRun, check: GpuCheck) -> proof.Broken | None:
     )
     source = project_file(f"files/{check.source}")
     request = GpuChainRequest(list(asked.devices), asked.access, run.image(check.image), source, check.timeout_s)
-    completed = run_now(run.layout.gpu_proof_command, stdin=to_json(request))
+    completed = run_now(run.paths.gpu_proof_command, stdin=to_json(request))
     try:
         if not completed.ok:
             return proof.Broken("driver", *unobserved(completed))

@@ -12,7 +12,7 @@ from pyinfra.context import host
 from gpuhost.catalog.types import Account
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.fact import HostFact
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 
 SHELL = "/usr/sbin/nologin"
@@ -96,4 +96,4 @@ def accounts(wanted: Sequence[Account]) -> Commands:
     """Every account is there, with its group, and nobody logs in as it."""
     seen: AccountsReading = host.get_fact(AccountsState, names=[each.name for each in wanted])
     changes = reconcile(wanted, seen)
-    yield from carry_out(changes, [Step(commands(changes, wanted))])
+    yield from carry_out(changes, [Script(commands(changes, wanted))])

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 
 from gpuhost.catalog.types import Catalog
 
+RUNTIME = "/run/gpuhost"  # gone with a reboot
+STACKS_LOCK = f"{RUNTIME}/stacks.lock"  # held while a service is made anew
+VENV_LOCK = f"{RUNTIME}/venv.lock"  # held while the Python environment is made
+
+
+def unit_file(unit: str) -> str:
+    """Where systemd reads a unit of ours."""
+    return f"/etc/systemd/system/{unit}"
+
 
 @dataclass(frozen=True)
-class Layout:
+class Paths:
     """Absolute paths on the host, from the three roots of the catalogue."""
 
     data: str
@@ -16,9 +25,14 @@ class Layout:
     state: str
 
     @classmethod
-    def of(cls, catalog: Catalog) -> Layout:
-        """The layout that a catalogue asks for."""
+    def of(cls, catalog: Catalog) -> Paths:
+        """The paths that a catalogue asks for."""
         return cls(catalog.data_root, catalog.tools_root, catalog.state_root)
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The folders of `data` in which each stack, install, service and cache has its own."""
+        return (self.stacks, self._installs, self._services, self._cache)
 
     @property
     def models(self) -> str:
@@ -28,7 +42,7 @@ class Layout:
     @property
     def hub_cache(self) -> str:
         """The one Hugging Face cache."""
-        return f"{self.data}/cache/huggingface"
+        return f"{self._cache}/huggingface"
 
     @property
     def outputs(self) -> str:
@@ -66,6 +80,26 @@ class Layout:
         return self._program("hostside.binds")
 
     @property
+    def model_revisions(self) -> str:
+        """What each revision that nobody locked was when this host first asked for it; root only may write there."""
+        return f"{self.state}/revisions.json"
+
+    @property
+    def models_speed(self) -> str:
+        """Bytes in a second, of the last fetch of models."""
+        return f"{self.state}/models-speed"
+
+    @property
+    def model_prune_command(self) -> str:
+        """Removes files of models from the cache with their links. Request on stdin."""
+        return self._program("hostside.model_prune")
+
+    @property
+    def model_import_command(self) -> str:
+        """Looks in a folder for files of models, or takes them from there. Action as argument, request on stdin."""
+        return self._program("hostside.model_import")
+
+    @property
     def models_command(self) -> str:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")
@@ -81,6 +115,16 @@ class Layout:
         return f"{self.state}/gpu-proof.json"
 
     @property
+    def job_command(self) -> str:
+        """Runs a program as a detached unit, or attaches to the one that runs. Its stdin is the program's."""
+        return f"{self._program('hostside.job')} run"
+
+    @property
+    def jobs(self) -> str:
+        """What detached programs printed, while they run; root only."""
+        return "/run/gpuhost/jobs"
+
+    @property
     def broker_command(self) -> str:
         """Answers services about containers, on the socket that systemd hands it."""
         return self._program("hostside.broker")
@@ -88,7 +132,7 @@ class Layout:
     @property
     def broker(self) -> str:
         """The folder of its socket. A folder is mounted, and not the socket: one that is made anew is then seen."""
-        return "/run/gpuhost/broker"
+        return f"{RUNTIME}/broker"
 
     @property
     def trees_command(self) -> str:
@@ -115,13 +159,27 @@ class Layout:
         """Touched after each successful `apt-get update` of ours."""
         return f"{self.state}/apt-updated"
 
+    @property
+    def model_manifest(self) -> str:
+        """What was fetched and verified of the models; in a folder of the account that fetches them."""
+        return f"{self.state}/models/manifest.json"
+
+    @property
+    def cdi_stamp(self) -> str:
+        """What the CDI specification was made from."""
+        return f"{self.state}/cdi.json"
+
     def image_context(self, image: str) -> str:
         """The build context of an image."""
         return f"{self.tools}/images/{image}"
 
     def install(self, name: str) -> str:
         """The folder with the versions of an install."""
-        return f"{self.data}/installs/{name}"
+        return f"{self._installs}/{name}"
+
+    def install_lock(self, name: str) -> str:
+        """The locked packages of an install."""
+        return f"{self.scripts}/{name}.lock"
 
     def install_manifests(self, name: str) -> str:
         """The folder with the manifests of the versions of an install; root only may write there."""
@@ -129,7 +187,7 @@ class Layout:
 
     def service_data(self, service: str) -> str:
         """What a service may write."""
-        return f"{self.data}/services/{service}/data"
+        return f"{self._services}/{service}/data"
 
     def service_outputs(self, service: str) -> str:
         """What a service makes for people."""
@@ -138,11 +196,11 @@ class Layout:
     def service_seeds(self, service: str) -> str:
         """The files that were made once for a service and are its own since; mounted one by one, so the folder is
         root's."""
-        return f"{self.data}/services/{service}/seeds"
+        return f"{self._services}/{service}/seeds"
 
     def stack(self, stack: str) -> str:
         """A stack's folder."""
-        return f"{self.data}/stacks/{stack}"
+        return f"{self.stacks}/{stack}"
 
     def compose_file(self, stack: str) -> str:
         """A stack's compose file."""
@@ -159,3 +217,20 @@ class Layout:
     def secret_files(self, service: str, stack: str) -> str:
         """The folder of a service's secret files, readable by its account alone."""
         return f"{self.stack(stack)}/secrets/{service}"
+
+    @property
+    def stacks(self) -> str:
+        """The folders of the stacks."""
+        return f"{self.data}/stacks"
+
+    @property
+    def _installs(self) -> str:
+        return f"{self.data}/installs"
+
+    @property
+    def _services(self) -> str:
+        return f"{self.data}/services"
+
+    @property
+    def _cache(self) -> str:
+        return f"{self.data}/cache"

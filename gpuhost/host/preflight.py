@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.engine.rules import CDI_VERSION, LIVE_RESTORE, differing, too_old
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.gpu import driver
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
-from gpuhost.services.containers import size_bytes
 
 SUPPORTED = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04", "26.04")}
 # Debian 12's own docker.io is 20.10: no CDI, and its compose is 1.29.
@@ -24,6 +24,7 @@ DISTRO_ENGINE = {"debian": ("13",), "ubuntu": ("24.04", "26.04")}
 KIB_PER_GIB = 1024 * 1024
 
 Finding = tuple[str, str]
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], host: str) -> list[Problem]:
@@ -260,7 +261,7 @@ def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[
 
 
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:
-    networks = {catalog.services[name].network for name in names}
+    networks, offered = {catalog.services[name].network for name in names}, list[Subnet]()
     for network in sorted(networks) if not reading.docker_silent else ():
         wanted = ipaddress.ip_network(catalog.networks[network].subnet)
         own = reading.networks.get(network)
@@ -280,14 +281,19 @@ def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterat
             continue
         clash = _clash(reading, wanted)
         if clash:
-            free = _free(reading, catalog)
+            offered.append(free := _free(reading, catalog, offered))
             yield (
                 f"the subnet {wanted} of network `{network}` is already in use: {clash}",
                 f'set `networks["{network}"]["subnet"]` to a free one, such as {free}',
             )
 
 
-def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6Network) -> str:
+# What is offered instead of a subnet that is taken, in this order.
+_PRIVATE = [ipaddress.ip_network(f"172.{each}.0.0/16") for each in range(20, 32)]
+_PRIVATE += [ipaddress.ip_network(f"10.{each}.0.0/16") for each in range(99, 256)]
+
+
+def _clash(reading: HostReading, wanted: Subnet) -> str:
     for other, subnets in reading.networks.items():
         if any(wanted.overlaps(each) for each in _networks(subnets)):
             return f"Docker network `{other}` has {' '.join(subnets)}"
@@ -297,46 +303,47 @@ def _clash(reading: HostReading, wanted: ipaddress.IPv4Network | ipaddress.IPv6N
     return ""
 
 
-def _networks(subnets: Iterable[str]) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+def _networks(subnets: Iterable[str]) -> Iterator[Subnet]:
     """Subnets as Docker keeps them; older engines kept host bits."""
     for subnet in subnets:
         with contextlib.suppress(ValueError):
             yield ipaddress.ip_network(subnet, strict=False)
 
 
-def _free(reading: HostReading, catalog: Catalog) -> str:
-    taken: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = [network for _, network in reading.routes]
+def _free(reading: HostReading, catalog: Catalog, offered: Iterable[Subnet]) -> Subnet:
+    taken: list[Subnet] = [*offered, *(network for _, network in reading.routes)]
     taken += [each for subnets in reading.networks.values() for each in _networks(subnets)]
     taken += [ipaddress.ip_network(network.subnet) for network in catalog.networks.values()]
-    candidates = (ipaddress.ip_network(f"172.{second}.0.0/16") for second in range(20, 32))
-    return next((str(net) for net in candidates if not any(net.overlaps(other) for other in taken)), "10.99.0.0/16")
+    return next((net for net in _PRIVATE if not any(net.overlaps(other) for other in taken)), _PRIVATE[-1])
 
 
-def sudo_problem(answer: str, has_password: bool) -> Finding | None:
+def sudo_problem(answer: str, has_password: bool) -> Cause | None:
     """Why commands cannot run as root. `answer`: `sudo=root|absent|ok|<sudo's own words>`."""
     said = answer.partition("sudo=")[2].strip()
     if said in ("root", "ok"):
         return None
     if said == "absent":
-        return "the login user is not root, and there is no sudo on the host", "install sudo, or log in as root"
+        return Cause("the login user is not root, and there is no sudo on the host", "install sudo, or log in as root")
     if "password" in said or "interactive authentication" in said:
         if has_password:
             return None
-        return "sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user"
+        return Cause("sudo asks for a password", "run again with --use-sudo-password, or allow NOPASSWD for this user")
     return _refused_by_sudo(said)
 
 
-def root_problem(ok: bool, said: str) -> Finding | None:
+def root_problem(ok: bool, said: str) -> Cause | None:
     """Why `id -u`, run with the connection's privileges, was not root's. `said`: its output, or sudo's own words."""
     last = said.strip().rpartition("\n")[2]
     if not ok:
         return _refused_by_sudo(last)
     if last == "0":
         return None
-    return "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+    return Cause(
+        "commands do not run as root on this host", "set `_sudo` to True for it in the inventory, or log in as root"
+    )
 
 
-def _refused_by_sudo(said: str) -> Finding:
+def _refused_by_sudo(said: str) -> Cause:
     if "incorrect password" in said:
-        return "sudo refuses the password", "type the login user's own password"
-    return f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo"
+        return Cause("sudo refuses the password", "type the login user's own password")
+    return Cause(f"sudo refuses: {said or 'no word'}", "add the login user to the group sudo")

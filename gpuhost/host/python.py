@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
+from gpuhost.host.paths import VENV_LOCK
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.fact import HostFact
-from gpuhost.run.remote import Step
+from gpuhost.run.lock import alone
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside.wire import WireError, from_host
 
@@ -172,10 +174,7 @@ def _diff(lock: str, reading: VenvReading) -> tuple[Difference, ...]:
 
 # Unstamped means half-made, and ours: it is made anew. The stamp is written after every package has been imported.
 # What a run that was stopped has left behind goes on here for a while: its end is awaited.
-_LOCK = "/run/gpuhost/venv.lock"
-_MAKE = r"""
-set -eu; umask 022; mkdir -p -m 755 "$(dirname @LOCK_FILE@)"; exec 9> @LOCK_FILE@; flock --wait 600 9
-rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
+_MAKE = r"""rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
 python3 -m venv @VENV@ || {
   echo "error: python3 cannot make a venv" >&2; echo "hint: apt-get install python3-venv" >&2; exit 1; }
 export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
@@ -206,7 +205,7 @@ def environment(path: str, lock: str, programs: str) -> Commands:
     reading = host.get_fact(VenvState, path=path)
     why = reason(digest, programs, reading)
     changes = [Change("layout", Resource("venv", path), "make", why, _diff(digest, reading))] if why else []
-    yield from carry_out(changes, [Step(make_script(path, digest, programs), stdin=lock)])
+    yield from carry_out(changes, [Script(make_script(path, digest, programs), stdin=lock)])
 
 
 def make_script(path: str, digest: str, programs: str) -> str:
@@ -216,9 +215,8 @@ def make_script(path: str, digest: str, programs: str) -> str:
         "@PROGRAMS@": programs,
         "@LOCK@": digest,
         "@WRITE_STAMP@": _WRITE_STAMP,
-        "@LOCK_FILE@": _LOCK,
     }
     script = _MAKE
     for mark, value in marks.items():
         script = script.replace(mark, shlex.quote(value))
-    return script
+    return f"set -eu; umask 022; {alone(VENV_LOCK, wait_s=600)}\n{script}"

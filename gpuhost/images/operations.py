@@ -10,16 +10,16 @@ from pyinfra.context import host
 
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerState
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths
 from gpuhost.images import rules
 from gpuhost.plan.spec import canonical
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside import labels as label
 
 
 @operation()
-def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Commands:
+def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths) -> Commands:
     """Every wanted image is on the host, built from the context and arguments that it is declared with."""
     reading = host.get_fact(DockerState, parts=["images"])
     changes = rules.reconcile(wanted, reading)
@@ -31,19 +31,19 @@ def images(wanted: Mapping[str, BuildImage | PullImage], layout: Layout) -> Comm
             if tag not in subjects:
                 continue
             if isinstance(image, PullImage):
-                yield Step(f"docker pull -q {shlex.quote(tag)}", rules.explain)
+                yield Script(f"docker pull -q {shlex.quote(tag)}", rules.explain)
             else:
-                yield Step(_build(name, tag, image, layout), rules.explain)
+                yield Script(_build(name, tag, image, paths), rules.explain)
 
     yield from carry_out(changes, act())
 
 
-def _build(name: str, tag: str, image: BuildImage, layout: Layout) -> str:
+def _build(name: str, tag: str, image: BuildImage, paths: Paths) -> str:
     labels = {label.IMAGE: name, label.SPEC: canonical(rules.spec(image))}
     options = [f"--label={key}={value}" for key, value in labels.items()]
     options += [f"--build-arg={key}={value}" for key, value in image.args.items()]
     # Plain progress: the failing step and its output are in the log, not painted over.
     return (
         "DOCKER_BUILDKIT=1 BUILDKIT_PROGRESS=plain docker build -q "
-        f"{shlex.join(options)} -t {tag} {shlex.quote(layout.image_context(image.build))}"
+        f"{shlex.join(options)} -t {tag} {shlex.quote(paths.image_context(image.build))}"
     )

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuhost import errors
+from gpuhost.catalog.lock import Pins
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
+from gpuhost.images import dockerfile
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.spec import canonical, differences, digest, parse, summary, text_digest
 from gpuhost.project import context
@@ -21,6 +23,52 @@ def spec(image: BuildImage) -> dict[str, Any]:
         for path, file in context(image.build).items()
     }
     return {"context": files, "args": dict(image.args)}
+
+
+def sources(image: BuildImage | PullImage) -> list[str]:
+    """The references of what comes from registries, as the data names it: what is pulled, or what is built on."""
+    return [image.pull] if isinstance(image, PullImage) else dockerfile.bases(_dockerfile(image), image.args)
+
+
+def is_pinned(reference: str) -> bool:
+    """Whether a reference names bytes, and not what somebody may change: it has a digest."""
+    return "@sha256:" in reference
+
+
+def pinned(image: BuildImage | PullImage, pins: Pins) -> BuildImage | PullImage:
+    """The image with the digests that are locked: `name:tag@sha256:...` in the place of `name:tag`."""
+    if isinstance(image, PullImage):
+        return image.model_copy(update={"pull": _pinned(image.pull, pins)})
+    bases = {name: image.args.get(name, by_default) for name, by_default in _base_arguments(image).items()}
+    locked = {name: value for name, base in bases.items() if (value := _pinned(base, pins)) != base}
+    return BuildImage(build=image.build, args={**image.args, **locked})
+
+
+def _pinned(reference: str, pins: Pins) -> str:
+    digest = None if is_pinned(reference) else pins.digest(reference)
+    return f"{reference}@{digest}" if digest else reference
+
+
+def unpinned(images: Mapping[str, BuildImage | PullImage]) -> list[tuple[str, str]]:
+    """(image, what nobody checks) of those that are, or are built on, what a tag names on that day."""
+    loose = {name: [each for each in sources(image) if not is_pinned(each)] for name, image in images.items()}
+    return [
+        (
+            name,
+            f"unpinned: {'is' if isinstance(images[name], PullImage) else 'built on'} {', '.join(found)}, "
+            "a tag that can be moved; `gpuhost lock` pins it",
+        )
+        for name, found in loose.items()
+        if found
+    ]
+
+
+def _base_arguments(image: BuildImage) -> dict[str, str]:
+    return dockerfile.base_arguments(_dockerfile(image))
+
+
+def _dockerfile(image: BuildImage) -> str:
+    return context(image.build)["Dockerfile"].text
 
 
 def reference(name: str, image: BuildImage | PullImage) -> str:
@@ -86,6 +134,6 @@ _CAUSES = (
 )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """The cause of a failed pull or build as (sentence, hint)."""
+def explain(text: str) -> errors.Cause | None:
+    """The cause of a failed pull or build."""
     return errors.explain(_CAUSES, text)

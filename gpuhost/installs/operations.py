@@ -12,7 +12,7 @@ from gpuhost.catalog.types import Account
 from gpuhost.installs import rules
 from gpuhost.installs.facts import InstallState
 from gpuhost.plan.spec import Spec, digest
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 from hostside.protocol import TreeRequest
 from hostside.wire import to_json
@@ -31,6 +31,7 @@ docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/
 [ "$code" = 0 ] || exit "$code"
 tree record
 """
+_LOCK = "/requirements.lock"  # in the container
 _SET_ASIDE = 'docker rm -f "$name" >/dev/null 2>&1; tree set-aside || exit 1'
 
 
@@ -45,21 +46,25 @@ def installed(
     account: Account,
     limits: Sequence[str],
     trees_command: str,
+    lock: str | None = None,
 ) -> Commands:
     """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
-    says. `script`: its path there; `limits`: of its container, options of `docker run`."""
+    says. `script`: its path there; `lock`: that of the file with its packages, None when none are locked; `limits`: of
+    its container, options of `docker run`."""
     finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
     if finding is None:
         return
     request = to_json(TreeRequest(path, manifest))
     if finding.action == "record":
-        step = Step(f"{trees_command} record", stdin=request)
+        step = Script(f"{trees_command} record", stdin=request)
     else:
         options = ["--pull=never", "--read-only", "--tmpfs=/tmp:size=256m", "--cap-drop=ALL"]
         options += [*limits, "--security-opt=no-new-privileges"]
         options += [f"--user={account.uid}:{account.gid}"]
         options += [f"--env={key}={value}" for key, value in environment.items()]
         options += [f"--volume={path}:/app", f"--volume={script}:/install.sh:ro"]
+        if lock:
+            options += [f"--volume={lock}:{_LOCK}:ro", f"--env=REQUIREMENTS_LOCK={_LOCK}"]
         options += [image, "bash", "/install.sh"]
         marks = {
             "@NAME@": f"gpuhost-install-{digest([path, spec])[:12]}",
@@ -70,5 +75,5 @@ def installed(
         command = _ONE_SHOT
         for mark, text in marks.items():
             command = command.replace(mark, text)
-        step = Step(command, stdin=request, live=True)
+        step = Script(command, stdin=request, live=True)
     yield from carry_out([finding.change(path)], [step])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gpuhost.catalog.types import Install
+from gpuhost.catalog.types import Catalog, Install
 from gpuhost.files import trees
+from gpuhost.images import rules as images
 from gpuhost.installs.facts import InstallReading
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.spec import Spec, canonical, differences, digest, parse, summary, text_digest
@@ -20,14 +22,28 @@ def script(install: Install) -> str:
     return project_file(f"files/{install.script}")
 
 
-def spec(install: Install, image: str) -> dict[str, Any]:
-    """Everything that makes the install what it is. `image`: the reference of the image that runs the script."""
-    return {
+def spec(install: Install, image: str, requirements: Sequence[str] | None = None) -> dict[str, Any]:
+    """Everything that makes the install what it is. `image`: the reference of the image that runs the script;
+    `requirements`: its packages, when they are locked."""
+    made = {
         "version": install.version,
         "script": text_digest(script(install)),
         "image": image,
         "environment": dict(install.environment),
     }
+    return made if requirements is None else {**made, "packages": dict(map(_package, requirements))}
+
+
+def _package(requirement: str) -> tuple[str, str]:
+    """A locked package: its name, its version with what stands for the hashes of its files."""
+    pin, _, hashes = requirement.partition(" --hash=")
+    name, _, version = pin.partition("==")
+    return name, f"{version} {text_digest(hashes)}"
+
+
+def lock_text(requirements: Sequence[str]) -> str:
+    """The file that pip is given."""
+    return "".join(f"{requirement}\n" for requirement in requirements)
 
 
 def folder(install: Install, spec: Spec) -> str:
@@ -38,6 +54,61 @@ def folder(install: Install, spec: Spec) -> str:
 def environment(install: Install, spec: Spec) -> dict[str, str]:
     """What the script reads from its environment; nothing secret."""
     return {**install.environment, "INSTALL_SPEC": canonical(spec)}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What an install's packages are resolved from. `repositories`: (URL, commit) whose requirements.txt counts;
+    `indexes`: (URL of a package index, pins that come from it, and nothing else does); `lines`: of a
+    requirements file."""
+
+    repositories: Sequence[tuple[str, str]] = ()
+    indexes: Sequence[tuple[str, Sequence[str]]] = ()
+    lines: Sequence[str] = ()
+
+    def __bool__(self) -> bool:
+        return any((self.repositories, self.indexes, self.lines))
+
+
+def sources(install: Install) -> Sources:
+    """By the names of its variables, see Install."""
+    given = install.environment
+    repositories = [(url, given[f"{name}_REF"]) for name, url in _named(given, "_URL") if f"{name}_REF" in given]
+    repositories += [(words[1], words[2]) for words in _lines(given) if len(words) == 3 and _COMMIT.fullmatch(words[2])]
+    indexes = [
+        (url, given[f"{name}_PACKAGES"].split())
+        for name, url in _named(given, "_INDEX_URL")
+        if f"{name}_PACKAGES" in given
+    ]
+    lines = [line for line in given.get("EXTRA_REQUIREMENTS", "").splitlines() if line.strip()]
+    return Sources(repositories, indexes, lines)
+
+
+def _lines(given: Mapping[str, str]) -> list[list[str]]:
+    return [line.split() for key in sorted(given) for line in given[key].splitlines()]
+
+
+def _named(given: Mapping[str, str], ending: str) -> list[tuple[str, str]]:
+    return [(key.removesuffix(ending), value) for key, value in sorted(given.items()) if key.endswith(ending)]
+
+
+def lock_subject(catalog: Catalog, name: str) -> str:
+    """What a lock of an install was made for, when it is that of its entry."""
+    install = catalog.installs[name]
+    return subject(install, images.sources(catalog.images[install.image])[-1])
+
+
+def subject(install: Install, base: str) -> str:
+    """The digest of everything in the data that the packages are resolved from. `base`: the reference of the image that
+    has the install's Python."""
+    found = sources(install)
+    return digest([list(found.repositories), list(found.indexes), list(found.lines), base])
+
+
+STALE = "was locked as another entry than it is now"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+PYTHON = re.compile(r"\d+\.\d+(\.\d+)?")
+UNPINNED = "unpinned: its packages are what the indexes serve on that day; `gpuhost lock` pins them"
 
 
 def limits(install: Install, host_cpus: int) -> list[str]:

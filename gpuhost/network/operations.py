@@ -12,7 +12,7 @@ from gpuhost.catalog.types import Network
 from gpuhost.files.operations import write_step
 from gpuhost.network import rules
 from gpuhost.network.facts import NetworkReading, NetworkState
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 
 # `nft -f` takes all of a file or nothing: while new rules are loaded the old ones hold.
@@ -39,14 +39,14 @@ def networks(wanted: Mapping[str, Network], rules_file: str, backups: str) -> Co
         chosen = [spec for spec in files if ("file", spec.path) in subjects]
         if chosen:
             yield write_step(chosen, {spec.path: spec.content() for spec in chosen}, backups)
-            yield Step("systemctl daemon-reload")
+            yield Script("systemctl daemon-reload")
         if ("unit", rules.UNIT) in subjects:
-            yield Step(f"systemctl enable --quiet {rules.UNIT}")
+            yield Script(f"systemctl enable --quiet {rules.UNIT}")
         if ("firewall", rules.TABLE) in subjects:
-            yield Step(_LOAD.replace("@UNIT@", rules.UNIT).replace("@RULES@", rules_file))
+            yield Script(_LOAD.replace("@UNIT@", rules.UNIT).replace("@RULES@", rules_file))
         for name, network in wanted.items():
             if ("network", name) in subjects:
-                yield Step(_create(name, network))
+                yield Script(_create(name, network))
 
     yield from carry_out(changes, act())
 

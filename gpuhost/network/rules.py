@@ -15,6 +15,7 @@ from hashlib import sha256
 from gpuhost.catalog.types import Network
 from gpuhost.files.rules import FileSpec, plain, reason
 from gpuhost.host.facts import BRIDGE_OPTION, MASQUERADE_OPTION
+from gpuhost.host.paths import unit_file
 from gpuhost.network.facts import FirewallReading
 from gpuhost.plan.change import Change, Resource
 from gpuhost.services.render import text
@@ -61,7 +62,7 @@ def files(networks: Mapping[str, Network], rules: str) -> list[FileSpec]:
     bridges = [bridge(name, network) for name, network in sorted(networks.items())]
     return [
         plain(rules, text("firewall.nft.j2", bridges=bridges)),
-        plain(f"/etc/systemd/system/{UNIT}", text(f"{UNIT}.j2", rules=rules)),
+        plain(unit_file(UNIT), text(f"{UNIT}.j2", rules=rules)),
     ]
 
 

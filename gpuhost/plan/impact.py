@@ -24,13 +24,18 @@ _DOWNLOADED = {
 
 @dataclass(frozen=True)
 class LiveContainer:
-    """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy; `foreign`:
-    gpuhost did not make it; `removed`: by Docker, when it ends (`docker run --rm`)."""
+    """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy; `ours`: it is a
+    service of gpuhost's; `removed`: by Docker, when it ends (`docker run --rm`)."""
 
     name: str
     restart: str
-    foreign: bool = False
+    ours: bool = False
     removed: bool = False
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it runs again after a reboot, by Docker itself or by our boot unit."""
+        return self.restart in ("always", "unless-stopped", *(("on-failure",) if self.ours else ()))
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def foreign_stops(changes: Iterable[Event], events: Sequence[Event]) -> dict[str
     running, found = _running(events), dict[str, list[str]]()
     for event in changes:
         impact = Change.of(event).impact
-        foreign = [each.name for each in running.get(event["host"], Running()).containers if each.foreign]
+        foreign = [each.name for each in running.get(event["host"], Running()).containers if not each.ours]
         for name in foreign:
             if impact and name in impact.stops and name not in found.setdefault(event["host"], []):
                 found[event["host"]].append(name)
@@ -79,15 +84,15 @@ def with_impact(change: Change, running: Running) -> Change:
 
 def _impact(change: Change, running: Running) -> Impact:
     kind, name, action = change.resource.kind, change.resource.name, change.action
-    download = None if (kind, action) in _DOWNLOADED else 0
-    foreign_first = sorted(running.containers, key=lambda each: not each.foreign)
+    unknown = None if (kind, action) in _DOWNLOADED else 0
+    download = change.impact.download_bytes if change.impact else unknown  # some rules know it
+    foreign_first = sorted(running.containers, key=lambda each: each.ours)
     every = tuple(each.name for each in foreign_first)
     if kind == "engine" and not running.live_restore:
         # What stops is started again by the step that restarts dockerd (engine/operations.py).
         return Impact(every, tuple(each.name for each in foreign_first if not each.removed), download)
     if (kind, action) == ("driver", "reboot"):
-        back = tuple(each.name for each in foreign_first if each.restart in ("always", "unless-stopped"))
-        return Impact(every, back, download)
+        return Impact(every, tuple(each.name for each in foreign_first if each.comes_back), download)
     if kind == "service" and action != "unpause" and name in every:
         return Impact((name,), () if action == "remove" else (name,), download)
     return Impact(download_bytes=download)

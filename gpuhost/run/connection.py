@@ -11,6 +11,7 @@ from pyinfra.connectors.ssh import connector_data_meta
 from pyinfra.connectors.sshuserclient import client
 from pyinfra.connectors.sshuserclient.client import get_missing_host_key_policy as _policy
 
+from gpuhost.errors import Cause
 from gpuhost.run import known_hosts
 
 # Without the first a command on loopback takes 52 ms instead of 6. Without the others a run waits for ever for a host
@@ -54,12 +55,12 @@ def tune(host: Host) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def lost(host: Host) -> tuple[str, str] | None:
-    """(sentence, hint) when the connection has broken: then nothing that a command said is the cause."""
+def lost(host: Host) -> Cause | None:
+    """Said when the connection has broken: then nothing that a command said is the cause."""
     transport = _transport(host)
     if transport is None or transport.is_active():
         return None
-    return "the SSH connection broke", "check the host and the network, then run again: it goes on from there"
+    return Cause("the SSH connection broke", "check the host and the network, then run again: it goes on from there")
 
 
 def _transport(host: Host) -> Transport | None:

@@ -13,11 +13,11 @@ from pyinfra import logger
 from pyinfra_cli.util import parse_cli_arg
 
 from gpuhost.catalog.inventory import Request, Site, read
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import refuse_unknown_keys
+from gpuhost.run.data import CWD_DATA, REPORT_DATA
 from gpuhost.run.output import show_as_text
-from gpuhost.run.session import CWD_DATA, REPORT_DATA
 
 _site: Site | None = None
 
@@ -87,14 +87,14 @@ _CONNECTION = (
 )
 
 
-def explain_connection(message: str, host: str = "HOST") -> tuple[str, str] | None:
-    """The cause of a failed connection as (sentence, hint); None when the line is no such failure."""
+def explain_connection(message: str, host: str = "HOST") -> Cause | None:
+    """The cause of a failed connection; None when the line is no such failure."""
     for pattern, what, hint in _CONNECTION:
         found = re.search(pattern, message)
         if found:
             groups = [group or "" for group in found.groups()]
             user = f" for user {groups[0].strip(',')}" if groups and groups[0] else ""
-            return what.format(*(groups or [""]), user), hint.replace("{host}", host)
+            return Cause(what.format(*(groups or [""]), user), hint.replace("{host}", host))
     return None
 
 

@@ -17,7 +17,7 @@ from pyinfra.api.host import Host
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import SSHClient, get_ssh_config
 
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.run.connection import refuse_unknown_keys
 from gpuhost.run.entry import explain_connection
 
@@ -120,5 +120,5 @@ def _problem(target: SshTarget, words: str) -> Problem:
             f"compare its fingerprint and log in there once: ssh {hop}",
             target.host,
         )
-    what, hint = explain_connection(words, target.host) or (words, "log in once by `ssh` to see more")
-    return Problem(what, hint, target.host)
+    cause = explain_connection(words, target.host) or Cause(words, "log in once by `ssh` to see more")
+    return Problem(*cause, target.host)

@@ -8,30 +8,34 @@ from functools import cached_property
 from typing import Any, Literal
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.types import BuildImage, Catalog, GpuCheck, Install, Model, Service
+from gpuhost.catalog.lock import NONE, Pins
+from gpuhost.catalog.types import BuildImage, Catalog, GpuCheck, Install, Model, PullImage, Service
 from gpuhost.engine import rules as engine
 from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths
 from gpuhost.images import rules as images
 from gpuhost.installs import rules as installs
+from gpuhost.models.decided import UNDECIDED, Decided
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import Placement
 
 
 @dataclass(frozen=True)
 class HostRun:
-    """Passed from preflight to every stage."""
+    """Passed from preflight to every stage. `pins`: what is locked; `decided`: which files the models are."""
 
     catalog: Catalog
     reading: HostReading
     placement: Placement
     secrets: SecretStore
+    pins: Pins = NONE
+    decided: Decided = UNDECIDED
 
     @cached_property
-    def layout(self) -> Layout:
+    def paths(self) -> Paths:
         """Where everything lives on this host."""
-        return Layout.of(self.catalog)
+        return Paths.of(self.catalog)
 
     @cached_property
     def services(self) -> Mapping[str, Service]:
@@ -53,6 +57,12 @@ class HostRun:
         return {name: self.catalog.models[name] for name in sorted(names)}
 
     @cached_property
+    def model_users(self) -> Mapping[str, list[str]]:
+        """model -> the services here that use it."""
+        services = self.services.items()
+        return {model: [name for name, entry in services if model in entry.models] for model in self.models}
+
+    @cached_property
     def installs(self) -> Mapping[str, Install]:
         """The installs that a service here uses."""
         names = {entry.install for entry in self.services.values() if entry.install}
@@ -70,10 +80,17 @@ class HostRun:
         return self.catalog.gpu_check if gpu.whole(self.reading.gpus) else None
 
     @cached_property
+    def images(self) -> Mapping[str, BuildImage | PullImage]:
+        """They themselves, with the digests that are locked."""
+        return {name: self._pinned(name) for name in self.image_names}
+
+    @cached_property
     def built_images(self) -> Mapping[str, BuildImage]:
         """Those of them that are built on the host."""
-        named = {name: self.catalog.images[name] for name in self.image_names}
-        return {name: image for name, image in named.items() if isinstance(image, BuildImage)}
+        return {name: image for name, image in self.images.items() if isinstance(image, BuildImage)}
+
+    def _pinned(self, name: str) -> BuildImage | PullImage:
+        return images.pinned(self.catalog.images[name], self.pins)
 
     @cached_property
     def secret_names(self) -> list[str]:
@@ -111,18 +128,35 @@ class HostRun:
 
     def image(self, name: str) -> str:
         """The reference of an image."""
-        return images.reference(name, self.catalog.images[name])
+        return images.reference(name, self._pinned(name))
 
     def install_spec(self, name: str) -> dict[str, Any]:
         """The spec of an install."""
         install = self.catalog.installs[name]
-        return installs.spec(install, self.image(install.image))
+        return installs.spec(install, self.image(install.image), self.install_packages(name))
+
+    def install_packages(self, name: str) -> Sequence[str] | None:
+        """The packages of an install, when they are locked."""
+        return self.pins.requirements(name, self.install_subject(name))
+
+    def install_subject(self, name: str) -> str:
+        """What a lock must have been made for to be that of an install."""
+        return installs.lock_subject(self.catalog, name)
+
+    def unpinned_installs(self) -> list[str]:
+        """The installs whose packages nobody has locked."""
+        named = [name for name, install in self.installs.items() if installs.sources(install)]
+        return [name for name in named if self.install_packages(name) is None]
+
+    def stale_installs(self) -> list[str]:
+        """The installs that are locked, but as another entry than theirs is now."""
+        return [name for name in self.installs if self.pins.stale(name, self.install_subject(name))]
 
     def install_path(self, name: str) -> str:
         """Its folder on the host."""
         folder = installs.folder(self.catalog.installs[name], self.install_spec(name))
-        return f"{self.layout.install(name)}/{folder}"
+        return f"{self.paths.install(name)}/{folder}"
 
     def install_manifest(self, name: str) -> str:
         """The file on the host that says what lies in that folder."""
-        return f"{self.layout.install_manifests(name)}/{self.install_path(name).rpartition('/')[2]}.json"
+        return f"{self.paths.install_manifests(name)}/{self.install_path(name).rpartition('/')[2]}.json"

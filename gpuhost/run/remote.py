@@ -10,18 +10,19 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
-from pyinfra.connectors.util import CommandOutput
+from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 from pyinfra.context import host, state
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.run.connection import lost
 from gpuhost.run.session import Explain, report_problem
+from hostside.wire import printable
 
 
-class Step(StringCommand):
+class Script(StringCommand):
     """A shell script of an own operation, run with the operation's privileges.
 
-    `explain` turns the output of a failure into (sentence, hint); without an answer the last line is the sentence.
+    `explain` turns the output of a failure into its cause; without an answer the last line is the sentence.
     `stdin` is text that is visible nowhere. `live` shows the lines as they come.
     """
 
@@ -43,31 +44,47 @@ class Step(StringCommand):
             report_problem(Problem(*(lost(host) or self._cause(output)), host=host.name))
         return ok, output
 
-    def _cause(self, output: CommandOutput) -> tuple[str, str]:
+    def _cause(self, output: CommandOutput) -> Cause:
         text = output.output
         # stdout and stderr arrive in any order.
         last = last_line(output.stderr if output.stderr.strip() else text)
         return (self._explain and self._explain(text)) or program_message(text) or last
 
 
-def program_message(text: str) -> tuple[str, str] | None:
+def program_message(text: str) -> Cause | None:
     """The `error: ...` and `hint: ...` lines with which our own programs end, when they are there."""
     errors = re.findall(r"^(?:\[\S+\] *)?error: (.+)$", text, re.MULTILINE)
     hints = re.findall(r"^(?:\[\S+\] *)?hint: (.+)$", text, re.MULTILINE)
-    return (errors[-1], hints[-1] if hints else "see the lines above") if errors else None
+    return Cause(errors[-1], hints[-1] if hints else "see the lines above") if errors else None
 
 
-def unobserved(completed: Completed) -> tuple[str, str]:
-    """Why one of our programs that look said nothing: (sentence, hint)."""
+def unobserved(completed: Completed) -> Cause:
+    """Why one of our programs that look said nothing."""
     what, hint = program_message(completed.output) or last_line(completed.output)
     absent = what.endswith("not found") or "No module named" in what
-    return what, "`gpuhost apply` installs the program that looks" if absent else hint
+    return Cause(printable(what), "`gpuhost apply` installs the program that looks" if absent else printable(hint))
 
 
-def last_line(text: str) -> tuple[str, str]:
+def last_line(text: str) -> Cause:
     """The last line that says something, as the cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return (lines[-1] if lines else "the command failed without a word", "see the lines above")
+    return Cause(lines[-1] if lines else "the command failed without a word", "see the lines above")
+
+
+def privileged(script: str) -> str:
+    """What a shell on the current host is given, so that a script runs with its connection's privileges: for a channel
+    of one's own. It may hold sudo's password, as every command of pyinfra's then does: it is shown nowhere."""
+    arguments = {key: value for key, value in _connector_arguments().items() if key not in _NO_PRIVILEGE}
+    return make_unix_command_for_host(state, host, StringCommand(script), **arguments).get_raw_value()
+
+
+# Of pyinfra's arguments for a connection, those that are none of the command's own.
+_NO_PRIVILEGE = {"_get_pty", "_stdin", "_success_exit_codes", "_timeout"}
+
+
+def _connector_arguments() -> dict[str, Any]:
+    arguments, _ = pop_global_arguments(state, host, {})
+    return {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,7 @@ def run(script: str, stdin: str | None = None, sudo: bool = True, live: bool = F
 
     For readings that need an input which a fact would print, and for probes; never to change the host in a plan.
     """
-    arguments, _ = pop_global_arguments(state, host, {})
-    connector = {key: value for key, value in arguments.items() if key in CONNECTOR_ARGUMENT_KEYS}
+    connector = _connector_arguments()
     if stdin is not None:
         connector["_stdin"] = stdin
     if not sudo:

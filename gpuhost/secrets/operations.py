@@ -10,6 +10,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
+from gpuhost.errors import Cause
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
@@ -20,7 +21,7 @@ from gpuhost.secrets.locations import SecretLocation
 from gpuhost.secrets.store import NotYet, SecretStore
 from gpuhost.services.stacks import Stacks
 from hostside.protocol import SecretAuditAnswer, SecretAuditRequest
-from hostside.wire import WireError, from_host, printable, to_json
+from hostside.wire import WireError, from_host, to_json
 
 
 @operation()
@@ -52,11 +53,11 @@ def audited(run: HostRun) -> Commands:
         return
     values = {name: store.optional(name) for name in sorted(names)}
     wanted = {name: None if value is None else store.fingerprint(name, value) for name, value in values.items()}
-    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    env_files = {run.paths.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     files = {path: template for name in run.services for path, template in stacks.secret_files(name).items()}
     answer = observe(run, locations.request(key, env_files, files, sorted(run.catalog.secrets)))
-    if isinstance(answer, tuple):
-        yield failing(f"the locations of the secrets could not be observed: {answer[0]}", answer[1])
+    if isinstance(answer, Cause):
+        yield failing(f"the locations of the secrets could not be observed: {answer.what}", answer.hint)
         return
     holders = {path: [each.name for each in variables if each.secret] for path, variables in env_files.items()}
     services = {name: _holding(stacks, name, entry.secrets) for name, entry in run.services.items()}
@@ -64,16 +65,15 @@ def audited(run: HostRun) -> Commands:
         current().report.add("secret_location", host.name, **asdict(location))
 
 
-def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | tuple[str, str]:
-    """What hostside.secret_audit answers, or why it does not: (sentence, hint)."""
-    completed = run_now(run.layout.secret_audit_command, stdin=to_json(request))
+def observe(run: HostRun, request: SecretAuditRequest) -> SecretAuditAnswer | Cause:
+    """What hostside.secret_audit answers, or why it does not."""
+    completed = run_now(run.paths.secret_audit_command, stdin=to_json(request))
     if not completed.ok:
-        what, hint = unobserved(completed)
-        return printable(what), printable(hint)
+        return unobserved(completed)
     try:
         return from_host(SecretAuditAnswer, completed.stdout)
     except WireError as error:
-        return f"its answer cannot be read: {error}", "`gpuhost apply` ships the programs that fit this gpuhost"
+        return Cause(f"its answer cannot be read: {error}", "`gpuhost apply` ships the programs that fit this gpuhost")
 
 
 def _holding(stacks: Stacks, name: str, environment: Sequence[str]) -> locations.Holding:

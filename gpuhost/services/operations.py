@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from pyinfra.api.operation import operation
@@ -12,25 +13,33 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.facts import UP_LOCK, DockerState
+from gpuhost.engine.containers import Container
+from gpuhost.engine.facts import DockerState
+from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
-from gpuhost.files.rules import FileSpec, reconcile, same
+from gpuhost.files.rules import FileSpec, encoded, reconcile, same
+from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.remote import Step
+from gpuhost.run.lock import alone
+from gpuhost.run.remote import Script
+from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
-from gpuhost.services import rules
+from gpuhost.services import files, rules
 from gpuhost.services.binds import of_spec
-from gpuhost.services.containers import Container
+from gpuhost.services.files import ComposeFiles
+from gpuhost.services.placement import sharing
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
 from hostside.wire import to_json
+
+BOOT_UNIT = "gpuhost-services.service"  # runs files/host/start_services.sh
 
 # -- what a service is given once --------------------------------------------------------------------------------------
 
@@ -54,7 +63,7 @@ def own_folders(folders: Mapping[str, Account]) -> Commands:
         _AS_ACCOUNT.format(uid=account.uid, gid=account.gid, folders=shlex.quote(path))
         for path, account in absent.items()
     ]
-    yield from carry_out(changes, [Step("\n".join(["set -eu; umask 022", *made]))])
+    yield from carry_out(changes, [Script("\n".join(["set -eu; umask 022", *made]))])
 
 
 @operation()
@@ -82,17 +91,30 @@ def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
-def _as_root(commands: Iterable[str]) -> Step:
+# What is there stays the same file, for a container that runs has it mounted: it gets the new text in one write, and is
+# never empty. Killed between the two steps, a text that is longer than the new one keeps its end; then, as no record of
+# the renewal is written yet, the next run makes it once more.
+_SEED = r"""
+seed() {
+  if [ -e "$1" ]; then
+    printf %s "$2" | dd of="$1" bs=64k iflag=fullblock conv=notrunc,fsync status=none; truncate -s "${#2}" "$1"
+  else
+    printf %s "$2" > "$1.gpuhost-new"; sync "$1.gpuhost-new"; mv -f "$1.gpuhost-new" "$1"
+  fi
+}
+"""
+
+
+def _as_root(commands: Iterable[str]) -> Script:
     """In a folder of root's, where nobody else can put a link."""
-    return Step("\n".join(["set -eu; umask 077", *commands]))
+    return Script("\n".join(["set -eu; umask 077; export LC_ALL=C", _SEED, *commands]))
 
 
 def _seed(seed: SeedFile) -> str:
-    """What is there stays the same file: a container that runs has it."""
     text = shlex.quote(seed.text)
     for mark, expression in _SEED_MARKS.items():
         text = text.replace(mark, expression)
-    return f"printf %s {text} > {shlex.quote(seed.path)}; {_give(seed)}"
+    return f"seed {shlex.quote(seed.path)} {text}; {_give(seed)}"
 
 
 def _give(seed: SeedFile) -> str:
@@ -122,9 +144,78 @@ def rendered(run: HostRun) -> Commands:
     }
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
     changes = _with_secret_diffs(run, stacks, changes, observed)
-    # The seeds before the records: a run that dies in between makes them once more.
-    first = [_as_root(_seed(each.seed) for each in renewed.values())] if renewed else []
-    yield from write(changes, wanted, observed, run.layout.backups, key, first)
+    written = {change.resource.name for change in changes}
+    first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()])
+    yield from write(changes, wanted, observed, run.paths.backups, key, first)
+
+
+def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Script]:
+    """What must be done before any file is replaced."""
+    paths = run.paths
+    for stack in run.stacks:
+        if written & {paths.compose_file(stack), paths.env_file(stack)}:
+            yield _accepted(stack, paths.stack(stack), stacks)
+    if seeds:  # before the records: a run that dies in between makes them once more
+        yield _as_root(map(_seed, seeds))
+
+
+# Both files are read before one of them is in its place. Compose quotes what it cannot read: its words are those about
+# a file of variables without secrets. The folder is in memory.
+_ACCEPT = r"""
+set -eu; umask 022; mkdir -p @RUNTIME@; umask 077
+rm -rf @RUNTIME@/compose.*  # of one that was killed
+new="$(mktemp -d @RUNTIME@/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT; trap 'exit 1' HUP INT TERM
+for name in compose env blank; do IFS= read -r encoded; printf '%s' "$encoded" | base64 -d > "$new/$name"; done
+accepts() {
+  env -i PATH="$PATH" HOME=/root docker compose -p @STACK@ --project-directory @FOLDER@ \
+    -f "$new/compose" --env-file "$new/$1" config -q
+}
+accepts env >/dev/null 2>&1 && exit 0
+said="$(accepts blank 2>&1 >/dev/null | tail -n 1)" || true
+echo "error: docker compose refuses the new files of the stack @STACK@: ${said:-a value of a secret cannot be read}" >&2
+echo "hint: what runs stays as it is; mend the template or the data" >&2; exit 1
+"""
+
+
+def _accepted(stack: str, folder: str, stacks: Stacks) -> Script:
+    """Compose accepts the compose file of a stack with its variables."""
+    texts = (stacks.compose(stack), stacks.env(stack), stacks.env(stack, blank=True))
+    marks = {"@STACK@": stack, "@FOLDER@": folder, "@RUNTIME@": RUNTIME}
+    script = re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ACCEPT)
+    return Script(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
+
+
+# -- files of stacks that nobody wants any more ------------------------------------------------------------------------
+
+
+@operation()
+def archived(run: HostRun) -> Commands:
+    """The folder of the stacks holds the compose files of this host's catalogue, and no others."""
+    paths = run.paths
+    wanted = [paths.compose_file(entry.stack) for entry in run.catalog.enabled().values()]
+    there: list[str] = host.get_fact(ComposeFiles, folder=paths.stacks)
+    foreign = files.foreign(there, wanted)
+    archive = f"{paths.stacks}/archived"
+    changes = [
+        Change("stacks", Resource("file", path), "archive", f"no stack of this host has it; it goes to {archive}")
+        for path in foreign
+    ]
+    yield from carry_out(changes, [_archive(foreign, paths.stacks, archive)])
+
+
+# What is there by the name already is kept: `--backup` numbers it.
+_ARCHIVE = r"""
+set -eu; umask 022; to=@ARCHIVE@/"$(date -u +%F)"
+for path in @PATHS@; do
+  inside="${path#@STACKS@/}"; target="$to/$inside"
+  mkdir -p "$(dirname "$target")"; mv --no-target-directory --backup=numbered -- "$path" "$target"
+done
+"""
+
+
+def _archive(paths: Sequence[str], stacks: str, archive: str) -> Script:
+    marks = {"@PATHS@": shlex.join(paths), "@STACKS@": stacks, "@ARCHIVE@": archive}
+    return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ARCHIVE))
 
 
 def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
@@ -139,7 +230,7 @@ def _with_secret_diffs(
 ) -> list[Change]:
     """The changes of files that hold secrets, with the differences name by name."""
     key, changed = run.secrets.optional(LABEL_KEY), {change.resource.name for change in changes}
-    env_files = {run.layout.env_file(stack): stacks.variables(stack) for stack in run.stacks}
+    env_files = {run.paths.env_file(stack): stacks.variables(stack) for stack in run.stacks}
     templates = {path: text for name in run.services for path, text in stacks.secret_files(name).items()}
     wanted = env_files | {path: stacks.file_variables(template) for path, template in templates.items()}
     wanted = {path: variables for path, variables in wanted.items() if path in changed}
@@ -149,7 +240,7 @@ def _with_secret_diffs(
         env = {path: env_files[path] for path in there & env_files.keys()}
         files = {path: templates[path] for path in there & templates.keys()}
         answer = observe_secrets(run, locations.request(key, env, files, None))
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, Cause):
             seen = {path: answer.env_files.get(path, {}) for path in env}
             seen |= {path: _of_file(answer.secret_files.get(path)) for path in files}
     diffs = {
@@ -172,6 +263,7 @@ def running(run: HostRun) -> Commands:
     """Every service has the right container, and no other service of ours has one. The next one starts when the one
     before is healthy."""
     stacks = Stacks(run)
+    _await_boot_unit(run)
     reading = host.get_fact(DockerState, parts=["containers"])
     planned = rules.reconcile(
         _with_remade_installs(run, stacks.desired()),
@@ -179,8 +271,16 @@ def running(run: HostRun) -> Commands:
         run.placement.skipped,
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
+        lambda service: f"in {run.paths.service_data(service)} and {run.paths.service_outputs(service)}",
     )
     yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
+
+
+def _await_boot_unit(run: HostRun) -> None:
+    """Where this run restarted Docker: until the services that share a GPU are started again, one after the other."""
+    restarted = state.is_executing and current().finds(host.name, Resource("engine", "dockerd"), "restart")
+    if restarted and sharing(run.placement, run.services):
+        run_now(f"systemctl start {BOOT_UNIT} || true")
 
 
 def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mapping[str, Desired]:
@@ -201,7 +301,7 @@ def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequenc
     if not (names and key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, tuple):  # the audit program is not installed yet or is broken: this run installs it
+    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
     held = {each.name: each.env for each in answer.containers}
     return [replace(each, environment=held.get(each.name)) for each in containers]
@@ -224,7 +324,7 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
 
 
 # One compose at a time; a later run's reading waits for it, too.
-_UNDER_LOCK = f"mkdir -p {UP_LOCK.rpartition('/')[0]}; exec 9>{UP_LOCK}; flock 9\n"
+_UNDER_LOCK = f"{alone(STACKS_LOCK)}\n"
 
 
 _REMOVE = r"""
@@ -243,39 +343,41 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 """
 
 
-def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Step:
+def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
-            return Step(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_hint)
+            return Script(_UNDER_LOCK + _REMOVE.replace("@ID@", step.container), _docker_failure)
         case "unpause":
             health = run.services[step.service].health
             marks = {"@ID@": step.container, "@LIMIT@": str(health.interval_s + health.timeout_s + 5)}
-            return Step(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_hint)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _UNPAUSE), _docker_failure)
         case "up":
             sources = [bind.source for bind in of_spec(step.service, stacks.specs[step.service])]
-            return Step(_up(run, step, sources), _docker_hint)
+            return Script(_up(run, step, sources), _docker_failure)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
-            return Step(f"{run.layout.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
+            return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
 
 
 def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
-    stack, layout = run.services[step.service].stack, run.layout
-    files = ["--project-directory", layout.stack(stack), "-f", layout.compose_file(stack)]
+    stack, paths = run.services[step.service].stack, run.paths
+    files = ["--project-directory", paths.stack(stack), "-f", paths.compose_file(stack)]
     flags = "up --no-deps --no-build --pull never --force-recreate"
     how = "-d" if step.start else "--no-start"
     # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
     alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
-    up = f"{alone} {shlex.join(files)} --env-file {layout.env_file(stack)} {flags} {how} {step.service}"
-    return f"{_UNDER_LOCK}{layout.binds_command} {shlex.join(sources)} || exit 1\n{up}"
+    up = f"{alone} {shlex.join(files)} --env-file {paths.env_file(stack)} {flags} {how} {step.service}"
+    return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
 
 
-def _docker_hint(text: str) -> tuple[str, str] | None:
+def _docker_failure(text: str) -> Cause | None:
     for line in text.splitlines():
         if "port is already allocated" in line or "address already in use" in line:
-            return line.strip(), "another program took the port since preflight: stop it, then run again"
+            return Cause(line.strip(), "another program took the port since preflight: stop it, then run again")
         if "is already in use by container" in line:
-            return line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            return Cause(
+                line.strip(), "a container that is not gpuhost's has this name: rename or remove it, then run again"
+            )
         if "could not select device driver" in line or "unresolvable CDI devices" in line:
-            return line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again"
+            return Cause(line.strip(), "the GPU is gone from the CDI specification: nvidia-smi -L, then run again")
     return None

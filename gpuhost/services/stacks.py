@@ -13,11 +13,12 @@ from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
-from gpuhost.services import render
-from gpuhost.services.binds import Bind, of_spec, unsafe
+from gpuhost.services import arguments, render
+from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
+from gpuhost.services.compose import of_compose
+from gpuhost.services.placement import sharing
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
-from gpuhost.services.spec import of_compose
 from hostside import labels, placeholders
 
 
@@ -44,7 +45,9 @@ def bind_problems(run: HostRun, host: str) -> list[Problem]:
     installs = [Bind(f"the install `{name}`", run.install_path(name), read_only=False) for name in run.installs]
     roots = ("data_root", "tools_root", "state_root")
     kept = {getattr(run.catalog, name): name for name in roots}
-    return [Problem(what, hint, host) for what, hint in unsafe([*Stacks(run).binds(), *installs], kept)]
+    stacks = Stacks(run)
+    found = [*engine_sockets(stacks.specs), *unsafe([*stacks.binds(), *installs], kept)]
+    return [Problem(*cause, host) for cause in found]
 
 
 class Stacks:
@@ -60,24 +63,35 @@ class Stacks:
 
     def _context(self, name: str) -> ServiceContext:
         run, entry = self._run, self._run.services[name]
-        layout = run.layout
-        paths = {
-            "models": layout.models,
-            "hub_cache": layout.hub_cache,
-            "outputs": layout.service_outputs(name),
-            "data": layout.service_data(name),
-            "seeds": layout.service_seeds(name),
-            "config": layout.config_files(name, entry.stack),
-            "secrets": layout.secret_files(name, entry.stack),
+        paths = run.paths
+        folders = {
+            "models": paths.models,
+            "hub_cache": paths.hub_cache,
+            "outputs": paths.service_outputs(name),
+            "data": paths.service_data(name),
+            "seeds": paths.service_seeds(name),
+            "config": paths.config_files(name, entry.stack),
+            "secrets": paths.secret_files(name, entry.stack),
         }
         if entry.install:
-            paths["install"] = run.install_path(entry.install)
+            folders["install"] = run.install_path(entry.install)
         if entry.controls_services:
-            paths["broker"] = layout.broker
-        gpus = run.gpu_devices(run.placement.gpus[name])
+            folders["broker"] = paths.broker
+        gpus = run.placement.gpus[name]
         account = f"{entry.account.uid}:{entry.account.gid}"
-        egress = run.catalog.networks[entry.network].egress
-        return ServiceContext(name, entry, run.image(entry.image), gpus, account, paths, egress, run.gpu_access)
+        cards = [gpu for gpu in run.reading.gpus if gpu.uuid in gpus]
+        return ServiceContext(
+            name,
+            entry,
+            run.image(entry.image),
+            run.gpu_devices(gpus),
+            account,
+            folders,
+            egress=run.catalog.networks[entry.network].egress,
+            shares_gpu=name in sharing(run.placement, run.services),
+            arguments=arguments.filled(run.catalog, name, cards),
+            gpu_access=run.gpu_access,
+        )
 
     # -- what should run ---------------------------------------------------------------------------------------------
 
@@ -150,13 +164,13 @@ class Stacks:
             found |= {variable.name: variable for variable in self._secrets(self._run.services[name].secrets)}
         return list(found.values())
 
-    def env(self, stack: str) -> str:
-        """A stack's `.env.docker`. Raises NotYet before its secrets are generated."""
+    def env(self, stack: str, blank: bool = False) -> str:
+        """A stack's `.env.docker`; `blank`: with a word for each secret. Raises NotYet before they are generated."""
         values = {}
         for variable in self.variables(stack):
             if variable.value is None:
                 raise NotYet(variable.name)
-            values[variable.name] = variable.value
+            values[variable.name] = "secret" if blank and variable.secret else variable.value
         return render.env_file(stack, values)
 
     def secret_files(self, name: str) -> dict[str, str]:
@@ -170,10 +184,10 @@ class Stacks:
 
     def files(self, stack: str) -> list[FileSpec]:
         """Every file of a stack's folder."""
-        layout = self._run.layout
+        paths = self._run.paths
         found = [
-            FileSpec(layout.env_file(stack), partial(self.env, stack), mode="600", secret=True),
-            FileSpec(layout.compose_file(stack), partial(self.compose, stack)),
+            FileSpec(paths.env_file(stack), partial(self.env, stack), mode="600", secret=True),
+            FileSpec(paths.compose_file(stack), partial(self.compose, stack)),
         ]
         return found + [file for name in self._run.stacks[stack] for file in self.read_at_start(name)]
 

@@ -13,7 +13,7 @@ from gpuhost.files.facts import FilesState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import same
 from gpuhost.plan.change import Change
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.systemd.facts import UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
@@ -35,7 +35,7 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
     states: dict[str, UnitState] = host.get_fact(UnitsState, units=[each.name for each in wanted])
     changes = reconcile(stage, wanted, observed, states)
     if stopped := _stopped_with_docker(changes, states):
-        yield Step(f"systemctl start {shlex.join(sorted(stopped))}")
+        yield Script(f"systemctl start {shlex.join(sorted(stopped))}")
         changes = [change for change in changes if change.resource.name not in stopped]
     to_write = {change.resource.name for change in changes if change.resource.kind == "file"}
 
@@ -45,9 +45,9 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
             right = {spec.path for spec in chosen if same(spec, texts[spec.path], observed.get(spec.path))}
             yield write_step(chosen, texts, backups, right)
             names = shlex.join(each.name for each in wanted)
-            yield Step(f"systemctl stop {names} 2>/dev/null; systemctl daemon-reload")
+            yield Script(f"systemctl stop {names} 2>/dev/null; systemctl daemon-reload")
         running = shlex.join(each.name for each in wanted if each.runs)
-        yield Step(f"systemctl enable --quiet {running} && systemctl start {running}")
+        yield Script(f"systemctl enable --quiet {running} && systemctl start {running}")
 
     yield from carry_out(changes, act())
 

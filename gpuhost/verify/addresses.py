@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gpuhost.services.containers import address
+from gpuhost.engine.containers import address
 from hostside.wire import printable
 
 

@@ -9,19 +9,19 @@ from ipaddress import ip_address
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.engine.containers import address
 from gpuhost.engine.facts import DockerState
-from gpuhost.errors import Problem
+from gpuhost.errors import Cause, Problem
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, report_problem
 from gpuhost.secrets.store import NotYet
-from gpuhost.services.containers import address
 from gpuhost.verify.addresses import tunnel
 from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge
 from hostside.protocol import ServiceSeen
-from hostside.wire import WireError, from_host, printable, to_json
+from hostside.wire import WireError, from_host, to_json
 
 
 @operation()
@@ -31,7 +31,7 @@ def answering(run: HostRun) -> Commands:
         return
     retired = run.secrets.retired()
     found = _ask(run, _running(run))
-    if isinstance(found, tuple):
+    if isinstance(found, Cause):
         yield failing(*found)
         return
     for seen in found:
@@ -66,27 +66,28 @@ def _running(run: HostRun) -> list[str]:
     return [name for name in run.services if name not in waiting]
 
 
-def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | tuple[str, str]:
-    """What the services answer, or why that could not be observed: (sentence, hint)."""
+def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | Cause:
+    """What the services answer, or why that could not be observed."""
     try:
-        completed = run_now(run.layout.verify_command, stdin=to_json(request(run, names)))
+        completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)))
         found = _observed(completed, names)
     except NotYet as secret:
-        return f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`"
+        return Cause(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
     except WireError as error:
-        return f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew"
-    return (f"the services could not be observed: {found[0]}", found[1]) if isinstance(found, tuple) else found
+        return Cause(f"the services could not be observed: {error}", "run `gpuhost apply`: it ships the programs anew")
+    if isinstance(found, Cause):
+        return Cause(f"the services could not be observed: {found.what}", found.hint)
+    return found
 
 
-def _observed(completed: Completed, names: Iterable[str]) -> list[ServiceSeen] | tuple[str, str]:
-    """What the program saw of each service, or why it says nothing: (sentence, hint). Raises WireError."""
+def _observed(completed: Completed, names: Iterable[str]) -> list[ServiceSeen] | Cause:
+    """What the program saw of each service, or why it says nothing. Raises WireError."""
     if not completed.ok:
-        what, hint = unobserved(completed)
-        return printable(what), printable(hint)
+        return unobserved(completed)
     found = [from_host(ServiceSeen, line) for line in completed.stdout.splitlines() if line.startswith("{")]
     silent = sorted({*names} - {seen.service for seen in found})
     if silent:
-        return f"the program says nothing of {', '.join(silent)}", "run it again"
+        return Cause(f"the program says nothing of {', '.join(silent)}", "run it again")
     return found
 
 

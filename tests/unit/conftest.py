@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -12,6 +13,12 @@ from pyinfra.context import ctx_state
 # The import patches threads and sockets of the whole process; tests of other programs need those as they are.
 with mock.patch("gevent.monkey.patch_all"):
     from pyinfra_cli.util import PYTHON_CODES
+
+
+@pytest.fixture(autouse=True)
+def _logs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes a log into the home of whoever runs it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
 @pytest.fixture

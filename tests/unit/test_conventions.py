@@ -18,7 +18,7 @@ from gpuhost.secrets.store import SecretStore
 
 TASKS = sorted((PROJECT / "tasks").glob("*.py"))
 KNOWLEDGE = sorted((PROJECT / "gpuhost").rglob("*.py"))
-OPERATIONS = [path for path in KNOWLEDGE if path.name in ("operations.py", "python.py", "lock.py")]
+OPERATIONS = [path for path in KNOWLEDGE if path.name in ("operations.py", "python.py") or path.match("run/lock.py")]
 
 
 def name(path: Path) -> str:

@@ -64,7 +64,7 @@ async def set_gate(app: web.Application) -> None:
     # Here and not above: were one of their packages missing, this node would not load, and nothing would end ComfyUI.
     from aiohttp_session.cookie_storage import EncryptedCookieStorage
 
-    from . import gate
+    from . import attempts, gate
 
     key = (LOGIN_NODE / ".secret-key.txt").read_text().partition(",")[0]  # ComfyUI-Login has renewed it by now
     app._handle = gate.Gate(  # aiohttp takes it for its server after on_startup
@@ -73,7 +73,7 @@ async def set_gate(app: web.Application) -> None:
         sessions=EncryptedCookieStorage(key),
         body_max=round(float(os.environ.get("GPUHOST_MAX_BODY_MIB", MAX_BODY_MIB)) * MIB),
         upload_max=round(args.max_upload_size * MIB),
-        attempts=gate.Attempts(gate.ATTEMPTS_OF_ONE, gate.ATTEMPTS_OF_ALL),
+        attempts=attempts.Attempts(attempts.OF_ONE, attempts.OF_ALL),
     ).handle
     for method, path in STRANGERS:
         status = (await app._handle(make_mocked_request(method, path, app=app))).status

@@ -18,6 +18,10 @@ class Rate:
     every_s: float
 
 
+OF_ONE = Rate(burst=10, every_s=10)  # one address
+OF_ALL = Rate(burst=30, every_s=3)  # all together
+
+
 @dataclass(frozen=True)
 class _Bucket:
     """What is left of a burst, and when that was so."""

@@ -17,7 +17,7 @@ import bcrypt
 from aiohttp import web
 from aiohttp_session import AbstractStorage
 
-from .attempts import Attempts, Rate
+from .attempts import Attempts
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,8 +29,6 @@ OPEN = frozenset({("GET", "/login"), LOGIN, ("GET", "/old_css/style.css")})
 LOGIN_BYTES_MAX = 4096
 LOGIN_READ_S = 10.0
 PASSWORD_BYTES_MAX = 72  # what bcrypt looks at
-ATTEMPTS_OF_ONE = Rate(burst=10, every_s=10)
-ATTEMPTS_OF_ALL = Rate(burst=30, every_s=3)
 
 
 class Gate:

@@ -11,12 +11,14 @@ from itertools import count
 from typing import Literal
 
 from ..world.machine import PROJECT
+from .control import as_operator
 from .kills import Victim
 from .proof import Proof, expect
 
 Signal = Literal["kill -9", "Ctrl-C"]
 DOING = "doing: "  # what a run says of each change before it makes it
 PLANNING_S = 4.0
+SURELY_PLANNING_S = 1.0
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Interrupted:
     def by(self, signal: Signal, left: int) -> bool:
         """Start a deploy and end it at a moment such that `left` more find something to do; False when it was faster.
 
-        A moment is some time behind the announcement of a change; one in eight lies in the planning.
+        A moment is some time behind the announcement of a change; one in eight lies in the planning, and so do those
+        that come when all may be done.
         """
         number, delay_s = self._moment(left)
         victim = self._start()
@@ -60,6 +63,8 @@ class Interrupted:
 
     def _moment(self, left: int) -> tuple[int, float]:
         """(how many changes are announced, seconds behind that)."""
+        if self.made >= self.changes:  # what is left may be nothing: only its planning is sure to come
+            return 0, self.chance.random() * SURELY_PLANNING_S
         if self.chance.random() < 1 / 8:
             return 0, self.chance.random() * PLANNING_S
         most = max(1, (self.changes - self.made) // (left + 1))
@@ -67,6 +72,8 @@ class Interrupted:
 
     def _start(self) -> Victim:
         host = self.proof.host
-        line = [sys.executable, "-m", "gpuhost.cli.main", "apply", "--yes", "-i", str(host.inventory)]
+        command = ["-m", "gpuhost.cli.main", "apply", "--yes", "-i", str(host.inventory)]
+        line = [*as_operator(host), sys.executable, *command]
         said = host.run_dir / f"interrupted-{next(self._numbers)}.txt"
-        return Victim(line, PROJECT, {**os.environ, "NO_COLOR": "1"}, said)
+        environment = {**os.environ, "NO_COLOR": "1", "XDG_STATE_HOME": str(host.run_dir / "state")}
+        return Victim(line, PROJECT, environment, said)

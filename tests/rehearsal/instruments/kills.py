@@ -34,6 +34,7 @@ GENERATED = {
     "VLLM_API_KEY_MICRO": r"[\w-]{43}",
     "VLLM_API_KEY_MINI": r"[\w-]{43}",
     "VLLM_API_KEY_MEDIUM": r"[\w-]{43}",
+    "SD35_API_KEY": r"[\w-]{43}",
 }
 Values = Mapping[str, str]
 

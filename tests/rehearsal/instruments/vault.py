@@ -34,6 +34,7 @@ CANARIES = {
     "VLLM_API_KEY_MICRO": f"micro-canary-{IN_HEADERS}",
     "VLLM_API_KEY_MINI": f"mini-canary-{IN_HEADERS}",
     "VLLM_API_KEY_MEDIUM": f"medium-canary-{IN_HEADERS}",
+    "SD35_API_KEY": f"stable-diffusion-canary-{IN_HEADERS}",
     "LABEL_HMAC_KEY": f"label-canary-{ANY}",
 }
 LOUD = ("-vvv", "--diff", "--debug")

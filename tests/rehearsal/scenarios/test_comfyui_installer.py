@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import json
@@ -333,6 +334,42 @@ def test_login_off_installs_no_node(machine: Machine, commits: Commits) -> None:
     install.variables.update(AUTH="0", INSTALL_SPEC='{"number": 0}')
     assert install.run().rc == 0
     assert "nodes/auth/ComfyUI-Login" not in install.listing()
+
+
+def test_with_a_lock_only_what_it_names_is_installed(machine: Machine, commits: Commits, world: World) -> None:
+    """Other bytes than were locked, and a source package, whose setup would run: neither is taken."""
+    install = an_install(machine, commits, "locked", AUTH="0")
+    torch = next(world.torch_wheels.glob("torch-2.8.0*.whl"))
+    source = world.torch_wheels / "sourceonly-1.0.tar.gz"
+    with tarfile.open(source, "w:gz") as packed:
+        code = b"open('/app/ran', 'w')\n"
+        entry = tarfile.TarInfo("sourceonly-1.0/setup.py")
+        entry.size = len(code)
+        packed.addfile(entry, io.BytesIO(code))
+    sha256 = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in (torch, source)}
+    locks = {
+        "other-bytes": f"torch==2.8.0+cu128 --hash=sha256:{'0' * 64}",
+        "source": f"torch==2.8.0+cu128 --hash=sha256:{sha256[torch]}\nsourceonly==1.0 --hash=sha256:{sha256[source]}",
+        "unhashed": "torch==2.8.0+cu128",
+        "too-few": f"torch==2.8.0+cu128 --hash=sha256:{sha256[torch]}",
+    }
+    put(machine, "/opt/rehearsal", {f"{name}.lock": f"{text}\n" for name, text in locks.items()})
+    said = {}
+    for name in locks:
+        install.variables["INSTALL_SPEC"] = json.dumps({"lock": name})
+        lock = [
+            f"--volume=/opt/rehearsal/{name}.lock:/requirements.lock:ro",
+            "--env=REQUIREMENTS_LOCK=/requirements.lock",
+        ]
+        done = install.run(*lock)
+        assert done.rc == 1, done.stdout
+        said[name] = re.search(r"^error: (.*)$", done.stderr, re.M)[1]  # type: ignore[index]
+        assert machine.root(f"test -e {install.app}/ran").rc != 0
+    source.unlink()
+    assert said["other-bytes"] == "the package index has other bytes than were locked: torch==2.8.0+cu128"
+    assert re.match(r"no locked wheel for this Python .*sourceonly==1.0", said["source"]), said
+    assert said["unhashed"] == "the lock has a package without hashes: torch==2.8.0+cu128"
+    assert said["too-few"] == "a required package does not work: aiohttp is asked for and not installed"
 
 
 def test_extra_nodes_and_pins(machine: Machine, commits: Commits, world: World) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from gpuhost.run.lock import LOCKED
+
 from ..instruments.control import Control
 from ..instruments.converged import converged_host, saved_converged
 from ..instruments.proof import Proof
@@ -129,11 +131,7 @@ def test_a_change_that_was_not_planned_is_refused(converged: Proof) -> None:
 
 
 def test_a_second_run_is_kept_out_while_one_works_and_let_in_when_it_died(converged: Proof) -> None:
-    holder = subprocess.Popen(
-        [*shlex.split(converged.host.ssh_command), "flock --nonblock /var/lib sh -c 'echo held; cat'"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    holder = _logged_in(converged, f"sudo flock --nonblock {LOCKED} sh -c 'echo held; cat'")
     assert holder.stdout and holder.stdout.readline() == b"held\n"
     converged.host.root("docker stop orchestrator", check=True)
     told = converged.control.apply()
@@ -141,9 +139,50 @@ def test_a_second_run_is_kept_out_while_one_works_and_let_in_when_it_died(conver
     assert converged.control.plan().code == 2  # a plan only reads
     holder.kill()
     holder.wait()
-    free = "until flock --nonblock /var/lib true; do sleep 0.1; done"
+    free = f"until flock --nonblock {LOCKED} true; do sleep 0.1; done"
     converged.host.root(f"timeout 20 sh -c '{free}'", check=True)
     assert converged.control.apply().code == 0
+
+
+_HOLD_ALL = """
+import fcntl, os, resource, sys
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+held = []
+for path in sys.argv[1:]:
+    try:
+        fcntl.flock(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.append(path)
+    except OSError:
+        pass
+print(*held, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_who_may_only_log_in_holds_no_lock_that_a_run_waits_for(converged: Proof) -> None:
+    """He takes the lock of everything that he can open. (`flock` asks for no right to write.)"""
+    host = converged.host
+    host.root("docker stop orchestrator", check=True)
+    skipped = r"\( -path /usr -o -path /proc -o -path /sys \)"
+    some = f"find / /run /srv /opt/gpuhost -xdev -maxdepth 3 {skipped} -prune -o -print"
+    holder = _logged_in(converged, f"python3 -c {shlex.quote(_HOLD_ALL)} $({some} 2>/dev/null)")
+    try:
+        assert holder.stdout is not None
+        held = holder.stdout.readline().decode().split()
+        assert {"/", "/var/lib", "/run/gpuhost", "/var/lib/gpuhost", "/srv/genai"} <= set(held)
+        told = converged.control.apply()
+        assert told.code == 0 and told.changes == [("stacks", "orchestrator", "recreate")]
+        locks = host.root("ls -d /root /run/gpuhost/*.lock", check=True).stdout.split()
+        assert len(locks) > 1 and not {*locks} & {*held}
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def _logged_in(proof: Proof, command: str) -> subprocess.Popen[bytes]:
+    line = [*shlex.split(proof.host.ssh_command), command]
+    return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def test_a_power_cut_leaves_services_that_come_back(converged: Proof) -> None:

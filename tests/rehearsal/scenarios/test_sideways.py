@@ -155,8 +155,21 @@ def test_a_way_out_and_a_port_beyond_loopback_where_the_data_says_so(converged: 
         published = f"{host.address}:8188"
         assert attacker.reaches(*targets(converged), published) == {published}
         converged.nothing_to_do()
+    _one_network_for_both(converged)
     assert converged.control.apply().code == 0
     converged.nothing_to_do()
+
+
+def _one_network_for_both(converged: Proof) -> None:
+    """Services whose entries name the same network reach each other, by name and address, and nothing else."""
+    with site(converged, services={"comfyui-qwen": {"network": "orchestrator"}}):
+        told = converged.control.apply()
+        assert told.code == 0, told.errors
+        there = by_address(converged)
+        for service in SERVICES:
+            assert opened(inside(converged, service, ASK, *outside(converged))) == {*there.values()}
+            found = inside(converged, service, NAMES, "github.com", *SERVICES).stdout
+            assert {line.split()[0] for line in found.splitlines()} == {*SERVICES}
 
 
 # -- what a container may do at most -----------------------------------------------------------------------------------

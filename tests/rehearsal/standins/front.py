@@ -32,6 +32,7 @@ NAMES = {
     "download.docker.com": "docker-apt",
     "nvidia.github.io": "nvidia-apt",
     "registry-1.docker.io": "registry",
+    "auth.docker.io": "registry",
     "github.com": "git",
     "huggingface.co": "hub",
     "download.pytorch.org": "torch",

@@ -1,4 +1,5 @@
-"""registry-1.docker.io: Debian's docker-registry behind our front, and images put straight into its store."""
+"""registry-1.docker.io: Debian's docker-registry behind our front, and images put straight into its store; and
+auth.docker.io, which gives everybody a token for what is public, without which the first one answers nothing."""
 
 from __future__ import annotations
 
@@ -7,25 +8,28 @@ import http.client
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
-from .http import BLOCK_BYTES, Request, Response
+from .http import BLOCK_BYTES, Request, Response, as_json
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
-PASSED_ON = ("Accept", "Range", "Authorization", "If-None-Match")
+AUTH_NAME = "auth.docker.io"
+PASSED_ON = ("Accept", "Range", "If-None-Match")
 DROPPED = {"transfer-encoding", "connection", "content-length", "date"}
 EPOCH = "2025-01-01T00:00:00Z"
 
 
 class RegistryProxy:
-    """Passes requests to the docker-registry on 127.0.0.1:`port`; answers with its bytes."""
+    """Passes requests with a token to the docker-registry on 127.0.0.1:`port`; answers with its bytes."""
 
     name = "registry"
 
@@ -33,6 +37,18 @@ class RegistryProxy:
         self._port = port
 
     def serve(self, request: Request) -> Response:
+        if request.host == AUTH_NAME:
+            scope = parse_qs(request.query).get("scope", [""])[-1]
+            return as_json(200, {"token": _token(scope), "expires_in": 300})
+        found = re.fullmatch(r"/v2/(.+)/(?:manifests|blobs|tags)/[^/]+", request.path)
+        scope = f"repository:{found.group(1)}:pull" if found else ""
+        if request.headers.get("Authorization") != f"Bearer {_token(scope)}":
+            asks = f'Bearer realm="https://{AUTH_NAME}/token",service="registry.docker.io"'
+            headers = {"WWW-Authenticate": asks + (f',scope="{scope}"' if scope else "")}
+            return as_json(401, {"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}, headers)
+        return self._passed_on(request)
+
+    def _passed_on(self, request: Request) -> Response:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         sent = {key: value for key in PASSED_ON for value in request.headers.get_all(key, [])[:1]}
         accepts = request.headers.get_all("Accept", [])
@@ -54,6 +70,10 @@ class RegistryProxy:
                 yield block
         finally:
             connection.close()
+
+
+def _token(scope: str) -> str:
+    return hashlib.sha256(f"token for {scope}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ class StaticTree:
 
 
 class WheelIndex:
-    """PEP 503 index of the wheels in one folder; every /whl/<variant>/ shows its sub-folder, or else the folder."""
+    """PEP 503 index of the wheels and source packages in one folder; every /whl/<variant>/ shows its sub-folder, or
+    else the folder."""
 
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
@@ -37,7 +38,7 @@ class WheelIndex:
 
     def serve(self, request: Request) -> Response:
         found = re.fullmatch(r"/whl/(?:([\w.]+)/)?([\w.-]+)/?", request.path)
-        if request.path.endswith(".whl"):
+        if request.path.endswith((".whl", ".tar.gz")):
             return file_response(request, self._find(unquote(request.path)))
         if not found:
             return text(404, "not found\n")
@@ -56,7 +57,8 @@ class WheelIndex:
 
     def _wheels(self, variant: str) -> list[Path]:
         folder = self._root / variant
-        return sorted(folder.glob("*.whl")) if folder.is_dir() else sorted(self._root.glob("*.whl"))
+        folder = folder if folder.is_dir() else self._root
+        return sorted([*folder.glob("*.whl"), *folder.glob("*.tar.gz")])
 
     def _find(self, path: str) -> Path:
         folder, _, name = path.rpartition("/")

@@ -48,6 +48,7 @@ PYTHON_CONFIG = {
     "Env": [
         "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG=C.UTF-8",
+        "PYTHON_VERSION=3.11.2",  # what the stand-in has, in the words of the real image
         f"SSL_CERT_FILE={CA_BUNDLE}",
         f"PIP_CERT={CA_BUNDLE}",
         f"REQUESTS_CA_BUNDLE={CA_BUNDLE}",
@@ -328,6 +329,10 @@ class World:
     def hub_grant(self, token: str, repos: list[str]) -> None:
         """Make a hub token valid, with access to exactly these gated repositories."""
         HubStore(self.hub_root).grant(token, repos)
+
+    def hub_grant_fine_grained(self, token: str) -> None:
+        """Make a hub token valid that lacks the scope to read gated repositories."""
+        HubStore(self.hub_root).grant_fine_grained(token)
 
     # -- behaviour ----------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from gpuhost.files.facts import FileState
 from gpuhost.files.folders import FolderState
 from gpuhost.files.rules import plain
 from gpuhost.plan.change import Change
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 from gpuhost.services import operations as services
 from gpuhost.services.rules import ServiceStep
 from gpuhost.services.stacks import SeedFile, Stacks
@@ -41,7 +41,7 @@ class Seen:
         monkeypatch.setattr(module, "state", SimpleNamespace(is_executing=executing), raising=False)
         monkeypatch.setattr(module, "carry_out", self._carry_out)
 
-    def _carry_out(self, changes: Sequence[Change], commands: Sequence[Step]) -> Sequence[Step]:
+    def _carry_out(self, changes: Sequence[Change], commands: Sequence[Script]) -> Sequence[Script]:
         self.changes = list(changes)
         self.scripts = [command.get_raw_value() for command in commands]
         return []

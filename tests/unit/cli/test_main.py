@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -228,7 +229,9 @@ def test_a_failed_apply_tells_its_cause_and_not_the_rest_of_the_plan(
 ) -> None:
     fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(1, [HOST, change("performed"), PROBLEM], "")
     assert cli.main(["apply", "--yes"]) == 1
-    assert capsys.readouterr().err.splitlines() == ["error: [gpu1] it cannot be", "hint: make it be"]
+    *problem, log = capsys.readouterr().err.splitlines()
+    assert problem == ["error: [gpu1] it cannot be", "hint: make it be"]
+    assert Path(log.removeprefix("all that was printed meanwhile: ")).is_file()
 
 
 class Terminal(io.StringIO):
@@ -267,8 +270,8 @@ THEIRS: Event = {
     "event": "running",
     "host": "gpu1",
     "containers": [
-        {"name": "theirs", "restart": "no", "foreign": True, "removed": False},
-        {"name": "api", "restart": "no", "foreign": False, "removed": False},
+        {"name": "theirs", "restart": "no", "ours": False, "removed": False},
+        {"name": "api", "restart": "no", "ours": True, "removed": False},
     ],
     "live_restore": False,
 }
@@ -355,6 +358,18 @@ def test_options_for_pyinfra_and_the_sudo_password(monkeypatch: pytest.MonkeyPat
     assert (target.inventory, target.project) == (str(Path.cwd() / "inventory.py"), Path.cwd())
 
 
+def test_some_hosts_and_more_options_for_pyinfra(fake: Fake) -> None:
+    cli.main(["plan", "--limit", "gpu1", "-l", "shop", "--", "--parallel", "2"])
+    assert fake.targets[0].options == ["--limit", "gpu1", "--limit", "shop", "--parallel", "2"]
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert re.fullmatch(r"gpuhost \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
 INVENTORY_HINT = "hint: name an inventory or a site's folder with --inventory; `gpuhost init DIR` makes a site"
 
 
@@ -410,8 +425,8 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
         ([], "the following arguments are required: COMMAND", "see `gpuhost --help`"),
         (["pln"], "COMMAND: there is no `pln`", "did you mean `plan`?"),
         (
-            ["plan", "--limit", "gpu1"],
-            "unrecognized arguments: --limit gpu1",
+            ["plan", "--parallel", "2"],
+            "unrecognized arguments: --parallel 2",
             "see `gpuhost --help`; options for pyinfra come after `--`",
         ),
         (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
@@ -495,5 +510,15 @@ def test_a_change_whose_turn_comes_too_late(
     assert "Plan: 3 to add, 0 to change, 0 to remove." in capsys.readouterr().out.splitlines()
     assert cli.main(["apply", "--yes"]) == 0
     note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
-    assert capsys.readouterr().err.splitlines() == [note]
+    doing = f"[@local] doing: layout: create {tmp_path}/made/file: it does not exist"
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
+    assert said == [doing, note]
     assert cli.main(["plan"]) == 0
+
+
+def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:
+    """It would take longer than all else that `gpuhost plan` does itself; what needs it is imported by who needs it."""
+    code = (
+        "import sys; from gpuhost.cli import apply, main, plan, verify; print({'pyinfra', 'pydantic'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"

@@ -21,6 +21,7 @@ from pyinfra.api.state import State
 
 from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.secrets import archive, envfile
@@ -67,7 +68,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(arguments, "PROJECT", folder)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", folder)
     for name, secret in sample.catalog().secrets.items():
         for each in (name, *secret.aliases):
             monkeypatch.delenv(each, raising=False)
@@ -447,14 +449,13 @@ def test_each_host_forgets_by_its_own_proof(fake: Fake, capsys: pytest.CaptureFi
     assert said.err.splitlines()[-2] == UNFINISHED[0].replace("gpu1", "gpu2")
 
 
-@pytest.mark.parametrize(
-    "options", [["--limit", "gpu2"], ["--limit=gpu2"], ["--limit", "shop"], ["--limit", "gpu*2", "--limit", "gpu2"]]
-)
-def test_options_for_pyinfra_choose_the_hosts(fake: Fake, options: list[str]) -> None:
+@pytest.mark.parametrize("options", [["--limit", "gpu2"], ["--limit", "shop"], ["--limit", "gpu*2", "--limit", "gpu2"]])
+@pytest.mark.parametrize("before_options", [[], ["--"]], ids=["its own", "of pyinfra"])
+def test_options_choose_the_hosts(fake: Fake, options: list[str], before_options: list[str]) -> None:
     two_hosts()
     secrets("gpu1", "gpu2")
     before = {host: store(host).value("API_TOKEN") for host in ("gpu1", "gpu2")}
-    assert cli.main([*ROTATE, "--", *options]) == 0
+    assert cli.main([*ROTATE, *before_options, *options]) == 0
     assert store("gpu1").value("API_TOKEN") == before["gpu1"] and store("gpu2").value("API_TOKEN") != before["gpu2"]
     assert fake.options == options
 
@@ -515,7 +516,7 @@ def test_hosts_with_different_values(fake: Fake, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr()
     assert said.out == "" and said.err.splitlines() == [
         "error: `API_TOKEN` differs between gpu1, gpu2",
-        "hint: name one host: -- --limit gpu1",
+        "hint: name one host: --limit gpu1",
     ]
     assert cli.main(["secrets", "show", "API_TOKEN", "--force", "--", "--limit", "gpu2"]) == 0
     assert capsys.readouterr().out == store("gpu2").value("API_TOKEN") + "\n"

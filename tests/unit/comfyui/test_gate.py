@@ -375,9 +375,9 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def no_refill(comfy: Comfy, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow this machine is, no new attempt comes while a test runs."""
-    gate = importlib.import_module(f"{comfy.guard.__name__}.gate")
-    for name in ("ATTEMPTS_OF_ONE", "ATTEMPTS_OF_ALL"):
-        monkeypatch.setattr(gate, name, replace(getattr(gate, name), every_s=10_000))
+    attempts = importlib.import_module(f"{comfy.guard.__name__}.attempts")
+    for name in ("OF_ONE", "OF_ALL"):
+        monkeypatch.setattr(attempts, name, replace(getattr(attempts, name), every_s=10_000))
 
 
 @pytest.mark.usefixtures("no_refill")

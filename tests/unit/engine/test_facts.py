@@ -16,7 +16,7 @@ import pytest
 from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.errors import UserError
 from gpuhost.host.facts import HostReading, HostState
-from tests.unit.services.test_containers import inspected
+from tests.unit.engine.test_containers import inspected
 
 PARTS = ["images", "networks", "containers"]
 

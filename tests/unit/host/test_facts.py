@@ -19,7 +19,7 @@ from gpuhost.files.facts import FilesState, Texts
 from gpuhost.gpu.facts import Gpu, GpuProcess
 from gpuhost.host.facts import BRIDGE_OPTION, HostContainer, HostReading, HostState, parse
 from hostside.protocol import Held
-from tests.unit.services.test_containers import inspected
+from tests.unit.engine.test_containers import inspected
 
 
 def sh(script: str) -> list[str]:

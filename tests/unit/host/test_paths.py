@@ -7,15 +7,15 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from gpuhost.host.paths import Layout
+from gpuhost.host.paths import Paths, unit_file
 from gpuhost.project import context
 from tasks.layout import _program_folders, _stack_folders
 from tests.unit import sample
 
-LAYOUT = Layout("/srv/data", "/opt/tools", "/var/lib/state")
+PATHS = Paths("/srv/data", "/opt/tools", "/var/lib/state")
 
 
-PROGRAMS = [LAYOUT.verify_command, LAYOUT.secret_audit_command, LAYOUT.models_command, LAYOUT.trees_command]
+PROGRAMS = [PATHS.verify_command, PATHS.secret_audit_command, PATHS.models_command, PATHS.trees_command]
 
 
 @pytest.mark.parametrize("command", PROGRAMS)
@@ -36,26 +36,24 @@ def test_every_folder_in_which_root_writes_is_looked_at_outer_ones_first() -> No
         outer = str(PurePosixPath(folder).parent)
         assert outer not in folders or folders.index(outer) < folders.index(folder)
     for name, entry in run.services.items():
-        stack = run.layout.stack(entry.stack)
+        stack = run.paths.stack(entry.stack)
         config = {f"{stack}/config", f"{stack}/config/{name}"} if entry.config_files else set()
         assert config <= set(folders) and (not entry.secret_files or f"{stack}/secrets" in folders)
     for image in run.built_images.values():
-        below = run.layout.image_context(image.build)
-        assert {run.layout.tools + "/images", below} <= set(folders)
+        below = run.paths.image_context(image.build)
+        assert {run.paths.tools + "/images", below} <= set(folders)
         for file in context(image.build):
             assert str(PurePosixPath(below, file).parent) in folders
-    assert f"{run.layout.programs}/hostside/verify" in folders
-    assert run.layout.tools not in folders and run.layout.data not in folders
+    assert f"{run.paths.programs}/hostside/verify" in folders
+    assert run.paths.tools not in folders and run.paths.data not in folders
 
 
 def test_where_everything_lies() -> None:
     """People, backups and other programs know these places: each is for ever, or is moved on purpose."""
     found = {
         name: value
-        for name in dir(LAYOUT)
-        if not name.startswith("_")
-        and isinstance(value := getattr(LAYOUT, name), str)
-        and not name.endswith("_command")
+        for name in dir(PATHS)
+        if not name.startswith("_") and isinstance(value := getattr(PATHS, name), str) and not name.endswith("_command")
     }
     assert found == {
         "data": "/srv/data",
@@ -64,23 +62,31 @@ def test_where_everything_lies() -> None:
         "models": "/srv/data/models",
         "hub_cache": "/srv/data/cache/huggingface",
         "outputs": "/srv/data/outputs",
+        "stacks": "/srv/data/stacks",
         "programs": "/opt/tools/programs",
         "scripts": "/opt/tools/installs",
         "venv": "/opt/tools/venv",
         "broker": "/run/gpuhost/broker",
         "backups": "/var/lib/state/backups",
         "gpu_proof": "/var/lib/state/gpu-proof.json",
+        "model_manifest": "/var/lib/state/models/manifest.json",
+        "model_revisions": "/var/lib/state/revisions.json",
+        "models_speed": "/var/lib/state/models-speed",
+        "jobs": "/run/gpuhost/jobs",
+        "cdi_stamp": "/var/lib/state/cdi.json",
         "apt_stamp": "/var/lib/state/apt-updated",
         "firewall_rules": "/opt/tools/firewall.nft",
     }
-    assert LAYOUT.image_context("api") == "/opt/tools/images/api"
-    assert LAYOUT.install("tree") == "/srv/data/installs/tree"
-    assert LAYOUT.install_manifests("tree") == "/var/lib/state/installs/tree"
-    assert LAYOUT.service_data("api") == "/srv/data/services/api/data"
-    assert LAYOUT.service_seeds("api") == "/srv/data/services/api/seeds"
-    assert LAYOUT.stack("front") == "/srv/data/stacks/front"
-    assert LAYOUT.compose_file("front") == "/srv/data/stacks/front/docker-compose-front.yml"
-    assert LAYOUT.env_file("front") == "/srv/data/stacks/front/.env.docker"
-    assert LAYOUT.config_files("api", "front") == "/srv/data/stacks/front/config/api"
-    assert LAYOUT.secret_files("api", "front") == "/srv/data/stacks/front/secrets/api"
-    assert Layout.of(sample.catalog()) == Layout("/data", "/opt/tools", "/var/lib/state")
+    assert PATHS.parents == tuple(f"/srv/data/{name}" for name in ("stacks", "installs", "services", "cache"))
+    assert unit_file("api.service") == "/etc/systemd/system/api.service"
+    assert PATHS.image_context("api") == "/opt/tools/images/api"
+    assert PATHS.install("tree") == "/srv/data/installs/tree"
+    assert PATHS.install_manifests("tree") == "/var/lib/state/installs/tree"
+    assert PATHS.service_data("api") == "/srv/data/services/api/data"
+    assert PATHS.service_seeds("api") == "/srv/data/services/api/seeds"
+    assert PATHS.stack("front") == "/srv/data/stacks/front"
+    assert PATHS.compose_file("front") == "/srv/data/stacks/front/docker-compose-front.yml"
+    assert PATHS.env_file("front") == "/srv/data/stacks/front/.env.docker"
+    assert PATHS.config_files("api", "front") == "/srv/data/stacks/front/config/api"
+    assert PATHS.secret_files("api", "front") == "/srv/data/stacks/front/secrets/api"
+    assert Paths.of(sample.catalog()) == Paths("/data", "/opt/tools", "/var/lib/state")

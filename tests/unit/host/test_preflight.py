@@ -516,3 +516,16 @@ def test_a_free_subnet_is_offered() -> None:
         {"networks.own": {"subnet": "172.24.0.0/16"}},
     )
     assert problem.hint == 'set `networks["inner"]["subnet"]` to a free one, such as 172.25.0.0/16'
+
+
+def test_each_network_is_offered_a_subnet_of_its_own() -> None:
+    """As on a host with the one flat network of an earlier gpuhost; also where nothing of the first range is free."""
+    flat = {"genai": ["172.20.0.0/16"]}
+    small = {"networks.inner": {"subnet": "172.20.1.0/24"}, "networks.outer": {"subnet": "172.20.2.0/24"}}
+    services = {"services.painter.network": "outer"}
+    for routes, offered in (([], ("172.21", "172.22")), ([("wg0", IPv4Network("172.16.0.0/12"))], ("10.99", "10.100"))):
+        hints = [problem.hint for problem in found({"networks": flat, "routes": routes}, small | services)]
+        assert hints == [
+            f'set `networks["{name}"]["subnet"]` to a free one, such as {first}.0.0/16'
+            for name, first in zip(("inner", "outer"), offered, strict=True)
+        ]

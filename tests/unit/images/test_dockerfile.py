@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from gpuhost.images.dockerfile import exposed_ports
-from gpuhost.project import project_file
+from gpuhost.images.dockerfile import base_arguments, bases, exposed_ports
+from gpuhost.project import PROJECT, project_file
 
 
 @pytest.mark.parametrize(
@@ -25,4 +27,48 @@ def test_the_ports_on_which_an_image_says_that_it_listens(text: str, ports: set[
 
 def test_of_our_own_images() -> None:
     assert exposed_ports(project_file("files/orchestrator/Dockerfile")) == {8193}
+    assert exposed_ports(project_file("files/sd35/Dockerfile")) == {8000}
     assert exposed_ports(project_file("files/comfyui/Dockerfile")) == set()  # it is told which by its command
+
+
+STAGES = """# syntax: none
+ARG VERSION=1
+ARG BASE_IMAGE="a:1"
+ARG WITHOUT
+# COPY --from=commented:1
+FROM --platform=linux/amd64 tools:${VERSION} AS one
+FROM one AS Two
+COPY --from=one /x /x
+COPY --chown=1 --from=ghcr.io/acme/files:2 /x /x
+RUN --mount=type=bind,from=mounted:3,target=/x true
+FROM scratch
+COPY --from=0 /x /x
+COPY --from=two /x /x
+FROM $WITHOUT
+FROM ${BASE_IMAGE}
+ARG LATER=b:1
+"""
+
+
+def test_what_a_build_takes_from_registries() -> None:
+    """Stages of the file itself are none; on the last one the image stands."""
+    assert bases(STAGES, {"VERSION": "9", "WITHOUT": "given:1"}) == [
+        "ghcr.io/acme/files:2",
+        "mounted:3",
+        "tools:9",
+        "given:1",
+        "a:1",
+    ]
+    assert bases(STAGES, {"WITHOUT": "a:1", "BASE_IMAGE": "c:1"})[-2:] == ["a:1", "c:1"]
+    assert bases("FROM a:1\nFROM b:1\nFROM a:1\n", {}) == ["b:1", "a:1"]
+
+
+def test_what_can_be_given_by_a_digest() -> None:
+    """An argument that is the whole of a name."""
+    assert base_arguments(STAGES) == {"BASE_IMAGE": "a:1", "WITHOUT": ""}
+
+
+@pytest.mark.parametrize("file", sorted(PROJECT.glob("files/*/Dockerfile")), ids=lambda file: file.parent.name)
+def test_each_base_of_ours_can(file: Path) -> None:
+    text = file.read_text()
+    assert bases(text, {}) and set(bases(text, {})) == set(base_arguments(text).values())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gpuhost.catalog.lock import Lock, Pins
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
-from gpuhost.images.rules import explain, reconcile, reference, spec
+from gpuhost.images.rules import explain, pinned, reconcile, reference, sources, spec, unpinned
 from gpuhost.plan.spec import canonical, digest, text_digest
 from gpuhost.project import context
 
@@ -79,6 +80,46 @@ def test_pulled_once(wanted: str, listed: str) -> None:
     [change] = reconcile({"server": image}, DockerReading(tags={"acme/server:v0", "other:v1"}))
     assert (change.resource.name, change.action, change.reason) == (wanted, "pull", "not on the host")
     assert reconcile({"server": image}, DockerReading(tags={listed})) == []
+
+
+def locked(**digests: str) -> Pins:
+    """Pins of the references `name:1`."""
+    images = {f"{name}:1": {"digest": f"sha256:{digit * 64}"} for name, digit in digests.items()}
+    return Pins(Lock.model_validate({"version": 1, "images": images}))
+
+
+def test_a_locked_image_is_named_by_its_digest_beside_its_tag() -> None:
+    pins = locked(a="a")
+    assert pinned(PullImage(pull="a:1"), pins) == PullImage(pull=f"a:1@{DIGEST}")
+    assert pinned(PullImage(pull="b:1"), pins) == PullImage(pull="b:1")
+    of_another = PullImage(pull=f"a:1@sha256:{'b' * 64}")
+    assert pinned(of_another, pins) == of_another  # what the data says by itself holds
+
+
+def test_a_base_is_locked_whether_the_data_or_the_dockerfile_names_it() -> None:
+    given = pinned(BuildImage(build="orchestrator", args={"BASE_IMAGE": "a:1", "OTHER": "a:1"}), locked(a="a"))
+    assert given == BuildImage(build="orchestrator", args={"BASE_IMAGE": f"a:1@{DIGEST}", "OTHER": "a:1"})
+    [default] = sources(BuildImage(build="orchestrator"))
+    pins = Pins(Lock.model_validate({"version": 1, "images": {default: {"digest": DIGEST}}}))
+    assert pinned(BuildImage(build="orchestrator"), pins) == BuildImage(
+        build="orchestrator", args={"BASE_IMAGE": f"{default}@{DIGEST}"}
+    )
+    unlocked = BuildImage(build="orchestrator")
+    assert pinned(unlocked, Pins()) == unlocked  # no image is built anew because there might be a lock
+
+
+def test_what_nobody_pinned_is_told() -> None:
+    wanted = {
+        "built": BuildImage(build="orchestrator", args={"BASE_IMAGE": "a:1"}),
+        "pulled": PullImage(pull="b:1"),
+        "right": PullImage(pull=f"b:1@{DIGEST}"),
+    }
+    why = "a tag that can be moved; `gpuhost lock` pins it"
+    assert unpinned(wanted) == [
+        ("built", f"unpinned: built on a:1, {why}"),
+        ("pulled", f"unpinned: is b:1, {why}"),
+    ]
+    assert unpinned({name: pinned(image, locked(a="a", b="b")) for name, image in wanted.items()}) == []
 
 
 NO_IMAGE = "check its name and tag in group_data; a private image needs `docker login` on the host"

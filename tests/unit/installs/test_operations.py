@@ -19,7 +19,7 @@ from gpuhost.installs import operations
 from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.change import Change
 from gpuhost.plan.spec import canonical
-from gpuhost.run.remote import Step
+from gpuhost.run.remote import Script
 
 SPEC = {"version": "v1", "image": "x"}
 # `docker run` makes the install, as the script in it would, and leaves a stamped folder alone.
@@ -40,7 +40,7 @@ class Host:
 
     path: Path
     manifest: Path
-    carried: list[tuple[list[Change], list[Step]]]
+    carried: list[tuple[list[Change], list[Script]]]
     environ: dict[str, str]
 
     def observe(self) -> InstallReading:
@@ -49,7 +49,7 @@ class Host:
         assert done.stderr == ""
         return InstallState().read(done.stdout.splitlines())
 
-    def plan(self) -> tuple[str, str] | None:
+    def plan(self, **over: Any) -> tuple[str, str] | None:
         """(action, reason) of what would be done; carried[-1] holds it."""
         self.carried.clear()
         list(
@@ -63,6 +63,7 @@ class Host:
                 account=Account(name="a", uid=10001, gid=10001),
                 limits=[],
                 trees_command=f"{sys.executable} -I -B -m hostside.trees",
+                **over,
             )
         )
         return (self.carried[0][0][0].action, self.carried[0][0][0].reason) if self.carried else None
@@ -95,7 +96,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
         assert (path, manifest) == (str(made.path), str(made.manifest))
         return made.observe()
 
-    def carry_out(changes: list[Change], commands: Any) -> list[Step]:
+    def carry_out(changes: list[Change], commands: Any) -> list[Script]:
         made.carried.append((changes, list(commands)))
         return []
 
@@ -116,6 +117,20 @@ def test_installed_once_and_recorded(host: Host) -> None:
     entries = json.loads(host.manifest.read_text())["entries"]
     assert {"code/server.py", ".gpuhost/installed.json"} <= entries.keys()
     assert not host.aside
+
+
+def test_the_script_finds_the_locked_packages_when_there_are_some(host: Host) -> None:
+    """A file of the host, which the script cannot write."""
+    host.plan()
+    assert host.apply().returncode == 0
+    assert "REQUIREMENTS_LOCK" not in Path(host.environ["LOG"]).read_text()
+    host.plan(lock="/opt/tools/installs/tree.lock")
+    (host.path / ".gpuhost/installed.json").unlink()
+    host.plan(lock="/opt/tools/installs/tree.lock")
+    assert host.apply().returncode == 0
+    ran = [line for line in Path(host.environ["LOG"]).read_text().splitlines() if line.startswith("docker run")][-1]
+    assert "--volume=/opt/tools/installs/tree.lock:/requirements.lock:ro" in ran
+    assert "--env=REQUIREMENTS_LOCK=/requirements.lock" in ran
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gpuhost.catalog.lock import Lock, Pins
 from gpuhost.installs.facts import InstallReading
-from gpuhost.installs.rules import environment, folder, judge, limits, spec
-from gpuhost.plan.spec import canonical
+from gpuhost.installs.rules import (
+    Sources,
+    environment,
+    folder,
+    judge,
+    limits,
+    lock_subject,
+    lock_text,
+    sources,
+    spec,
+)
+from gpuhost.plan.spec import canonical, differences
 from hostside.protocol import TreeDifference, TreeEntry, TreeSeen
 from tests.unit import sample
 
@@ -36,6 +49,86 @@ def test_the_spec_is_stable_and_names_the_folder() -> None:
     assert spec(sample.catalog().installs["tree"], "gpuhost/painter:1") == SPEC
     assert folder(INSTALL, SPEC).startswith("v0.3.64-")
     assert folder(INSTALL, {**SPEC, "image": "another"}) != folder(INSTALL, SPEC)
+
+
+PINS = [f"torch==2.8.0+cu128 --hash=sha256:{'a' * 64}", f"aiohttp==3.14.0 --hash=sha256:{'b' * 64}"]
+
+
+def test_locked_packages_are_in_the_spec_each_by_name() -> None:
+    """So that a plan says which one is another; without a lock nothing of an install that is there changes."""
+    locked = spec(INSTALL, "gpuhost/painter:1", PINS)
+    assert locked.keys() - SPEC.keys() == {"packages"} and "packages" not in SPEC
+    others = [PINS[0].replace("aa", "ab"), PINS[1].replace("3.14.0", "3.14.1")]
+    changed = differences(locked, spec(INSTALL, "gpuhost/painter:1", others))
+    assert [each.field for each in changed] == ["packages.aiohttp", "packages.torch"]
+    assert [(each.before or "").split()[0] for each in changed] == ["3.14.0", "2.8.0+cu128"]
+    assert folder(INSTALL, locked) != folder(INSTALL, SPEC)
+    assert len(canonical(locked)) < 2000  # it is an environment variable of the script
+
+
+def test_the_file_that_pip_gets() -> None:
+    assert lock_text(PINS) == f"{PINS[0]}\n{PINS[1]}\n"
+
+
+def test_what_packages_are_resolved_from() -> None:
+    """By the names of variables, and a line of name, URL and commit in any of them."""
+    environment = {
+        "B_URL": "https://git.example/b.git",
+        "B_REF": "b" * 40,
+        "A_URL": "https://git.example/a.git",
+        "A_REF": "a" * 40,
+        "PAGE_URL": "https://docs.example",
+        "WHEELS_INDEX_URL": "https://wheels.example",
+        "WHEELS_PACKAGES": "torch==2.8.0 torchvision==0.23.0",
+        "MORE": f"one https://git.example/one.git {'c' * 40}\nno line of that form\n",
+        "EXTRA_REQUIREMENTS": "idna==3.10\n\nyarl==1.20.1",
+    }
+    install = sample.catalog({"installs.tree.environment": environment}).installs["tree"]
+    assert sources(install) == Sources(
+        repositories=[
+            ("https://git.example/a.git", "a" * 40),
+            ("https://git.example/b.git", "b" * 40),
+            ("https://git.example/one.git", "c" * 40),
+        ],
+        indexes=[("https://wheels.example", ["torch==2.8.0", "torchvision==0.23.0"])],
+        lines=["idna==3.10", "yarl==1.20.1"],
+    )
+    assert not sources(sample.catalog({"installs.tree.environment": {"AUTH": "1"}}).installs["tree"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "another"),
+    [
+        ({"installs.tree.environment.SOURCE_REF": "d" * 40}, True),
+        ({"installs.tree.environment.EXTRA_REQUIREMENTS": "idna"}, True),
+        ({"images.painter.args": {"BASE_IMAGE": "python:3.13"}}, True),
+        ({"installs.tree.environment.AUTH": "0"}, False),
+        ({"installs.tree.version": "v2"}, False),
+        ({"installs.tree.memory": "9g"}, False),
+        ({"images.api.args": {"BASE_IMAGE": "python:3.13"}}, False),
+    ],
+)
+def test_a_lock_is_of_another_entry_when_its_packages_may_be_others(changes: dict[str, Any], another: bool) -> None:
+    found = lock_subject(sample.catalog(changes), "tree")
+    assert (found != lock_subject(sample.catalog(), "tree")) == another
+    assert re.fullmatch(r"[0-9a-f]{64}", found)
+
+
+def test_a_run_takes_a_lock_of_its_entry_only() -> None:
+    """What is locked as another entry is neither taken nor passed over."""
+    subject = lock_subject(sample.catalog(), "tree")
+
+    def seen(pinned: str | None, changes: dict[str, Any] | None = None) -> tuple[bool, list[str], list[str]]:
+        installs = {"tree": {"for": pinned, "requirements": PINS}} if pinned else {}
+        pins = Pins(Lock.model_validate({"version": 1, "installs": installs}))
+        run = replace(sample.run(changes), pins=pins)
+        assert ("packages" in run.install_spec("tree")) == (run.install_packages("tree") is not None)
+        return run.install_packages("tree") == PINS, run.unpinned_installs(), run.stale_installs()
+
+    assert seen(subject) == (True, [], [])
+    assert seen(None) == (False, ["tree"], [])
+    assert seen("0" * 64) == (False, ["tree"], ["tree"])
+    assert seen(None, {"installs.tree.environment": {}}) == (False, [], [])  # pip has nothing to do
 
 
 def test_the_limits_are_those_of_the_entry_as_far_as_the_host_has_them() -> None:

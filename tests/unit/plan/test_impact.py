@@ -13,10 +13,10 @@ from gpuhost.plan.text import Shown, plan_lines
 
 RUNNING = Running(
     [
-        LiveContainer("api", "unless-stopped"),
-        LiveContainer("theirs", "no", foreign=True),
-        LiveContainer("gone", "no", foreign=True, removed=True),
-        LiveContainer("on-demand", "no"),
+        LiveContainer("api", "unless-stopped", ours=True),
+        LiveContainer("theirs", "no"),
+        LiveContainer("gone", "no", removed=True),
+        LiveContainer("on-demand", "no", ours=True),
     ]
 )
 EVERY = ("theirs", "gone", "api", "on-demand")  # foreign ones first
@@ -54,6 +54,20 @@ def test_impact(made: Change, impact: Impact) -> None:
     assert with_impact(made, RUNNING).impact == impact
 
 
+@pytest.mark.parametrize(
+    ("container", "back"),
+    [
+        (LiveContainer("a", "on-failure", ours=True), True),  # by the boot unit
+        (LiveContainer("a", "on-failure"), False),
+        (LiveContainer("a", "no", ours=True), False),
+        (LiveContainer("a", "unless-stopped"), True),
+    ],
+)
+def test_which_come_back_after_a_reboot(container: LiveContainer, back: bool) -> None:
+    impact = with_impact(change("driver", "NVIDIA driver 580", "reboot"), Running([container])).impact
+    assert impact and impact.restarts == (("a",) if back else ())
+
+
 def event(host: str) -> dict[str, Any]:
     return {"event": "change", "host": host, "phase": "plan", **asdict(change("engine", "dockerd", "restart"))}
 
@@ -88,7 +102,7 @@ def test_a_plan_names_every_container_that_stops() -> None:
     [
         (RUNNING, {"one": ["theirs", "gone"]}),
         (replace(RUNNING, live_restore=True), {}),
-        (Running([LiveContainer("api", "always")]), {}),
+        (Running([LiveContainer("api", "always", ours=True)]), {}),
     ],
 )
 def test_which_foreign_containers_a_plan_stops(seen: Running, stops: dict[str, list[str]]) -> None:

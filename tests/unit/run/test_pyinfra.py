@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 from gpuhost.run import pyinfra
 event = {"event": "host", "host": "gpu1"}
-done = pyinfra.apply(pyinfra.Target("inventory.py", project=Path.cwd()), [event], live=False)
+done = pyinfra.apply(pyinfra.Target("inventory.py", project=Path.cwd()), [event])
 print(done.code, [event["host"] for event in done.events])
 """
 

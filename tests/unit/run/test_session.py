@@ -21,10 +21,12 @@ from pyinfra.api.state import State
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.operations import files, server
 
+from gpuhost.errors import Cause
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Resource
+from gpuhost.run import data as data_names
 from gpuhost.run import session
-from gpuhost.run.remote import Step, last_line, program_message
+from gpuhost.run.remote import Script, last_line, program_message
 from gpuhost.run.session import Commands, builtin, carry_out, failing
 
 Event = dict[str, Any]
@@ -36,11 +38,11 @@ class Run:
     def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None) -> None:
         self.report = folder / "report.jsonl"
         self.report.unlink(missing_ok=True)
-        data = {session.REPORT_DATA: str(self.report)}
+        data = {data_names.REPORT_DATA: str(self.report)}
         if allowed is not None:
             path = folder / "allow.json"
             path.write_text(json.dumps(report.allow_list(allowed)))
-            data[session.ALLOW_DATA] = str(path)
+            data[data_names.ALLOW_DATA] = str(path)
         self.plan_only = plan_only
         self.state = State(Inventory((["@local"], data)), Config())
 
@@ -69,7 +71,7 @@ def one_run() -> Iterator[None]:
 def touched(path: str, fault: str = "") -> Commands:
     """A file that is there: the smallest operation of ours."""
     changes = [] if Path(path).exists() else [Change("layout", Resource("file", path), "create", "it does not exist")]
-    yield from carry_out(changes, [Step(fault or f"touch {path}")])
+    yield from carry_out(changes, [Script(fault or f"touch {path}")])
 
 
 def touch(path: Path, fault: str = "") -> Callable[[State], object]:
@@ -180,7 +182,7 @@ def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytes
     def written() -> Commands:
         yield from carry_out(
             [Change("layout", Resource("file", str(path)), "write", "it differs")],
-            [Step(f"cat > {path}", stdin=secret + "\n")],
+            [Script(f"cat > {path}", stdin=secret + "\n")],
         )
 
     events = Run(tmp_path).go(lambda state: add_op(state, written, name="layout | written"))
@@ -224,7 +226,7 @@ def test_a_host_that_cannot_be_is_left_at_once(tmp_path: Path, in_the_plan: bool
 
 
 def test_a_plan_draws_no_command(tmp_path: Path) -> None:
-    def commands() -> Iterator[Step]:
+    def commands() -> Iterator[Script]:
         raise AssertionError("a secret would be resolved here")
         yield
 
@@ -278,8 +280,8 @@ def test_a_builtin_that_finds_nothing_to_do_needs_no_plan(tmp_path: Path) -> Non
 
 
 def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
-    def explain(text: str) -> tuple[str, str] | None:
-        return ("the disk is full", "free space") if "No space" in text else None
+    def explain(text: str) -> Cause | None:
+        return Cause("the disk is full", "free space") if "No space" in text else None
 
     events = Run(tmp_path).go(shell("echo 'No space left' >&2; exit 1", explain))
     assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gpuhost.services.binds import Bind, of_spec, unsafe
-from gpuhost.services.stacks import bind_problems
+from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
+from gpuhost.services.stacks import Stacks, bind_problems
 from tests.unit import sample
 
 WRITES = Bind("`painter`", "/data/services/painter/data", read_only=False)
@@ -72,3 +72,39 @@ def test_a_sites_data_that_puts_our_programs_where_a_container_writes_is_refused
         "choose another folder as `tools_root`",
         "gpu1",
     )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/var/run/docker.sock",
+        "/run/docker.sock",
+        "/run/docker.sock:ro",
+        "/var/run//docker.sock",
+        "/run",
+        "/var/run",
+        "/var/run:ro",
+        "/",
+        "/run/containerd",
+        "/run/containerd/containerd.sock",
+    ],
+)
+def test_the_socket_of_an_engine_is_refused_by_whatever_name_or_folder(source: str) -> None:
+    [(what, hint)] = engine_sockets({"api": {"volumes": {"/data": "/srv/data", "/x": source}}})
+    assert what.startswith(f"`api` mounts {source} at /x: /run/") and "`controls_services`" in hint
+
+
+@pytest.mark.parametrize(
+    "source", ["/run/gpuhost/broker:ro", "/srv/run", "/run/dockers", "/var/lib/x", "/srv/run/docker.sock"]
+)
+def test_no_other_folder_is(source: str) -> None:
+    assert list(engine_sockets({"api": {"volumes": {"/x": source}}})) == []
+
+
+def test_a_template_that_mounts_the_socket_refuses_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sample.run()
+    monkeypatch.setattr(Stacks, "specs", {name: {"volumes": {"/x": "/run/docker.sock"}} for name in run.services})
+    problems = bind_problems(run, "gpu1")
+    assert [problem.what.partition(":")[0] for problem in problems] == [
+        f"`{name}` mounts /run/docker.sock at /x" for name in run.services
+    ]

@@ -16,9 +16,9 @@ from gpuhost.catalog.checks import variable_names
 from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
+from gpuhost.services.compose import of_compose
 from gpuhost.services.render import _yaml, env_file, variables
 from gpuhost.services.rules import Desired
-from gpuhost.services.spec import of_compose
 from gpuhost.services.stacks import Stacks, broker_group
 from hostside import placeholders
 from hostside.envfile import quote as env_quote

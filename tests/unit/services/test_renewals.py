@@ -51,7 +51,8 @@ def files_of(run: HostRun) -> dict[str, FileState]:
 
 
 def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, FileState]) -> tuple[Any, list[str]]:
-    """(the change of the record or None, the scripts that come before the files) of `stacks | files`."""
+    """(the change of the record or None, the scripts that come before the files) of `stacks | files`, but for those
+    that ask compose."""
     seen: dict[str, Any] = {}
 
     def write(changes: list[Change], wanted: Any, observed: Any, backups: str, key: str, first: Any) -> list[Any]:
@@ -63,7 +64,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, Fil
     monkeypatch.setattr(operations, "write", write)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
     list(operations.rendered._inner(run))  # type: ignore[attr-defined]
-    return seen["changes"].get(RECORD), [step.get_raw_value() for step in seen["first"]]
+    scripts = [step.get_raw_value() for step in seen["first"]]
+    return seen["changes"].get(RECORD), [script for script in scripts if "docker compose" not in script]
 
 
 def test_with_the_same_secret_nothing_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,3 +119,34 @@ def test_the_new_seed_is_the_same_file(tmp_path: Path) -> None:
     subprocess.run(["sh", "-c", step.get_raw_value()], check=True)
     assert (path.stat().st_mode & 0o777, path.stat().st_ino, len(path.read_text())) == (0o600, inode, 71)
     assert [each.name for each in tmp_path.iterdir()] == ["key"]
+
+
+KILLED = [
+    f"{moment} {program}"
+    for program in ("dd", "truncate", "sync", "mv", "chown", "chmod")
+    for moment in ("before", "after")
+]
+
+
+@pytest.mark.parametrize("old", [None, "the old key of another time" * 3])
+@pytest.mark.parametrize("killed", KILLED)
+def test_a_seed_is_never_half_made_or_empty(tmp_path: Path, killed: str, old: str | None) -> None:
+    """The script is killed just before, or just after, one of its programs did its work."""
+    moment, program = killed.split()
+    programs, path = tmp_path / "bin", tmp_path / "seeds" / "key"
+    programs.mkdir()
+    path.parent.mkdir()
+    if old:
+        path.write_text(old)
+    lines = ['kill -9 "$PPID"; exit 1'] if moment == "before" else [f'/usr/bin/{program} "$@"', 'kill -9 "$PPID"']
+    (programs / program).write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    (programs / program).chmod(0o755)
+    new = "new" * 27
+    step = operations._as_root([operations._seed(SeedFile(str(path), new, getpass.getuser()))])
+    environment = {"PATH": f"{programs}:/usr/bin:/bin"}
+    for _ in range(2):  # whatever it left, the next run makes it
+        subprocess.run(["sh", "-c", step.get_raw_value()], env=environment, check=False)
+        assert (path.read_text() if path.exists() else None) in (old, new)
+        environment = {"PATH": "/usr/bin:/bin"}
+    assert path.read_text() == new
+    assert [each.name for each in path.parent.iterdir()] == ["key"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuhost.services.containers import Container
+from gpuhost.engine.containers import Container
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile
 from hostside.protocol import Held
 
@@ -27,7 +27,15 @@ SPEC: dict[str, Any] = {
 }
 SETTINGS = {key: SPEC[key] for key in ("image", "memory", "cpus", "restart", "networks", "ports", "gpus", "volumes")}
 # What Docker says of a container for which nothing else was asked.
-SETTINGS |= {"shm": "64m", "read_only": False, "privileged": False, "user": "", "command": [], "tmpfs": []}
+SETTINGS |= {
+    "shm": "64m",
+    "read_only": False,
+    "init": False,
+    "privileged": False,
+    "user": "",
+    "command": [],
+    "tmpfs": [],
+}
 SETTINGS |= {"pids": 0, "ulimits": {}, "namespaces": [], "devices": [], "dns": []}
 SETTINGS |= {"cap_add": [], "cap_drop": [], "security_opt": [], "group_add": [], "extra_hosts": [], "sysctls": {}}
 STARTED_S = 1_000.0

@@ -14,7 +14,7 @@ from gpuhost.host.facts import Gpu
 from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import SecretStore
-from gpuhost.services.mounts import refusals
+from gpuhost.services.binds import engine_sockets
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import Stacks
 from tests.unit import sample
@@ -84,13 +84,13 @@ def test_secrets_stand_in_files_for_the_owner_alone(run: HostRun, stacks: Stacks
     assert holding and {files[path].mode for path in holding} == {"600"}
     assert all(files[path].secret for path in holding)
     wanted = {
-        f"{run.layout.secret_files(name, entry.stack)}/{file}"
+        f"{run.paths.secret_files(name, entry.stack)}/{file}"
         for name, entry in run.services.items()
         for file in entry.secret_files
     }
     assert wanted <= holding
     env = {
-        run.layout.env_file(stack)
+        run.paths.env_file(stack)
         for stack, names in run.stacks.items()
         if any(run.services[name].secrets for name in names)
     }
@@ -99,4 +99,4 @@ def test_secrets_stand_in_files_for_the_owner_alone(run: HostRun, stacks: Stacks
 
 def test_no_container_is_given_the_socket_of_a_container_engine(stacks: Stacks) -> None:
     assert [mounted for spec in stacks.specs.values() for mounted in spec["volumes"].values()]
-    assert list(refusals(stacks.specs)) == []
+    assert list(engine_sockets(stacks.specs)) == []

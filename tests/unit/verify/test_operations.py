@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
-from gpuhost.services.containers import Container
 from gpuhost.verify import operations as verify
 from gpuhost.verify.addresses import lines, tunnel
 from hostside.protocol import ServiceSeen, VerifyRequest

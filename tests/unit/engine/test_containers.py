@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuhost.engine.containers import Container, parse, size_bytes, size_text
 from gpuhost.plan.spec import canonical
-from gpuhost.services.containers import Container, parse, size_bytes, size_text
-from gpuhost.services.spec import changed_settings
+from gpuhost.services.compose import changed_settings
 
 # As Docker Engine 26.1 gives it, less what nobody reads.
 HOST: dict[str, Any] = {
@@ -129,6 +129,7 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "capabilities": ({"CapAdd": ["SYS_ADMIN"], "CapDrop": None}, {}, {"cap_add", "cap_drop"}),
     "no security options": ({"SecurityOpt": None}, {}, {"security_opt"}),
     "a writable root": ({"ReadonlyRootfs": False}, {}, {"read_only"}),
+    "reaped by a process of Docker's own": ({"Init": True}, {}, {"init"}),
     "another group": ({"GroupAdd": ["0"]}, {}, {"group_add"}),
     "without its GPU": ({"DeviceRequests": None}, {}, {"gpus"}),
     "every GPU": ({"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "DeviceIDs": None}]}, {}, {"gpus"}),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from gpuhost.engine.containers import parse, size_bytes
 from gpuhost.plan.change import Difference
-from gpuhost.services.containers import parse, size_bytes
-from gpuhost.services.spec import changed_settings, of_compose, secret_differences
-from tests.unit.services.test_containers import inspected
+from gpuhost.services.compose import changed_settings, of_compose, secret_differences
+from tests.unit.engine.test_containers import inspected
 
 FRAGMENT = """
 painter:
@@ -106,6 +106,7 @@ def test_a_container_made_with_nothing_but_an_image() -> None:
             "cpus": "0",
             "shm": "0",
             "read_only": False,
+            "init": False,
             "privileged": False,
             "cap_add": [],
             "cap_drop": [],

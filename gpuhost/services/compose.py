@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from gpuhost.engine.containers import CDI, NAMESPACES, UNLIMITED, Container, size_bytes, size_text, swap_text
 from gpuhost.plan.change import Difference
 from gpuhost.plan.spec import Spec, differences
-from gpuhost.services.containers import CDI, NAMESPACES, UNLIMITED, Container, size_bytes, size_text, swap_text
 from hostside import labels
 
 # compose's name of a field -> ours, which is the one in the catalogue
@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "cpus": "0",
     "pids": 0,
     "read_only": False,
+    "init": False,
     "namespaces": [],
     "devices": [],
     "privileged": False,
