@@ -109,7 +109,7 @@ def test_a_base_is_locked_whether_the_data_or_the_dockerfile_names_it() -> None:
 
 
 def test_what_nobody_pinned_is_told() -> None:
-    wanted = {
+    wanted: dict[str, BuildImage | PullImage] = {
         "built": BuildImage(build="orchestrator", args={"BASE_IMAGE": "a:1"}),
         "pulled": PullImage(pull="b:1"),
         "right": PullImage(pull=f"b:1@{DIGEST}"),
