@@ -18,6 +18,8 @@ DECISIONS = (
     "gpuhost/host/paths.py",
     "gpuhost/host/preflight.py",
     "gpuhost/host/python.py",
+    "gpuhost/images/dockerfile.py",
+    "gpuhost/images/registry.py",
     "gpuhost/images/rules.py",
     "gpuhost/installs/rules.py",
     "gpuhost/models/decided.py",

@@ -447,8 +447,8 @@ def test_each_failure_is_one_sentence_and_one_thing_to_do(
         ({"RateLimit": '"resolvers";r=0;t=55'}, 55.0),
     ],
 )
-def test_how_long_the_hub_asks_to_wait(headers: dict[str, Any], seconds: float | None) -> None:
-    assert hub_errors.retry_after_s(refused(429, **headers)) == seconds
+def test_how_long_the_hub_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert hub_errors.retry_after_s(refused(429, errors.HfHubHTTPError, **headers)) == seconds
     assert hub_errors.retry_after_s(ValueError()) is None
 
 

@@ -3,6 +3,7 @@ wrong is ever where a service looks, and the next run finishes. A table of what 
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -300,6 +301,11 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _got(process: subprocess.Popen[Any], left: Path, size: int) -> bool:
+    """The download has ended, or has more than `size` bytes."""
+    return process.poll() is not None or (left.exists() and left.stat().st_size > size)
+
+
 def test_killed_at_ten_moments_it_loses_little_and_finishes(hub: LocalHub, host: Host, big: Path) -> None:
     """kill -9, ten times in one download: each costs no more than what was perhaps not on disk."""
     hub.store.add(REPO, {"big.safetensors": big, **CONTENT}, gated=False, commit=None)
@@ -312,11 +318,7 @@ def test_killed_at_ten_moments_it_loses_little_and_finishes(hub: LocalHub, host:
         hub.misbehave("slow", slow_bytes_per_s=100 * 2**20)
         process = host.start(request)
         goal = chance.randint(0, BIG * 8 // 10)
-        wait_for(
-            lambda goal=goal, process=process: (  # type: ignore[misc]
-                process.poll() is not None or (left.exists() and left.stat().st_size > goal)
-            )
-        )
+        wait_for(functools.partial(_got, process, left, goal))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         sizes = {path.stat().st_size for path in host.visible()}

@@ -17,6 +17,7 @@ from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.rules import Wanted
 from gpuhost.plan.change import Change, Difference
 from gpuhost.run.remote import Completed, Script
+from gpuhost.secrets.store import SecretStore
 from hostside.protocol import (
     ImportCandidate,
     ImportLook,
@@ -108,7 +109,7 @@ def fetched(gated: bool = False, size: int = 1) -> list[Script]:
             paths=PATHS,
             account=run.catalog.account,
             endpoint="https://hub.example",
-            secrets=cast(Any, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)),
+            secrets=cast(SecretStore, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)),
         )
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -192,8 +192,10 @@ def test_data_that_do_not_fit_are_a_problem(source: Any) -> None:
 
 
 def test_what_nobody_locked_is_told() -> None:
-    for source, said in (("hub", "as the hub says now"), ("host", "as when this host asked first")):
-        each = replace(vae(), source=cast(Any, source))
+    sources: list[tuple[Literal["hub", "host"], str]]
+    sources = [("hub", "as the hub says now"), ("host", "as when this host asked first")]
+    for source, said in sources:
+        each = replace(vae(), source=source)
         assert list(rules.unpinned([each])) == [
             ("vae", f"`main` of Acme/Models is {COMMIT[:12]}, {said}; `gpuhost lock` pins it")
         ]

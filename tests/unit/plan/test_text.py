@@ -15,7 +15,7 @@ from gpuhost.errors import Problem
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.document import document
-from gpuhost.plan.impact import with_impact
+from gpuhost.plan.impact import Running, with_impact
 from gpuhost.plan.text import Shown, Sign, plan_lines
 
 WRITE = Change("stacks", Resource("file", "/a"), "write", "the content differs", (Difference("memory", "24g", "28g"),))
@@ -163,7 +163,7 @@ def test_a_line_is_readable_without_its_colour() -> None:
         (Impact(), []),
         (Impact(("dockerd",)), []),  # itself
         (Impact(("a", "b"), ("a", "b")), ["        stops for it: a, b"]),
-        (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again by themselves: b"]),
+        (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again: b"]),
     ],
 )
 def test_what_else_stops(impact: Impact, wanted: list[str]) -> None:
@@ -178,7 +178,7 @@ def test_nothing_of_a_host_reaches_a_terminal_as_it_is() -> None:
     assert len(shown) == 8 and all(line.isprintable() for line in shown)
 
 
-@pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, [])])
+@pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, Running())])
 def test_a_change_is_read_back_from_its_event(change: Change) -> None:
     assert Change.of(json.loads(json.dumps(event(change)))) == change
 
