@@ -261,6 +261,7 @@ def test_only_a_secret_is_a_matter_of_secrets() -> None:
     ("written_s", "now_s", "older"),
     [
         (STARTED_S - 0.01, STARTED_S + 9, False),
+        (STARTED_S, STARTED_S + 9, False),
         (STARTED_S + 0.01, STARTED_S + 9, True),
         (STARTED_S + 0.01, STARTED_S, False),  # a file from the future: the clock was set back since
         (WILL_BE_WRITTEN, STARTED_S, True),
