@@ -426,6 +426,11 @@ def test_a_paused_service_is_woken() -> None:
 ON_DEMAND = {"api": replace(desired(), start="on-demand")}
 
 
+def test_what_comes_after_a_paused_service_is_done_too() -> None:
+    wanted = {"api": desired(), "painter": desired("painter", ports=["127.0.0.1:9002:80"], gpus=["GPU-1"])}
+    assert steps(wanted, container(state="paused")) == [("unpause", "api"), ("up", "painter"), ("wait", "painter")]
+
+
 def test_whether_a_service_on_demand_runs_is_no_drift() -> None:
     for state in ("running", "exited", "created", "paused"):
         assert reconcile(ON_DEMAND, [container(state=state)]).changes == []
