@@ -15,9 +15,10 @@ pytestmark = pytest.mark.rehearsal
 TOKEN = "hf_rehearsal0job0token"  # noqa: S105  (nobody's)
 PROGRAMS = "/opt/programs"
 PREPARE = f"""set -e
-apt-get update -q >/dev/null; apt-get install -qy --no-install-recommends python3 >/dev/null
+(apt-get update -q; apt-get install -qy --no-install-recommends python3) < /dev/null > /dev/null 2>&1
 mkdir -p {PROGRAMS}/hostside; cat > {PROGRAMS}/hostside/job.py; touch {PROGRAMS}/hostside/__init__.py
-echo {PROGRAMS} > "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/programs.pth"
+site=$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+mkdir -p "$site"; echo {PROGRAMS} > "$site/programs.pth"
 mkfifo /root/go
 """
 JOB = "sudo python3 -I -B -m hostside.job run models --folder /run/gpuhost/jobs --what 'the fetch' -- "
