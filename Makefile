@@ -9,7 +9,7 @@ ARGS   ?=
 CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
-.PHONY: help venv check unit sd35-check mutants test soak rehearse plan deploy verify lock clean
+.PHONY: help venv check unit sd35-check mutants test soak rehearse plan deploy verify docs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -74,6 +74,11 @@ deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
 
 verify: $(READY) ## ask every service through its published port
 	@$(VENV)/bin/gpuhost verify $(ARGS)
+
+docs: $(READY) ## write the table of docs/services.md anew from the catalogue
+	@$(VENV)/bin/gpuhost config --table > docs/services.table || { rm -f docs/services.table; exit 1; }
+	@sed '/^|/,$$d' docs/services.md | cat - docs/services.table > docs/services.new
+	@mv docs/services.new docs/services.md; rm -f docs/services.table
 
 lock: ## write requirements.lock anew, and the one of files/sd35
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install -q uv

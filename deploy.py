@@ -18,3 +18,7 @@ installs.installs(run)
 stacks.stacks(run)
 verify.verify(run)
 secrets.audit(run)  # only when asked for: `gpuhost secrets audit`
+models.status(run)  # only when asked for, as the next three: `gpuhost models status`
+models.verify(run)
+models.prune(run)
+models.take(run)

@@ -249,7 +249,7 @@ explain_pip() { # what, index
         die "the package index has other bytes than were locked:$(log_line '^ +[^ ]+ (==[^ ]+ )?from ' | sed -E 's/^ +| from .*//g;s/^/ /')" \
             "somebody may have replaced them, nothing was installed; \`gpuhost lock --check\` says what moved"
     elif [ -n "$LOCK" ] && log_says 'In --require-hashes mode'; then
-        die "the lock has a package without hashes: $(tail -n 1 "$LOG")" "\`gpuhost lock\` writes it anew"
+        die "the lock has a package without hashes:$(tail -n 1 "$LOG" | sed -E 's/^ */ /;s/ --hash.*//')" "\`gpuhost lock\` writes it anew"
     elif log_says "$NOT_REACHED"; then
         die "the package index $(redact <<<"$2") cannot be reached" \
             "check network, DNS, proxy and CA of the containers on this host, then run again"
@@ -412,7 +412,8 @@ make_packages() {
             install packages "$packages" "${PIP_INDEX_URL:-PyPI}" -c "$VENV/.gpuhost/constraints.txt" "${arguments[@]}"
         fi
         logged prove_requirements "${files[@]}" ||
-            die "a required package does not work: $(tail -n 1 "$LOG")" "it may need a system library: see the image's Dockerfile"
+            die "a required package does not work: $(tail -n 1 "$LOG")" \
+                "it may need a system library: see the image's Dockerfile${LOCK:+; or be missing in the lock: \`gpuhost lock\`}"
         logged prove_torch "${pins[@]}" || die "another package has broken torch: $(tail -n 1 "$LOG")" "pin what asks for it"
         stamp_venv packages "$packages"
     fi

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,6 +47,17 @@ def explain(known: Iterable[tuple[str, str, str]], text: str) -> Cause | None:
         if found:
             return Cause(what.format(*(group for group in found.groups() if group)), hint)
     return None
+
+
+def suggest(name: str, known: list[str], kind: str) -> str:
+    """A hint: the nearest known name, else the list of what there is."""
+    near = nearest(name, known)
+    return f"did you mean `{near}`?" if near else f"there is: {', '.join(sorted(known)) or f'no {kind} yet'}"
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The known name that is most like another one; "" when none is."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 class UserError(Exception):

@@ -57,6 +57,9 @@ nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
 networks = {
     "orchestrator": {"subnet": "172.20.1.0/24"},
     "comfyui-qwen": {"subnet": "172.20.2.0/24"},
+    "qwen3-micro": {"subnet": "172.20.11.0/24"},
+    "qwen3-mini": {"subnet": "172.20.12.0/24"},
+    "qwen3-medium": {"subnet": "172.20.13.0/24"},
     "stable-diffusion-35": {"subnet": "172.20.21.0/24"},
 }
 
@@ -92,24 +95,152 @@ secrets = {
 }
 
 # --- Images: `gpuhost lock` writes down which bytes a tag is, and a deploy takes those --------------------------------
+# What is pulled, and what ours are built from, comes from these repositories (`gpuhost check`).
+allowed_images = ["docker.io/library/python", "docker.io/vllm/vllm-openai"]
 _python = "docker.io/library/python:3.12.11-slim-bookworm"
+# The command line of every vLLM server; `{...}`: an option of the service, or what gpuhost/services/arguments.py
+# supplies; `?`: left out where the service has no such option.
+_vllm_arguments = [
+    "{repo}",  # first, where `vllm serve` wants the model
+    "--revision={revision}",
+    "--served-model-name={service}",
+    "--host=0.0.0.0",
+    "--port={container_port}",
+    "--middleware=gpuhost_guard.Guard",  # without it `/invocations` completes texts for everybody
+    "--tensor-parallel-size={gpu_count}",
+    "--gpu-memory-utilization={gpu_memory_part}",
+    "--max-model-len={context}",
+    "--max-num-batched-tokens={context}",
+    "--dtype=float16",
+    "--kv-cache-dtype=fp8",
+    "--enable-chunked-prefill",
+    "--enable-prefix-caching",
+    "--enable-auto-tool-choice",
+    "--tool-call-parser=hermes",
+    "--reasoning-parser=qwen3",
+]
 images = {
     "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},
     "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
+    # Another release: `images = {"vllm": {"pull": "docker.io/vllm/vllm-openai:v0.9.2"}}`. Each one's arguments were
+    # checked against its own command line (tests/unit/services/test_arguments.py).
+    "vllm": {
+        "pull": "docker.io/vllm/vllm-openai:v0.32.0",
+        "arguments": {
+            "v0.9.2": [*_vllm_arguments, "--rope-scaling={rope?}"],
+            "v0.32.0": [
+                *_vllm_arguments,
+                '--hf-overrides={"max_position_embeddings":{context},"rope_parameters":{rope?}}',
+            ],
+        },
+        "refused": {
+            "--enable-reasoning": "deprecated by v0.9.0, unknown to v0.10.0: `--reasoning-parser` alone says it",
+            "--api-key": "every user of the host reads the arguments of its processes: the key is in the environment",
+            "--tool-server": "its `demo` runs code that the model wrote",
+            "--trust-remote-code": "it runs code that lies beside the weights",
+            "--trust-request-chat-template": "whoever asks would write templates that the server runs",
+            "VLLM_PORT": "vLLM speaks to itself on it; the port of the API is `container_port`",
+            "VLLM_API_KEY": "it is a secret: name it in `auth.token` and `secrets`",
+            "VLLM_SERVER_DEV_MODE": "it opens routes that stop and change the server",
+            "CUDA_VISIBLE_DEVICES": "an index on top of the GPUs that a container is given hides them",
+            "NVIDIA_VISIBLE_DEVICES": "GPUs are given by `gpu`, not by their index",
+        },
+        "families": {
+            "Qwen/Qwen3-*": {"--tool-call-parser": "hermes", "--reasoning-parser": "qwen3"},
+        },
+    },
     # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
     # holds the hashes of these very files: another CUDA is another index and another lock.
     "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python, "PACKAGE_INDEX_URL": "https://pypi.org/simple"}},
 }
 
-# --- Models: one shared Hugging Face cache, linked into <data_root>/models/<folder>/ ----------------------------------
+# --- Models: one shared Hugging Face cache ---------------------------------------------------------------------------
+# A repository at a revision, or the files of it that `allow` and `ignore` choose (patterns, as huggingface_hub's).
+# `links`: where the services see a file, as <data_root>/models/<folder>/<name>; without, it is in the cache alone.
+# `sha256`: what somebody has seen a file have; another one is refused. What `main` is, `gpuhost lock` pins.
 # "gated": True for a repository whose licence wants an account: HF_TOKEN is sent for it, and for no other.
+# Only the models that a service in `enabled_services` names are fetched.
 hub_endpoint = "https://huggingface.co"
 models = {
+    # FLUX.1-dev, for flux-1-dev: the transformer and its VAE here, both text encoders below.
+    "flux-1-dev": {
+        "repo": "black-forest-labs/FLUX.1-dev",
+        "gated": True,
+        "allow": ["flux1-dev.safetensors", "ae.safetensors"],
+        "links": {
+            "flux1-dev.safetensors": "diffusion_models/flux1-dev.safetensors",
+            "ae.safetensors": "vae/ae.safetensors",
+        },
+        "sha256": {
+            "flux1-dev.safetensors": "4610115bb0c89560703c892c59ac2742fa821e60ef5871b33493ba544683abd7",
+            "ae.safetensors": "afc8e28272cd15db3919bacdb6918ce9c1ed22e96cb12c4d5ed0fba823529e38",
+        },
+        "licence": "FLUX.1 [dev] Non-Commercial License; accept it at "
+        "https://huggingface.co/black-forest-labs/FLUX.1-dev",
+    },
+    "flux-text-encoders": {
+        "repo": "comfyanonymous/flux_text_encoders",
+        "allow": ["clip_l.safetensors", "t5xxl_fp16.safetensors"],
+        "links": {
+            "clip_l.safetensors": "text_encoders/clip_l.safetensors",
+            "t5xxl_fp16.safetensors": "text_encoders/t5xxl_fp16.safetensors",
+        },
+        "sha256": {
+            "clip_l.safetensors": "660c6f5b1abae9dc498ac2d21e1347d2abdb0cf6c0c0c8576cd796491d9a6cdd",
+            "t5xxl_fp16.safetensors": "6e480b09fae049a72d2a8c5fbccb8d3e92febeb233bbe9dfe7256958a9167635",
+        },
+        "licence": "see https://huggingface.co/comfyanonymous/flux_text_encoders",
+    },
+    # Stable Diffusion 3.5 large in diffusers' layout, for stable-diffusion-35: without the single-file weights, which
+    # are the same again, and without the fp16 copies.
+    "sd35-large": {
+        "repo": "stabilityai/stable-diffusion-3.5-large",
+        "gated": True,
+        "allow": [
+            "model_index.json",
+            "scheduler/",
+            "text_encoder/",
+            "text_encoder_2/",
+            "text_encoder_3/",
+            "tokenizer/",
+            "tokenizer_2/",
+            "tokenizer_3/",
+            "transformer/",
+            "vae/",
+        ],
+        "ignore": ["*.fp16*"],
+        "licence": "Stability AI Community License; accept it at "
+        "https://huggingface.co/stabilityai/stable-diffusion-3.5-large",
+    },
+    # Qwen-Image-Edit, for comfyui-qwen: the transformer, its text encoder, its VAE.
+    "qwen-image-edit": {
+        "repo": "Comfy-Org/Qwen-Image-Edit_ComfyUI",
+        "allow": ["split_files/diffusion_models/qwen_image_edit_2509_fp8_e4m3fn.safetensors"],
+        "links": {
+            "split_files/diffusion_models/qwen_image_edit_2509_fp8_e4m3fn.safetensors": "diffusion_models/"
+            "qwen_image_edit_2509_fp8_e4m3fn.safetensors",
+        },
+        "licence": "Apache 2.0",
+    },
+    "qwen-image-encoder": {
+        "repo": "Comfy-Org/Qwen-Image_ComfyUI",
+        "allow": ["split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors"],
+        "links": {
+            "split_files/text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors": "text_encoders/"
+            "qwen_2.5_vl_7b_fp8_scaled.safetensors",
+        },
+        "licence": "Apache 2.0",
+    },
     "qwen-image-vae": {
         "repo": "Comfy-Org/Qwen-Image_ComfyUI",
-        "file": "split_files/vae/qwen_image_vae.safetensors",
-        "folder": "vae",
+        "allow": ["split_files/vae/qwen_image_vae.safetensors"],
+        "links": {"split_files/vae/qwen_image_vae.safetensors": "vae/qwen_image_vae.safetensors"},
+        "licence": "Apache 2.0",
     },
+    # For the vLLM services, which read them from the cache.
+    "qwen3-micro": {"repo": "Qwen/Qwen3-1.7B-FP8", "licence": "Apache 2.0"},
+    "qwen3-mini": {"repo": "Qwen/Qwen3-8B-AWQ", "licence": "Apache 2.0"},
+    "qwen3-medium": {"repo": "Qwen/Qwen3-32B-AWQ", "licence": "Apache 2.0"},
 }
 
 # --- Installs: what a script makes once, one folder a spec, mounted read-only into the services that name it ----------
@@ -133,6 +264,47 @@ installs = {
 }
 
 # --- Services: one entry is one container, which runs as an account of its own ---------------------------------------
+# What the vLLM servers have in common.
+_vllm = {
+    "image": "vllm",
+    "template": "vllm.yml.j2",
+    "container_port": 8000,
+    "pids": 4096,
+    "init": True,  # its workers are processes of their own
+    # Its processes hand each other tensors through /dev/shm: one of their own serves that, the host's (`ipc: host`)
+    # would let them read what every other process of the host shares.
+    "shm": "8g",
+    "tmp": "2g",
+    "config_files": {"gpuhost_guard.py": "vllm_guard.py.j2"},
+}
+_vllm_health = {"path": "/health", "interval_s": 30, "timeout_s": 10, "retries": 5}
+_vllm_auth = {
+    "open_paths": ["/health"],
+    "locked_paths": ["/v1/models"],
+    # vLLM's own lock lets these in; the guard (templates/vllm_guard.py.j2) refuses them.
+    "locked_requests": [
+        {"method": "POST", "path": "/invocations"},
+        {"method": "POST", "path": "/tokenize"},
+        {"method": "OPTIONS", "path": "/v1/models"},
+        {"method": "GET", "path": "/openapi.json"},
+        {"method": "GET", "path": "//v1/models"},
+    ],
+}
+# Contexts above the 32768 tokens that these models were trained with.
+_yarn = {"rope_type": "yarn", "rope_theta": 1000000, "original_max_position_embeddings": 32768}
+
+
+def _completes(name):
+    """A real completion: `/health` says 200 while the first one crashes."""
+    return {
+        "name": "completes a text",
+        "method": "POST",
+        "path": "/v1/completions",
+        "body": {"model": name, "prompt": "1 + 1 =", "max_tokens": 4, "ignore_eos": True, "temperature": 0},
+        "json_has": {"object": "text_completion", "usage": {"completion_tokens": 4}},
+    }
+
+
 services = {
     "orchestrator": {
         "stack": "orchestrator",
@@ -180,7 +352,7 @@ services = {
         # A new password ends the sessions of the old one.
         "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
         "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
-        "models": ["qwen-image-vae"],
+        "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
         # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
         "auth": {
             "token": "COMFYUI_PASSWORD_HASH",
@@ -206,7 +378,58 @@ services = {
         "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
         "start_order": 50,
     },
-    # Not enabled: its model is not fetched yet. docs/sd35.md says what it answers.
+    "qwen3-micro": {
+        "stack": "qwen3-micro",
+        "account": {"name": "genai-qwen3-micro", "uid": 10011, "gid": 10011},
+        "port": 5000,
+        "network": "qwen3-micro",
+        "memory": "16g",
+        "cpus": 4,
+        "gpu": {"count": 1, "vram_mib": 9339},  # 0.38 of a card with 24 GB
+        "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
+        "models": ["qwen3-micro"],
+        "secrets": ["VLLM_API_KEY_MICRO"],
+        "auth": {"token": "VLLM_API_KEY_MICRO", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 600},
+        "probes": [_completes("qwen3-micro")],
+        "start_order": 70,
+        **_vllm,
+    },
+    "qwen3-mini": {
+        "stack": "qwen3-mini",
+        "account": {"name": "genai-qwen3-mini", "uid": 10012, "gid": 10012},
+        "port": 5001,
+        "network": "qwen3-mini",
+        "memory": "24g",
+        "cpus": 6,
+        "gpu": {"count": 1, "vram_mib": 11797},  # 0.48 of a card with 24 GB
+        "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
+        "models": ["qwen3-mini"],
+        "secrets": ["VLLM_API_KEY_MINI"],
+        "auth": {"token": "VLLM_API_KEY_MINI", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 600},
+        "probes": [_completes("qwen3-mini")],
+        "start_order": 71,
+        **_vllm,
+    },
+    "qwen3-medium": {
+        "stack": "qwen3-medium",
+        "account": {"name": "genai-qwen3-medium", "uid": 10013, "gid": 10013},
+        "port": 5002,
+        "network": "qwen3-medium",
+        "memory": "32g",
+        "cpus": 8,
+        "gpu": {"count": 2, "vram_mib": 21627},  # 0.88 of a card with 24 GB, on each of two
+        "options": {"context": 70000, "rope": {**_yarn, "factor": 2.14}},
+        "models": ["qwen3-medium"],
+        "secrets": ["VLLM_API_KEY_MEDIUM"],
+        "auth": {"token": "VLLM_API_KEY_MEDIUM", **_vllm_auth},
+        "health": {**_vllm_health, "start_budget_s": 900},
+        "probes": [_completes("qwen3-medium")],
+        "start_order": 72,
+        **_vllm,
+    },
+    # Not enabled. docs/sd35.md says what it answers.
     "stable-diffusion-35": {
         "stack": "stable-diffusion-35",
         "image": "sd35",
@@ -227,6 +450,7 @@ services = {
             # Its parts are on the GPU one after another: a card of 24 GB will do. `none`: all of it stays there.
             "SD35_OFFLOAD": "model",
         },
+        "models": ["sd35-large"],
         "secrets": ["SD35_API_KEY"],
         "auth": {
             "token": "SD35_API_KEY",

@@ -41,7 +41,8 @@ def _folders(run: HostRun) -> None:
     ours |= dict.fromkeys([*_program_folders(run), paths.scripts, *_stack_folders(run)], "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((paths.models, paths.hub_cache), "2775")
-    shared |= {f"{paths.models}/{model.folder}": "2775" for model in run.models.values()}
+    links = {link.partition("/")[0] for model in run.models.values() for link in model.links.values()}
+    shared |= {f"{paths.models}/{folder}": "2775" for folder in sorted(links)}
     shared |= {parent(paths.model_manifest): "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]

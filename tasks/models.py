@@ -1,23 +1,60 @@
-"""Models from the Hugging Face Hub."""
+"""Models from the Hugging Face Hub; and what `gpuhost models` asks for."""
 
 from __future__ import annotations
 
+from gpuhost.catalog.lock import text
+from gpuhost.files import operations as files
+from gpuhost.files.rules import plain
 from gpuhost.models import operations
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import import_folder
 from gpuhost.run.stage import stage
 
 
 @stage("models")
 def models(run: HostRun) -> None:
     """The models of this host's services, verified, in the one cache."""
+    _keep_revisions(run)
     if not run.models:
         return
     operations.fetched(
         name="models | fetched and verified",
-        wanted=run.models,
+        models=run.decided.models,
         paths=run.paths,
-        manifest=run.paths.model_manifest,
         account=run.catalog.account,
         endpoint=run.catalog.hub_endpoint,
         secrets=run.secrets,
     )
+
+
+def _keep_revisions(run: HostRun) -> None:
+    """What the names that nobody locked are: noted before the fetch, so that a branch that moves meanwhile, or later,
+    changes nothing on this host."""
+    if run.decided.revisions:
+        wanted = [plain(run.paths.model_revisions, text(run.decided.revisions))]
+        files.files(name="models | revisions", stage="models", wanted=wanted, backups=run.paths.backups)
+
+
+@stage("model_status", on_request=True)
+def status(run: HostRun) -> None:
+    """Every model that this host needs or has."""
+    operations.reported(name="models | status", run=run, decided=run.decided)
+
+
+@stage("model_verify", on_request=True)
+def verify(run: HostRun) -> None:
+    """Every file of the models is hashed again."""
+    operations.verified(name="models | hashed again", run=run, decided=run.decided)
+
+
+@stage("model_prune", on_request=True)
+def prune(run: HostRun) -> None:
+    """What no service of this host uses is removed."""
+    operations.pruned(name="models | unused ones removed", run=run, decided=run.decided)
+
+
+@stage("model_import", on_request=True)
+def take(run: HostRun) -> None:
+    """Files of the models that lie elsewhere on the host are taken from there."""
+    _keep_revisions(run)
+    operations.imported(name="models | imported", run=run, decided=run.decided, folder=import_folder())

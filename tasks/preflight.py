@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pyinfra.context import host, state
 
-from gpuhost.catalog.messages import suggest
-from gpuhost.errors import Cause, Problem, UserError
+from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
-from gpuhost.models.rules import unpinned
+from gpuhost.models import preflight as models
 from gpuhost.run import lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
@@ -19,10 +20,11 @@ from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
+from gpuhost.services import arguments
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import bind_problems
 
-READ_ONLY_STAGES = {"verify", "audit"}
+READ_ONLY_STAGES = {"verify", "audit", "model_status"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -52,7 +54,7 @@ def preflight() -> HostRun | None:
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets, read.pins)
-            found = secrets.tracked()
+            found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)
@@ -62,12 +64,18 @@ def preflight() -> HostRun | None:
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]
+    if not found:
+        run, found, notes = _with_models(run, asked)
     if found:
         for problem in found:
             report_problem(problem)
         state.fail_hosts({host})
         return None
-    living = [{"name": each.name, "restart": each.restart} for each in reading.containers if each.lives]
+    living = [
+        {"name": each.name, "restart": each.restart, "ours": bool(each.service)}
+        for each in reading.containers
+        if each.lives
+    ]
     current().report.add("running", host.name, containers=living)
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
@@ -75,8 +83,8 @@ def preflight() -> HostRun | None:
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):
         note("limit", f"{service}: {why}", service=service, reason=why)
-    for model, why in unpinned(run.models):
-        note("unpinned", f"{model}: {why}", model=model, reason=why)
+    for event, message in notes:
+        note(event, message)
     for image, why in unpinned_images(run.images):
         note("unpinned", f"image {image}: {why}", image=image, reason=why)
     for install in run.unpinned_installs():
@@ -84,6 +92,20 @@ def preflight() -> HostRun | None:
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
+
+
+def _with_models(run: HostRun, asked: frozenset[str]) -> tuple[HostRun, list[Problem], list[models.Note]]:
+    """The run with what its models are, as far as the stages that are asked for need it. Only a deploy and an import
+    ask the hub, and only for what neither a lock.json nor the host knows."""
+    if not asked or "models" in asked:
+        decided, found, notes = models.check(run)
+        return replace(run, decided=decided), found, notes
+    if "model_import" in asked:
+        decided, found = models.asked(run)
+        return replace(run, decided=decided), found, []
+    if any(stage.startswith("model_") for stage in asked):
+        return replace(run, decided=models.known(run)), [], []
+    return run, [], []
 
 
 def _stale(install: str, file: str) -> Problem:

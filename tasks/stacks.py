@@ -13,7 +13,6 @@ from gpuhost.services.stacks import Stacks, broker_group
 from gpuhost.systemd import operations as systemd
 from gpuhost.systemd.rules import Unit
 
-BOOT = "gpuhost-services.service"
 BROKER, BROKER_SOCKET = "gpuhost-broker.service", "gpuhost-broker.socket"
 
 
@@ -32,7 +31,8 @@ def stacks(run: HostRun) -> None:
     # Its folder is mounted into containers, so it is there before them.
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=paths.backups)
     operations.running(name="stacks | services run", run=run)
-    boot = [Unit(_file(BOOT, programs=paths.programs, check=paths.binds_command))]
+    operations.archived(name="stacks | foreign compose files", run=run)
+    boot = [Unit(_file(operations.BOOT_UNIT, programs=paths.programs, check=paths.binds_command))]
     systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=paths.backups)
 
 

@@ -10,12 +10,12 @@ from xdist.scheduler import LoadScopeScheduling
 
 REHEARSAL_LIMIT_S = 1500
 # The files of rehearsals, the longest first. But the whole path comes before all: when the cache is empty, others start
-# from what it saves, and the two behind it do not. Files of unit tests come last and fill the gaps.
+# from what it saves, and the four behind it do not. Files of unit tests come last and fill the gaps.
 ORDER = (
-    *("test_whole_path", "test_interrupts", "test_secrets", "test_secrets_kills", "test_troubles", "test_damages"),
-    *("test_services", "test_sideways", "test_binds", "test_broker"),
-    *("test_comfyui_installer", "test_deploy", "test_without_gpu", "test_world"),
-    *("test_refusals", "test_local", "test_leak_scanner", "test_shell"),
+    *("test_whole_path", "test_interrupts", "test_secrets", "test_secrets_kills", "test_troubles"),
+    *("test_local", "test_comfyui_installer", "test_damages", "test_without_gpu"),
+    *("test_services", "test_vllm", "test_models_control", "test_sideways", "test_binds", "test_broker", "test_deploy"),
+    *("test_world", "test_refusals", "test_leak_scanner", "test_shell"),
 )
 TIMINGS: list[tuple[str, dict[str, float]]] = []  # of each world: its id, and what took how many seconds
 SHARE_A_HOST = {"test_secrets_kills": "test_secrets"}  # the vault

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, get_args
 
-from gpuhost.catalog.messages import refuse, suggest
+from gpuhost.catalog.messages import refuse
+from gpuhost.errors import suggest
 
 if TYPE_CHECKING:
     from gpuhost.catalog.types import Account, Catalog
@@ -213,15 +213,14 @@ def _commits(catalog: Catalog) -> None:
 
 def _models(catalog: Catalog) -> None:
     """Two models under one path would replace each other at every run; a token travels encrypted."""
-    owner: dict[tuple[str, str], str] = {}
+    owner: dict[str, str] = {}
     for name, model in catalog.models.items():
-        path = (model.folder, PurePosixPath(model.file).name)
-        if path in owner:
-            refuse(
-                f"`models.{name}`: `{owner[path]}` already lies at {'/'.join(path)}",
-                "give one of them another `folder`",
-            )
-        owner[path] = name
+        for link in model.links.values():
+            if link in owner:
+                refuse(
+                    f"`models.{name}.links`: `{owner[link]}` already lies at {link}", "give one of them another name"
+                )
+            owner[link] = name
         if model.gated and not catalog.hub_endpoint.startswith("https://"):
             refuse(
                 f"`models.{name}` is gated, and `hub_endpoint` is not an https address: no token is sent there",

@@ -24,9 +24,8 @@ from pyinfra_cli.inventory import _get_group_data, _get_groups_from_filename, ma
 from gpuhost.catalog import lock
 from gpuhost.catalog.layers import Layer, Layered
 from gpuhost.catalog.lock import NONE, Pins
-from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import BuildImage, Catalog, load
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.images.dockerfile import exposed_ports
 from gpuhost.project import PROJECT, project_file
 

@@ -27,7 +27,7 @@ _MAX_BYTES = 64 << 20
 def _path_in_repository(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        refuse(f"`{path}` is no path in a repository", "")
+        refuse(f"`{path}` is no path in a repository", "write it as the repository's page shows it")
     return path
 
 

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from gpuhost.errors import Problem
+from gpuhost.errors import Problem, nearest, suggest
 
 
 def refuse(what: str, hint: str) -> NoReturn:
     """Refuse a value inside a validator with a sentence and a hint."""
     raise PydanticCustomError("gpuhost", "{what}", {"what": what, "hint": hint})
-
-
-def suggest(name: str, known: list[str], kind: str) -> str:
-    """A hint: the nearest known name, else the list of what there is."""
-    near = _nearest(name, known)
-    return f"did you mean `{near}`?" if near else f"there is: {', '.join(sorted(known)) or f'no {kind} yet'}"
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    """The known name that is most like another one; "" when none is."""
-    return next(iter(difflib.get_close_matches(name, known, n=1)), "")
 
 
 # How pydantic's kinds of fault read to a person who writes group_data.
@@ -56,7 +44,9 @@ _FORMS: dict[str, str] = {
     r"^[1-9][0-9]*[kmg]b?$": "a whole number and `k`, `m` or `g`, as in `28g`",
     r"^[0-9a-f]{64}$": "64 hex digits in small letters",
     r"^[0-9A-F]{40}$": "40 hex digits in capitals, without spaces",
-    r"^[\w.-]+/[\w.-]+$": "`owner/name`",
+    r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$": "`owner/name`",
+    r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w .()+-]*$": "`folder/name`",
+    r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}$": "a commit, a branch or a tag",
     r"^\d+\.\d+\.\d+-\d+$": "a full package version, as in `1.20.0-1`",
     r"^/": "a path that begins with `/`",
 }
@@ -71,7 +61,7 @@ def explain(
     unknown comes first, and the field that was probably meant is not said to be missing.
     """
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
-    meant = {(detail["loc"][:-1], _nearest(str(detail["loc"][-1]), _fields(detail["loc"], root))) for detail in unknown}
+    meant = {(detail["loc"][:-1], nearest(str(detail["loc"][-1]), _fields(detail["loc"], root))) for detail in unknown}
     missing = [detail for detail in details if detail["type"] == "missing"]
     absent: dict[tuple[int | str, ...], list[str]] = {}
     for *entry, name in (detail["loc"] for detail in missing):
@@ -116,7 +106,7 @@ def _absent(
     siblings: Any = data
     for key in path[:-1]:
         siblings = siblings[int(key) if isinstance(siblings, list) else key]
-    near = isinstance(siblings, Mapping) and _nearest(path[-1], [name for name in siblings if name != path[-1]])
+    near = isinstance(siblings, Mapping) and nearest(path[-1], [name for name in siblings if name != path[-1]])
     what = f"{file_of(entry)}: `{entry}` lacks {', '.join(f'`{name}`' for name in names)}"
     return Problem(what, f"did you mean `{near}`? A new entry needs these fields" if near else "add these fields")
 

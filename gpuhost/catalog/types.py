@@ -27,8 +27,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gpuhost.catalog.checks import check
+from gpuhost.catalog.lock import RepositoryPath
 from gpuhost.catalog.messages import explain, refuse
 from gpuhost.errors import UserError
+from gpuhost.models.patterns import chosen
 from hostside import placeholders
 
 
@@ -80,6 +82,8 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]b?$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
+ModelLink = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w .()+-]*$", max_length=200)]
 
 
 class Entry(BaseModel):
@@ -136,13 +140,26 @@ class BuildImage(Entry):
 
 
 class PullImage(Entry):
-    """An image pulled by reference: a release tag or a digest, never `latest` or `nightly`."""
+    """An image pulled by reference: a release tag or a digest, never `latest` or `nightly`.
+
+    `arguments`: release (the tag) -> the command line of its services, with marks (services/arguments.py); none: the
+    templates write it. `refused`: argument or environment variable that no service of this image may have -> why.
+    `families`: pattern of models' repositories -> argument -> the value that it must have with them.
+    """
 
     pull: str
+    arguments: dict[str, list[str]] = {}
+    refused: dict[str, str] = {}
+    families: dict[str, dict[str, str]] = {}
+
+    @property
+    def release(self) -> str:
+        """The tag, "" when there is none."""
+        return self.pull.rsplit("/", 1)[-1].partition("@")[0].partition(":")[2]
 
     @model_validator(mode="after")
     def _pinned(self) -> PullImage:
-        tag = self.pull.rsplit("/", 1)[-1].partition("@")[0].partition(":")[2]
+        tag = self.release
         if "@sha256:" not in self.pull and (tag == "" or "latest" in tag or "nightly" in tag):
             refuse(f"image `{self.pull}` is not pinned", "name a release tag (`:v0.9.2`) or a digest (`@sha256:...`)")
         return self
@@ -166,18 +183,31 @@ Image = Annotated[
 
 
 class Model(Entry):
-    """One file of a Hugging Face repository, linked into `models/<folder>/`.
+    """A Hugging Face repository at a revision, or some files of it, in the shared cache.
 
-    `revision`: a commit (40 hex) or a branch; `sha256`: hex, when somebody has checked it; `gated`: its repository is
-    gated or private, so HF_TOKEN is sent for it.
+    `revision`: a commit (40 hex), a branch or a tag; `allow`, `ignore`: which files, as huggingface_hub's
+    `allow_patterns` and `ignore_patterns`; `links`: path in the repository -> `<folder>/<name>` below models/;
+    `sha256`: path -> hex, where somebody has checked it; `gated`: the repository is gated or private, so HF_TOKEN is
+    sent for it; `licence`: a note, with the page where it is accepted.
     """
 
-    repo: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
-    file: str
-    folder: Name
-    revision: str = "main"
-    sha256: Sha256 | None = None
+    repo: Repository
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}$")] = "main"
     gated: bool = False
+    allow: Annotated[list[str], Field(min_length=1)] = ["*"]
+    ignore: list[str] = []
+    links: dict[RepositoryPath, ModelLink] = {}
+    sha256: dict[RepositoryPath, Sha256] = {}
+    licence: str = ""
+
+    @model_validator(mode="after")
+    def _named_files_are_chosen(self) -> Model:
+        if ".." in self.revision.split("/"):
+            refuse(f"`revision`: `{self.revision}` is no revision", "give a commit, a branch or a tag")
+        for field, paths in (("links", self.links), ("sha256", self.sha256)):
+            for path in sorted(paths.keys() - set(chosen(paths, self.allow, self.ignore))):
+                refuse(f"`{field}` names `{path}`, which `allow` and `ignore` leave out", "let `allow` name it, too")
+        return self
 
 
 class Network(Entry):
@@ -281,7 +311,8 @@ class Seed(Entry):
 
 
 class GpuNeed(Entry):
-    """How many whole GPUs a service uses, and how much memory it takes on each (MiB); None: nobody has measured it."""
+    """How many GPUs a service uses, several being of one model, and how much memory it takes on each (MiB); None:
+    nobody has measured it."""
 
     count: int = Field(ge=1)
     vram_mib: int | None = Field(default=None, ge=1)
@@ -295,11 +326,12 @@ class Service(Entry):
     processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
     the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
-    `install`: what is mounted read-only at /app; `folders`: made for the service in its data folder; `seeds`: files
-    that are made once and then belong to the service; `config_files`: file -> template; `options`: for the template;
-    `arguments`: added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's
-    secret folder -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and
-    whether it runs is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
+    `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
+    /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
+    service; `config_files`: file -> template; `options`: for the template and for marks in arguments; `arguments`:
+    added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
+    -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
+    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
     to stop before it is killed.
     """
 
@@ -320,6 +352,7 @@ class Service(Entry):
     gpu: GpuNeed | None = None
     all_gpus: bool = False
     controls_services: bool = False
+    init: bool = False
     install: Name | None = None
     folders: list[FileName] = []
     seeds: dict[FileName, Seed] = {}
@@ -383,6 +416,7 @@ class Catalog(Entry):
     secrets_dir: str
     secrets: dict[EnvName, Secret]
     images: dict[Name, Image]
+    allowed_images: list[str] = []
     models: dict[Name, Model]
     hub_endpoint: str = "https://huggingface.co"
     installs: dict[Name, Install]

@@ -22,8 +22,7 @@ from gpuhost.plan.document import change_fields
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
 from gpuhost.run import pyinfra
-from gpuhost.run.log import begin
-from gpuhost.run.output import line_as_text
+from gpuhost.run.log import begin, line_as_text
 from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 
@@ -94,13 +93,13 @@ def apply(
             print("Nothing to do.")
         return Applied(pyinfra.look(target, "verify"))
     began = time.monotonic()
-    outcome, log = _watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
+    outcome, log = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
     return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log)
 
 
-def _watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
+def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
     """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
     columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
     with ExitStack() as stack:

@@ -11,15 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from pyinfra.api.host import Host
-from pyinfra.api.state import State
-from pyinfra.context import ctx_state
-from pyinfra_cli.util import parse_cli_arg
-
-from gpuhost.catalog.inventory import Request, Site, inventory, read
-from gpuhost.catalog.messages import suggest
 from gpuhost.cli.console import USAGE, print_problems
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
 from gpuhost.run.pyinfra import Target
 
@@ -71,17 +64,17 @@ def shown_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
 
 
-def target(options: argparse.Namespace) -> Target:
-    """What the command line names. Raises UserError."""
+def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:
+    """What the command line names; `data`: for a stage that is asked for. Raises UserError."""
     if not (PROJECT / "deploy.py").is_file():
         hint = "install it from a checkout: `make venv` there"
         raise UserError(Problem(f"gpuhost does not run from its project: there is no deploy.py in {PROJECT}", hint))
     inventory = inventory_file(options.inventory)
     password = _ask_password() if getattr(options, "use_sudo_password", False) else None
-    return Target(str(inventory), [*_limits(options), *options.pyinfra], password, PROJECT)
+    return Target(str(inventory), [*limits(options), *options.pyinfra], password, PROJECT, data or {})
 
 
-def _limits(options: argparse.Namespace) -> list[str]:
+def limits(options: argparse.Namespace) -> list[str]:
     """The hosts of `--limit`, as pyinfra reads them."""
     return [word for name in options.limit for word in ("--limit", name)]
 
@@ -98,34 +91,6 @@ def inventory_file(named: str) -> Path:
         raise UserError(Problem(f"there is no inventory `{named}` here", hint))
     # The folder of a link is the one in which it lies, as for pyinfra.
     return path.parent.resolve() / path.name
-
-
-def site(options: argparse.Namespace) -> Site:
-    """What every host of the command line should be. Contacts none. Raises UserError."""
-    with ctx_state.use(State()):  # pyinfra notes there which file it reads
-        return read(_request(options))
-
-
-def inventory_hosts(options: argparse.Namespace) -> Mapping[str, Host]:
-    """The hosts of the inventory by name, with pyinfra's data. Contacts none. Raises UserError."""
-    with ctx_state.use(State()):
-        return {host.name: host for host in inventory(_request(options))}
-
-
-def _request(options: argparse.Namespace) -> Request:
-    parser = argparse.ArgumentParser(add_help=False)
-    for option in ("--limit", "--exclude", "--data", "--group-data"):
-        parser.add_argument(option, action="append", default=[])
-    known, _ = parser.parse_known_args([*_limits(options), *options.pyinfra])
-    data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
-    return Request(
-        str(inventory_file(options.inventory)),
-        project=PROJECT,
-        data=data,
-        limits=[*known.limit, *getattr(options, "hosts", ())],
-        excluded=known.exclude,
-        group_data=known.group_data,
-    )
 
 
 def _ask_password() -> str:

@@ -9,12 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 from gpuhost.catalog.inventory import Site
-from gpuhost.catalog.layers import Layered, leaves, plain
+from gpuhost.catalog.layers import leaves, plain
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options, site
+from gpuhost.cli.arguments import Commands, host_options
 from gpuhost.cli.console import ERROR, OK
 from gpuhost.cli.literal import literal
+from gpuhost.cli.site import site
 from gpuhost.errors import UserError
+from gpuhost.services import table
 
 WIDTH = 80
 DEFAULT = "default"
@@ -27,6 +29,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
     host_options(command)
     command.add_argument("--origin", action="store_true", help="which file each value comes from")
+    command.add_argument("--table", action="store_true", help="only the services, as a table in Markdown")
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.set_defaults(run=run)
 
@@ -47,11 +50,16 @@ def run(options: argparse.Namespace) -> int:
         return OK
     alike: dict[tuple[str, ...], list[str]] = {}
     for host in found.chosen:
-        lines = _lines(found.catalogs[host], found.layers[host], options.origin)
+        lines = _table(found, host) if options.table else _lines(found, host, options.origin)
         alike.setdefault(tuple(lines), []).append(host)
     for text, names in alike.items():
-        print(f"[{', '.join(names)}]", *text, sep="\n")
+        alone = options.table and len(alike) == 1
+        print(*([] if alone else [f"[{', '.join(names)}]"]), *text, sep="\n")
     return OK
+
+
+def _table(found: Site, host: str) -> list[str]:
+    return table.markdown(found.catalogs[host])
 
 
 def _values(catalog: Catalog) -> dict[str, Any]:
@@ -67,8 +75,9 @@ def _document(found: Site, host: str, with_origins: bool) -> dict[str, Any]:
     return {"values": values, "origins": {field: value.origin if value else DEFAULT for field, value in given.items()}}
 
 
-def _lines(catalog: Catalog, layered: Layered, with_origins: bool) -> Iterator[str]:
+def _lines(found: Site, host: str, with_origins: bool) -> Iterator[str]:
     """`services.painter.memory = "20g"  # site/group_data/all.py`; defaults that are empty are left out."""
+    catalog, layered = found.catalogs[host], found.layers[host]
     for path, default in leaves(_values(catalog)):
         given = layered.given(path)
         if given or default not in (None, "", [], {}):

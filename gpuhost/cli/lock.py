@@ -12,12 +12,12 @@ from typing import TypeVar
 from gpuhost.catalog import lock
 from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.lock import Lock, LockedImage, LockedInstall, LockedModel
-from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.moved import OTHER_BYTES, moved
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options, site
+from gpuhost.cli.arguments import Commands, host_options
 from gpuhost.cli.console import CHANGES, OK
-from gpuhost.errors import Problem, UserError
+from gpuhost.cli.site import site
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.images.registry import Registries, client
 from gpuhost.images.rules import is_pinned
 from gpuhost.images.rules import sources as image_sources

@@ -9,19 +9,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 
-from gpuhost.cli import apply, config, init, lock, plan, rehearse, secrets, trust, verify
 from gpuhost.cli.arguments import Parser
 from gpuhost.cli.console import ERROR, print_problems
 from gpuhost.errors import Problem, UserError
+
+# A module each.
+COMMANDS = ("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "models", "secrets", "rehearse")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index("--") if "--" in words else len(words)
-    options = _parser().parse_args(words[:end])
+    options = _parser(words[0] if words else "").parse_args(words[:end])
     options.pyinfra = words[end + 1 :]
     try:
         code: int = options.run(options)
@@ -36,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> Parser:
+def _parser(asked: str) -> Parser:
+    """Of the one command that is asked for, else of all: some take a second to import."""
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (init, config, trust, lock, plan, apply, verify, secrets, rehearse):
-        module.add_to(commands)
+    for name in [asked] if asked in COMMANDS else COMMANDS:
+        import_module(f"gpuhost.cli.{name}").add_to(commands)
     return parser
 
 

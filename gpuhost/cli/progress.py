@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from gpuhost.run.output import line_as_text
+from gpuhost.run.log import line_as_text
 
 DRAWN_EVERY_S = 0.5
 SAID_EVERY_S = 30.0  # what a long step says, where nothing is drawn over

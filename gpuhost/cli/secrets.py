@@ -19,7 +19,7 @@ from typing import Any
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.apply import Applied, apply, plan, print_applied
-from gpuhost.cli.arguments import Commands, host_options, run_options, site, target
+from gpuhost.cli.arguments import Commands, host_options, run_options, target
 from gpuhost.cli.console import (
     ERROR,
     OK,
@@ -30,6 +30,7 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
+from gpuhost.cli.site import site
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
 from gpuhost.run import pyinfra

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from paramiko import PKey
 
-from gpuhost.catalog.messages import suggest
-from gpuhost.cli.arguments import Commands, host_options, inventory_hosts
+from gpuhost.cli.arguments import Commands, host_options
 from gpuhost.cli.console import ERROR, OK, confirmed
-from gpuhost.errors import Problem, UserError
+from gpuhost.cli.site import inventory_hosts
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.run import known_hosts
 from gpuhost.run.host_keys import ALGORITHMS, SshTarget, shown_keys, ssh_target
 

@@ -127,6 +127,7 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "cpus": f"{(host.get('NanoCpus') or 0) / 10**9:g}",
         "shm": size_text(host.get("ShmSize") or 0),
         "read_only": bool(host.get("ReadonlyRootfs")),
+        "init": bool(host.get("Init")),
         "namespaces": sorted(name for name, mode in NAMESPACES.items() if _shared(host.get(mode) or "")),
         "devices": sorted(f"{each['PathOnHost']}:{each['PathInContainer']}" for each in host.get("Devices") or []),
         "privileged": bool(host.get("Privileged")),

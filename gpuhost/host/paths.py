@@ -32,7 +32,7 @@ class Paths:
     @property
     def parents(self) -> tuple[str, ...]:
         """The folders of `data` in which each stack, install, service and cache has its own."""
-        return (self._stacks, self._installs, self._services, self._cache)
+        return (self.stacks, self._installs, self._services, self._cache)
 
     @property
     def models(self) -> str:
@@ -80,9 +80,39 @@ class Paths:
         return self._program("hostside.binds")
 
     @property
+    def model_revisions(self) -> str:
+        """What each revision that nobody locked was when this host first asked for it; root only may write there."""
+        return f"{self.state}/revisions.json"
+
+    @property
+    def models_speed(self) -> str:
+        """Bytes in a second, of the last fetch of models."""
+        return f"{self.state}/models-speed"
+
+    @property
+    def model_prune_command(self) -> str:
+        """Removes files of models from the cache with their links. Request on stdin."""
+        return self._program("hostside.model_prune")
+
+    @property
+    def model_import_command(self) -> str:
+        """Looks in a folder for files of models, or takes them from there. Action as argument, request on stdin."""
+        return self._program("hostside.model_import")
+
+    @property
     def models_command(self) -> str:
         """Fetches, verifies and links model files. Request on stdin."""
         return self._program("hostside.models")
+
+    @property
+    def job_command(self) -> str:
+        """Runs a program as a detached unit, or attaches to the one that runs. Its stdin is the program's."""
+        return f"{self._program('hostside.job')} run"
+
+    @property
+    def jobs(self) -> str:
+        """What detached programs printed, while they run; root only."""
+        return "/run/gpuhost/jobs"
 
     @property
     def broker_command(self) -> str:
@@ -160,7 +190,7 @@ class Paths:
 
     def stack(self, stack: str) -> str:
         """A stack's folder."""
-        return f"{self._stacks}/{stack}"
+        return f"{self.stacks}/{stack}"
 
     def compose_file(self, stack: str) -> str:
         """A stack's compose file."""
@@ -179,7 +209,8 @@ class Paths:
         return f"{self.stack(stack)}/secrets/{service}"
 
     @property
-    def _stacks(self) -> str:
+    def stacks(self) -> str:
+        """The folders of the stacks."""
         return f"{self.data}/stacks"
 
     @property

@@ -38,7 +38,7 @@ def is_pinned(reference: str) -> bool:
 def pinned(image: BuildImage | PullImage, pins: Pins) -> BuildImage | PullImage:
     """The image with the digests that are locked: `name:tag@sha256:...` in the place of `name:tag`."""
     if isinstance(image, PullImage):
-        return PullImage(pull=_pinned(image.pull, pins))
+        return image.model_copy(update={"pull": _pinned(image.pull, pins)})
     bases = {name: image.args.get(name, by_default) for name, by_default in _base_arguments(image).items()}
     locked = {name: value for name, base in bases.items() if (value := _pinned(base, pins)) != base}
     return BuildImage(build=image.build, args={**image.args, **locked})

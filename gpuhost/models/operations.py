@@ -3,58 +3,75 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
-from gpuhost.catalog.types import Account, Model
+from gpuhost.catalog.types import Account
 from gpuhost.errors import Cause
 from gpuhost.host.paths import Paths
-from gpuhost.models import rules
-from gpuhost.models.facts import ModelsState
-from gpuhost.run.remote import Script
-from gpuhost.run.session import Commands, carry_out
+from gpuhost.models import progress, rules
+from gpuhost.models.decided import Decided
+from gpuhost.models.preflight import TOKEN, look
+from gpuhost.models.rules import PlannedModel, Wanted
+from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.plan.sizes import size
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.job import Job
+from gpuhost.run.remote import Script, unobserved
+from gpuhost.run.remote import run as run_now
+from gpuhost.run.session import Commands, carry_out, current, fail_host, note
 from gpuhost.secrets.store import SecretStore
-from hostside.protocol import ModelEvent, ModelFailure, ModelsRequest, model_event
-from hostside.wire import WireError, to_json
+from hostside.protocol import (
+    ImportLook,
+    ImportRequest,
+    ModelEvent,
+    ModelFailure,
+    ModelsRequest,
+    PruneFile,
+    PruneRequest,
+    model_event,
+)
+from hostside.wire import WireError, from_host, to_json
 
-STALL_S = 120.0
+STALL_S = 60.0
+MEASURED_FROM_BYTES = 256 * 2**20  # what is smaller says nothing of the speed
 
 # The request, with the token in it, goes from our stdin to the program's: it is in no file and no argument.
-_FETCH = r"""
-set -eu; umask 022; cd /
-exec env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_TELEMETRY=1 \
-  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@
-"""
+_AS_ACCOUNT = r"""env HOME=/nonexistent HF_HOME=@HOME@ HF_ENDPOINT=@ENDPOINT@ HF_HUB_DISABLE_TELEMETRY=1 \
+  SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt setpriv --reuid=@UID@ --regid=@GID@ --clear-groups -- @COMMAND@"""
 
 
-def _script(paths: Paths, account: Account, endpoint: str) -> str:
+def _command(paths: Paths, account: Account, endpoint: str, command: str) -> str:
+    """As the account that owns the models."""
     marks = {
         "@HOME@": paths.hub_cache,
         "@UID@": str(account.uid),
         "@GID@": str(account.gid),
         "@ENDPOINT@": shlex.quote(endpoint),
-        "@COMMAND@": paths.models_command,
+        "@COMMAND@": command,
     }
-    script = _FETCH
+    line = _AS_ACCOUNT
     for mark, value in marks.items():
-        script = script.replace(mark, value)
-    return script
+        line = line.replace(mark, value)
+    return line
+
+
+def _fetch(paths: Paths, account: Account, endpoint: str, request: ModelsRequest) -> Job:
+    """It goes on when the connection is lost; the next run attaches to it."""
+    command = _command(paths, account, endpoint, paths.models_command)
+    shown = progress.Lines(time.monotonic)
+    return Job(paths, "models", "the fetch of the models", command, f"{to_json(request)}\n", _explain, shown)
 
 
 def _explain(text: str) -> Cause | None:
-    """The last error that the program reported; that it was killed, when it said nothing but how far it was."""
+    """The last error that the program reported."""
     events = [_event(line) for line in text.splitlines()]
-    for event in reversed(events):
-        if isinstance(event, ModelFailure):
-            return Cause(event.message, event.hint)
-    if events and all(events):
-        return Cause(
-            "the fetch of the models was killed", "`journalctl -k` says whether for memory; run again: it goes on"
-        )
-    return None
+    failures = [event for event in events if isinstance(event, ModelFailure)]
+    return Cause(failures[-1].message, failures[-1].hint) if failures else None
 
 
 def _event(line: str) -> ModelEvent | None:
@@ -64,31 +81,130 @@ def _event(line: str) -> ModelEvent | None:
         return None
 
 
-@operation()
-def fetched(
-    wanted: Mapping[str, Model], paths: Paths, manifest: str, account: Account, endpoint: str, secrets: SecretStore
-) -> Commands:
-    """Every wanted model is there and verified. No program is started when all is right."""
-    cache_dir = f"{paths.hub_cache}/hub"
-    reading = host.get_fact(
-        ModelsState,
-        manifest=manifest,
-        cache_dir=cache_dir,
-        links=[f"{paths.models}/{rules.destination(model)}" for model in wanted.values()],
-        files=[(model.repo, model.file) for model in wanted.values()],
-    )
-    planned = rules.reconcile(wanted, reading, paths.models, cache_dir)
-    request = ModelsRequest(
-        models=[each.file for each in planned],
-        cache_dir=cache_dir,
+def _request(paths: Paths, planned: Sequence[PlannedModel]) -> ModelsRequest:
+    return ModelsRequest(
+        files=[each.file for model in planned for each in model.files],
+        refs=[model.ref for model in planned if model.ref],
+        cache_dir=f"{paths.hub_cache}/hub",
         models_dir=paths.models,
-        manifest=manifest,
+        manifest=paths.model_manifest,
         stall_s=STALL_S,
     )
 
+
+@operation()
+def fetched(models: Sequence[Wanted], paths: Paths, account: Account, endpoint: str, secrets: SecretStore) -> Commands:
+    """Every model is there and verified. No program is started when all is right."""
+    planned = rules.reconcile(models, look(paths), paths.models, f"{paths.hub_cache}/hub")
+    request = _request(paths, planned)
+
     def act() -> Commands:
-        needed = any(each.file.gated and each.file.action == "fetch" for each in planned)
-        asked = replace(request, token=secrets.optional("HF_TOKEN") if needed else None)
-        yield Script(_script(paths, account, endpoint), _explain, stdin=f"{to_json(asked)}\n", live=True)
+        needed = any(each.gated and each.action == "fetch" for each in request.files)
+        asked = ModelsRequest(**{**vars(request), "token": secrets.optional(TOKEN) if needed else None})
+        began = time.monotonic()
+        yield _fetch(paths, account, endpoint, asked)
+        fetched_bytes = sum(each.fetch_bytes for each in planned)
+        if fetched_bytes >= MEASURED_FROM_BYTES:
+            speed = round(fetched_bytes / max(time.monotonic() - began, 0.001))
+            yield Script(f"umask 022; echo {speed} > {shlex.quote(paths.models_speed)}")
 
     yield from carry_out([each.change() for each in planned], act())
+
+
+# -- asked for by `gpuhost models ...` ---------------------------------------------------------------------------------
+
+
+@operation()
+def reported(run: HostRun, decided: Decided) -> Commands:
+    """Changes nothing; reports every model that this host needs or has."""
+    yield from ()
+    if not state.is_executing:
+        return
+    paths = run.paths
+    found = rules.status(
+        decided.models, decided.unresolved, run.model_users, look(paths), paths.models, f"{paths.hub_cache}/hub"
+    )
+    for each in found:
+        current().report.add("model", host.name, **asdict(each))
+
+
+@operation()
+def verified(run: HostRun, decided: Decided) -> Commands:
+    """Every file that is there is read and hashed again. Wrong ones are set aside by the program, which then fails."""
+    if not state.is_executing:
+        return
+    paths, reading = run.paths, look(run.paths)
+    models = [each for wanted in decided.models if (each := rules.to_verify(wanted, reading, f"{paths.hub_cache}/hub"))]
+    for name in decided.unresolved:
+        note("unverified", f"{name}: nobody here knows its files; `gpuhost apply` or `gpuhost lock` asks the hub")
+    if not models:
+        return
+    request = _request(paths, models)
+    yield _fetch(paths, run.catalog.account, run.catalog.hub_endpoint, request)
+    current().report.add(
+        "models_verified", host.name, files=len(request.files), bytes=sum(each.size for each in request.files)
+    )
+
+
+@operation()
+def pruned(run: HostRun, decided: Decided) -> Commands:
+    """What no service of this host uses is removed from the cache, links included."""
+    paths = run.paths
+    left = rules.reclaimable(decided.models, decided.unresolved, look(paths))
+    request = PruneRequest(
+        files=[PruneFile(entry.repo, entry.commit, entry.file) for each in left for entry in each.entries],
+        cache_dir=f"{paths.hub_cache}/hub",
+        models_dir=paths.models,
+        manifest=paths.model_manifest,
+    )
+    command = _command(paths, run.catalog.account, run.catalog.hub_endpoint, paths.model_prune_command)
+    script = Script(f"umask 022; cd / && exec {command}", stdin=f"{to_json(request)}\n")
+    yield from carry_out([each.change() for each in left], [script])
+
+
+@operation()
+def imported(run: HostRun, decided: Decided, folder: str) -> Commands:
+    """The models' files that lie in a folder of the host are taken from there, by hash, without a download."""
+    paths, cache_dir = run.paths, f"{run.paths.hub_cache}/hub"
+    planned = rules.reconcile(decided.models, look(paths), paths.models, cache_dir)
+    wishes = [each.file for model in planned for each in model.files if each.file.action == "fetch"]
+    account = run.catalog.account
+    request = ImportRequest(folder, wishes, cache_dir, paths.models, paths.model_manifest, account.uid, account.gid)
+    found = _looked(f"{paths.model_import_command} look", request)
+    if isinstance(found, Cause):
+        yield from fail_host(*found)
+        return
+    if not state.is_executing:
+        _note_others(found)
+    changes = [_import_change(model, found, folder) for model in planned]
+    script = Script(f"{paths.model_import_command} take", stdin=f"{to_json(request)}\n", live=True)
+    yield from carry_out([each for each in changes if each], [script])
+
+
+def _looked(command: str, request: ImportRequest) -> ImportLook | Cause:
+    completed = run_now(command, stdin=to_json(request))
+    if not completed.ok:
+        return unobserved(completed)
+    try:
+        return from_host(ImportLook, completed.stdout)
+    except WireError as error:
+        return Cause(f"what the program found cannot be read: {error}", "`gpuhost apply` ships the programs that fit")
+
+
+def _import_change(model: PlannedModel, found: ImportLook, folder: str) -> Change | None:
+    """The import of what may be files of a model, by their size; whether they are, their hash says."""
+    names = {each.file.file: each.file.size for each in model.files if each.file.action == "fetch"}
+    mine = [each for each in found.candidates if each.model == model.name and each.file in names]
+    if not mine:
+        return None
+    diff = tuple(Difference(each.file, None, f"{size(names[each.file])}, from {each.path}") for each in mine)
+    reason = f"{len({each.file for each in mine})} of its {len(names)} missing files may lie in {folder}"
+    return Change("models", Resource("model", model.name), "import", reason, diff)
+
+
+def _note_others(found: ImportLook) -> None:
+    for each in found.others:
+        note("unidentified", f"no missing file of a model: {each.path} ({size(each.size)})", path=each.path)
+    rest = found.others_total - len(found.others)
+    if rest:
+        note("unidentified", f"and {rest} more files")

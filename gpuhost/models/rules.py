@@ -1,19 +1,42 @@
-"""What is to be done with each model file, and why. Pure."""
+"""What is to be done with each model, and why. Pure: stats are compared with the manifest, nothing is read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from typing import Literal
 
+from gpuhost.catalog.lock import LockedFile, LockedModel
 from gpuhost.catalog.types import Model
+from gpuhost.errors import Problem, suggest
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.plan.change import Change, Resource
+from gpuhost.models.patterns import chosen
+from gpuhost.plan.change import Change, Difference, Impact, Resource
+from gpuhost.plan.sizes import size
 from hostside import hub_cache
-from hostside.protocol import ManifestEntry, ModelAction, ModelFile
+from hostside.protocol import ManifestEntry, ModelAction, ModelFile, ModelRef, manifest_key
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+Source = Literal["lock", "host", "hub"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A model as it should be on a host: `commit`, `files` (path -> what it is), and who said so: `lock` a lock.json;
+    `host` the host, which noted it when it was resolved first; `hub` the hub, now."""
+
+    name: str
+    model: Model
+    commit: str
+    files: Mapping[str, LockedFile]
+    source: Source
+
+    @property
+    def bytes(self) -> int:
+        """All of its files."""
+        return sum(file.size for file in self.files.values())
 
 
 @dataclass(frozen=True)
@@ -23,111 +46,314 @@ class PlannedFile:
     file: ModelFile
     reason: str
 
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A model with which something is to be done. `ref`: the name that its revision is to have in the cache;
+    `fetch_bytes`: of its files that are not there."""
+
+    name: str
+    files: Sequence[PlannedFile]
+    ref: ModelRef | None
+    fetch_bytes: int
+
+    @property
+    def action(self) -> ModelAction:
+        """What is done with it, by the most costly."""
+        actions = {each.file.action for each in self.files}
+        return "fetch" if "fetch" in actions else "verify" if "verify" in actions else "link"
+
+    def change(self) -> Change:
+        """As a plan shows it: the files one by one, with their sizes."""
+        diff = tuple(Difference(each.file.file, None, _in_short(each)) for each in self.files)
+        impact = Impact(download_bytes=self.fetch_bytes)
+        return Change("models", Resource("model", self.name), self.action, self._reason(), diff, impact=impact)
+
+    def _reason(self) -> str:
+        if not self.files:
+            assert self.ref
+            return f"the cache does not know `{self.ref.revision}` as commit {self.ref.commit[:12]}"
+        if len(self.files) == 1:
+            return self.files[0].reason
+        counted = Counter(each.reason for each in self.files)
+        return "; ".join(f"{count} of its files: {reason}" for reason, count in counted.most_common(3))
+
+
+def wanted(name: str, model: Model, found: LockedModel, source: Source) -> Wanted | Problem:
+    """The model with its files at a commit, or why the data and what was found do not fit."""
+    paths = chosen(found.files, model.allow, model.ignore)
+    where = f"`models.{name}`"
+    if not paths:
+        what = f"{where}: no file of `{model.repo}` at `{model.revision}` matches `allow` and `ignore`"
+        return Problem(what, _again(source, "correct the patterns"))
+    for path in (*model.links, *model.sha256):
+        if path not in paths:
+            what = f"{where} names `{path}`, which `{model.repo}` has not at `{model.revision}`"
+            return Problem(what, _again(source, suggest(path, paths, "file")))
+    for path, sha256 in model.sha256.items():
+        if found.files[path].sha256 != sha256:
+            said = (found.files[path].sha256 or "no sha256")[:12]
+            what = f"{where}: `{path}` has sha256 {said}... at `{model.revision}`, not {sha256[:12]}..."
+            hint = (
+                "the publisher changed it, or the data are wrong: compare with his own checksum, then correct `sha256`"
+            )
+            return Problem(what, f"{hint} or `revision`")
+    return Wanted(name, model, found.commit, {path: found.files[path] for path in paths}, source)
+
+
+def _again(source: Source, hint: str) -> str:
+    return f"{hint}; where the data changed, `gpuhost lock` resolves it anew" if source == "lock" else hint
+
+
+def reconcile(models: Sequence[Wanted], reading: ModelsReading, models_dir: str, cache_dir: str) -> list[PlannedModel]:
+    """The models with which something is to be done, in the order of `models`."""
+    found = [_planned(each, reading, models_dir, cache_dir) for each in models]
+    return [each for each in found if each.files or each.ref]
+
+
+def _planned(wanted: Wanted, reading: ModelsReading, models_dir: str, cache_dir: str) -> PlannedModel:
+    model, files, fetched = wanted.model, [], 0
+    for path, known in wanted.files.items():
+        links = [model.links[path]] if path in model.links else []
+        found = _to_do(wanted, path, known, links, reading, models_dir, cache_dir)
+        if found:
+            files.append(PlannedFile(_file(wanted, path, known, found[0]), found[1]))
+            if found[0] == "fetch" and not _has_blob(model.repo, known, reading, cache_dir):
+                fetched += known.size
+    return PlannedModel(wanted.name, files, _ref(wanted, reading, cache_dir), fetched)
+
+
+def _file(wanted: Wanted, path: str, known: LockedFile, action: ModelAction) -> ModelFile:
+    model = wanted.model
+    return ModelFile(
+        model=wanted.name,
+        repo=model.repo,
+        commit=wanted.commit,
+        file=path,
+        size=known.size,
+        sha256=known.sha256,
+        git_sha1=known.git_sha1,
+        links=[model.links[path]] if path in model.links else [],
+        action=action,
+        gated=model.gated,
+        known_from="lock" if wanted.source == "lock" else "hub",
+    )
+
+
+def _to_do(
+    wanted: Wanted,
+    path: str,
+    known: LockedFile,
+    links: Sequence[str],
+    reading: ModelsReading,
+    models_dir: str,
+    cache_dir: str,
+) -> tuple[ModelAction, str] | None:
+    """What is to be done with one file, and why; None when it is as it should be."""
+    repo, commit = wanted.model.repo, wanted.commit
+    entry = reading.manifest.files.get(manifest_key(repo, commit, path))
+    at = hub_cache.snapshot(cache_dir, repo, commit, path)
+    cached = reading.cached.get(at)
+    if cached is None:
+        return "fetch", "it is gone from the cache" if entry else "it is not there"
+    if entry is None:
+        return "verify", "it is in the cache and was never verified"
+    if why := _unproved(entry, known, at, cached):
+        return "verify", why
+    return next((("link", why) for link in links if (why := _unlinked(f"{models_dir}/{link}", cached, reading))), None)
+
+
+def _unproved(entry: ManifestEntry, known: LockedFile, at: str, cached: FileStat) -> str | None:
+    """Why the bytes must be read again; None when the manifest vouches for them."""
+    if entry.path != at:
+        return f"it was verified in another cache, as {entry.path}"
+    if cached != FileStat(entry.size, entry.mtime_ns, entry.inode):
+        return "the file changed since it was verified"
+    if known.sha256 not in (None, entry.sha256):
+        return "its sha256 is not the expected one"
+    if known.sha256 is None and entry.git_sha1 != known.git_sha1:
+        return "it was never compared with what it should be" if entry.git_sha1 is None else "its bytes are others"
+    return "it was never compared with a known hash" if entry.checked_against == "none" else None
+
+
+def _unlinked(path: str, cached: FileStat, reading: ModelsReading) -> str | None:
+    """Why the models folder must get its link to a file that is right; None when it has it."""
+    if path not in reading.links:
+        return "it is not in the models folder"
+    return None if reading.links[path] == cached else "another file is in its place in the models folder"
+
+
+def _has_blob(repo: str, known: LockedFile, reading: ModelsReading, cache_dir: str) -> bool:
+    """True when another revision has the same bytes: nothing is downloaded for them."""
+    name = known.sha256 or known.git_sha1
+    there = reading.blobs.get(f"{cache_dir}/{hub_cache.folder_name(repo)}/blobs/{name}")
+    return there is not None and there.size == known.size
+
+
+def _ref(wanted: Wanted, reading: ModelsReading, cache_dir: str) -> ModelRef | None:
+    """The name that the cache must get for a branch, so that its readers find the commit offline."""
+    repo, revision = wanted.model.repo, wanted.model.revision
+    if COMMIT.fullmatch(revision):
+        return None
+    path = f"{cache_dir}/{hub_cache.folder_name(repo)}/refs/{revision}"
+    return None if reading.refs.get(path) == wanted.commit else ModelRef(repo, revision, wanted.commit)
+
+
+def _in_short(planned: PlannedFile) -> str:
+    return f"{planned.file.action}, {size(planned.file.size)}"
+
+
+def to_verify(wanted: Wanted, reading: ModelsReading, cache_dir: str) -> PlannedModel | None:
+    """The model with every file that is there to be read again; None when there is none."""
+    files = [
+        PlannedFile(_file(wanted, path, known, "verify"), "every file is hashed")
+        for path, known in wanted.files.items()
+        if hub_cache.snapshot(cache_dir, wanted.model.repo, wanted.commit, path) in reading.cached
+    ]
+    return PlannedModel(wanted.name, files, None, 0) if files else None
+
+
+# -- what is on the host -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One model, or what is left of one, on a host.
+
+    `state`: `complete` all files are there and verified; `partial` some are; `absent` none is; `unused` no service of
+    this host needs them. `files`, `bytes`: what it has, as far as it is known; `disk_bytes`: on this disk, of files
+    that have several names once; `verified_ns`: when the file was last read whose turn is the longest ago, 0 = never;
+    `checked_against`: whose hashes: `lock`, `hub`, `none` (of one of them nobody knew a hash)."""
+
+    name: str
+    repo: str
+    revision: str
+    commit: str
+    state: Literal["complete", "partial", "absent", "unused"]
+    files: int
+    bytes: int
+    disk_bytes: int
+    verified_ns: int
+    checked_against: str
+    used_by: Sequence[str]
+    licence: str = ""
+
+
+def status(
+    models: Sequence[Wanted],
+    unresolved: Mapping[str, Model],
+    used_by: Mapping[str, Sequence[str]],
+    reading: ModelsReading,
+    models_dir: str,
+    cache_dir: str,
+) -> list[ModelStatus]:
+    """Every model that this host needs or has. `unresolved`: those of which nobody here knows the files."""
+    open_actions = {each.name: each for each in reconcile(models, reading, models_dir, cache_dir)}
+    found = [_status_of(each, open_actions.get(each.name), used_by.get(each.name, ()), reading) for each in models]
+    found += [
+        ModelStatus(name, model.repo, model.revision, "", "absent", 0, 0, 0, 0, "none", used_by.get(name, ()))
+        for name, model in unresolved.items()
+    ]
+    return [*found, *map(_status_of_left, reclaimable(models, unresolved, reading))]
+
+
+def _status_of_left(left: Reclaimable) -> ModelStatus:
+    first, whole = left.entries[0], sum(each.size for each in left.entries)
+    verified, against = _proof(left.entries)
+    return ModelStatus(
+        left.name,
+        first.repo,
+        first.commit,
+        first.commit,
+        "unused",
+        len(left.entries),
+        whole,
+        left.disk_bytes,
+        verified,
+        against,
+        (),
+    )
+
+
+def _status_of(
+    wanted: Wanted, planned: PlannedModel | None, used_by: Sequence[str], reading: ModelsReading
+) -> ModelStatus:
+    keys = [manifest_key(wanted.model.repo, wanted.commit, path) for path in wanted.files]
+    wrong = {each.file.file for each in planned.files} if planned else set()
+    right = [path for path in wanted.files if path not in wrong]
+    entries = [entry for key in keys if (entry := reading.manifest.files.get(key)) and entry.file in right]
+    verified, against = _proof(entries) if not wrong else (0, "none")
+    state: Literal["complete", "partial", "absent"] = "complete" if not wrong else "partial" if right else "absent"
+    return ModelStatus(
+        wanted.name,
+        wanted.model.repo,
+        wanted.model.revision,
+        wanted.commit,
+        state,
+        len(wanted.files),
+        wanted.bytes,
+        _on_disk(entries),
+        verified,
+        against,
+        used_by,
+        wanted.model.licence,
+    )
+
+
+def _proof(entries: Sequence[ManifestEntry]) -> tuple[int, str]:
+    against = {entry.checked_against for entry in entries}
+    verified = min((entry.verified_ns for entry in entries), default=0)
+    return verified, next((each for each in ("none", "hub", "lock") if each in against), "none")
+
+
+def _on_disk(entries: Sequence[ManifestEntry]) -> int:
+    return sum({entry.inode: entry.size for entry in entries}.values())
+
+
+# -- what nobody needs any more ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reclaimable:
+    """Files of the manifest that no service of this host needs. `disk_bytes`: what their removal frees: not what
+    another revision or another model has as well."""
+
+    name: str
+    entries: Sequence[ManifestEntry]
+    disk_bytes: int
+
     def change(self) -> Change:
         """As a plan shows it."""
-        return Change("models", Resource("model", self.file.name), self.file.action, self.reason)
+        first = self.entries[0]
+        reason = f"no service of this host uses {first.repo} at {first.commit[:12]}: {size(self.disk_bytes)} on disk"
+        diff = tuple(Difference(each.file, size(each.size), None) for each in self.entries)
+        return Change("models", Resource("model", self.name), "remove", reason, diff)
 
 
-def destination(model: Model) -> str:
-    """Where a model lies below the models folder: `<folder>/<file name>`."""
-    return f"{model.folder}/{PurePosixPath(model.file).name}"
-
-
-def unpinned(models: Mapping[str, Model]) -> list[tuple[str, str]]:
-    """(model, what is not checked) of those whose bytes are whatever the hub says."""
+def reclaimable(models: Sequence[Wanted], unresolved: Mapping[str, Model], reading: ModelsReading) -> list[Reclaimable]:
+    """What may be removed, by model and commit. Of a repository whose wanted files are not known, nothing."""
+    wanted = {manifest_key(each.model.repo, each.commit, path) for each in models for path in each.files}
+    unknown = {model.repo for model in unresolved.values()}
+    kept = {entry.inode for key, entry in reading.manifest.files.items() if key in wanted or entry.repo in unknown}
+    left: dict[tuple[str, str, str], list[ManifestEntry]] = {}
+    for key, entry in sorted(reading.manifest.files.items()):
+        if key not in wanted and entry.repo not in unknown:
+            left.setdefault((entry.model, entry.repo, entry.commit), []).append(entry)
+    names = Counter(name for name, _, _ in left) + Counter(each.name for each in models)
     return [
-        (name, f"`{model.revision}` is no commit and there is no `sha256`: only compared with what the hub announces")
-        for name, model in models.items()
-        if model.sha256 is None and not _COMMIT.fullmatch(model.revision)
+        Reclaimable(
+            name if names[name] == 1 else f"{name}@{commit[:12]}",
+            entries,
+            _on_disk([each for each in entries if each.inode not in kept and each.path in reading.cached]),
+        )
+        for (name, _, commit), entries in left.items()
     ]
 
 
-def reconcile(
-    wanted: Mapping[str, Model], reading: ModelsReading, models_dir: str, cache_dir: str
-) -> list[PlannedFile]:
-    """The files with which something is to be done, in the order of `wanted`."""
-    found = (_planned(name, model, reading, models_dir, cache_dir) for name, model in wanted.items())
-    return [each for each in found if each]
-
-
-def _planned(name: str, model: Model, reading: ModelsReading, models_dir: str, cache_dir: str) -> PlannedFile | None:
-    entry = reading.manifest.models.get(name)
-    if entry is None or (another := _another(model, entry)):
-        return _unverified(name, model, reading, cache_dir, another if entry else "")
-    if model.sha256 not in (None, entry.sha256):
-        # Which bytes the revision has, the hub knows: it is asked before a byte is fetched.
-        return _to(name, model, "fetch", "its sha256 is not the expected one")
-    path = hub_cache.snapshot(cache_dir, model.repo, entry.commit, model.file)
-    cached = reading.cached.get(path)
-    if cached is None:
-        return _to(name, model, "fetch", "it is gone from the cache")
-    if entry.path != path:
-        return _to(name, model, "fetch", f"it was verified in another cache, as {entry.path}")
-    if cached != FileStat(entry.size, entry.mtime_ns, entry.inode):
-        return _to(name, model, "verify", "the file changed since it was verified", entry.commit, entry)
-    why = _unlinked(model, entry, cached, reading.links, models_dir)
-    return _to(name, model, "link", why, entry.commit, entry) if why else None
-
-
-def _another(model: Model, entry: ManifestEntry) -> str:
-    """The fields in which the manifest speaks of another file than the wanted one; "" when in none."""
-    pairs = {
-        "repo": (model.repo, entry.repo),
-        "file": (model.file, entry.file),
-        "revision": (model.revision, entry.revision),
-    }
-    return ", ".join(field for field, (wanted, fetched) in pairs.items() if wanted != fetched)
-
-
-def _unverified(name: str, model: Model, reading: ModelsReading, cache_dir: str, another: str) -> PlannedFile:
-    """A file of which the manifest says nothing: hashed when the cache has it, else fetched."""
-    path = hub_cache.snapshot(cache_dir, model.repo, model.revision, model.file)
-    if _COMMIT.fullmatch(model.revision) and path in reading.cached:
-        return _to(name, model, "verify", "it is in the cache and was never verified", model.revision)
-    if another:
-        return _to(name, model, "fetch", f"another {another} was fetched")
-    in_cache = any(_is_of(seen, model, cache_dir) for seen in reading.cached)
-    # A branch: only the hub knows which commit it is. What the cache has of it is not downloaded again.
-    return _to(name, model, "fetch", "it was never verified" if in_cache else "it is not there")
-
-
-def _is_of(path: str, model: Model, cache_dir: str) -> bool:
-    return path.startswith(hub_cache.snapshots(cache_dir, model.repo) + "/") and path.endswith(f"/{model.file}")
-
-
-def _unlinked(
-    model: Model, entry: ManifestEntry, cached: FileStat, links: Mapping[str, FileStat | None], models_dir: str
-) -> str | None:
-    """Why the models folder must get its link to a file that is right; None when it has it."""
-    dest = destination(model)
-    path = f"{models_dir}/{dest}"
-    if path not in links:
-        return "it is not in the models folder"
-    if links[path] != cached:
-        return "another file is in its place in the models folder"
-    return None if entry.dest == dest else f"it was recorded as {entry.dest}"
-
-
-def _to(
-    name: str,
-    model: Model,
-    action: ModelAction,
-    why: str,
-    commit: str | None = None,
-    verified: ManifestEntry | None = None,
-) -> PlannedFile:
-    return PlannedFile(
-        ModelFile(
-            name=name,
-            repo=model.repo,
-            revision=model.revision,
-            file=model.file,
-            dest=destination(model),
-            sha256=model.sha256 or (verified.sha256 if verified else None),
-            action=action,
-            commit=commit,
-            size=verified.size if verified else None,
-            gated=model.gated,
-        ),
-        why,
-    )
+def unpinned(models: Sequence[Wanted]) -> Iterator[tuple[str, str]]:
+    """(model, what it was taken for) of those whose revision is a name that nobody locked."""
+    for each in models:
+        revision = each.model.revision
+        if each.source != "lock" and not COMMIT.fullmatch(revision):
+            by = "as the hub says now" if each.source == "hub" else "as when this host asked first"
+            yield each.name, f"`{revision}` of {each.model.repo} is {each.commit[:12]}, {by}; `gpuhost lock` pins it"

@@ -24,10 +24,17 @@ _DOWNLOADED = {
 
 @dataclass(frozen=True)
 class LiveContainer:
-    """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy."""
+    """A container that runs when the plan is made, whoever made it. `restart`: Docker's restart policy; `ours`: it is a
+    service of gpuhost's."""
 
     name: str
     restart: str
+    ours: bool = False
+
+    @property
+    def comes_back(self) -> bool:
+        """Whether it runs again after a restart of Docker, by Docker itself or by our boot unit."""
+        return self.restart in ("always", "unless-stopped", *(("on-failure",) if self.ours else ()))
 
 
 def with_impacts(changes: Iterable[Event], events: Sequence[Event]) -> list[Event]:
@@ -50,9 +57,10 @@ def with_impact(change: Change, running: Sequence[LiveContainer]) -> Change:
 
 def _impact(change: Change, running: Sequence[LiveContainer]) -> Impact:
     kind, name, action = change.resource.kind, change.resource.name, change.action
-    download = None if (kind, action) in _DOWNLOADED else 0
+    unknown = None if (kind, action) in _DOWNLOADED else 0
+    download = change.impact.download_bytes if change.impact else unknown  # some rules know it
     if kind == "engine":
-        back = tuple(each.name for each in running if each.restart in ("always", "unless-stopped"))
+        back = tuple(each.name for each in running if each.comes_back)
         return Impact(tuple(each.name for each in running), back, download)
     if kind == "service" and action != "unpause" and name in {each.name for each in running}:
         return Impact((name,), () if action == "remove" else (name,), download)

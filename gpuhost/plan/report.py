@@ -1,7 +1,8 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned` (what preflight found), `change` (phase plan or apply),
-`performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`, `address`, `secret_location`.
+Events: `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what preflight found),
+`change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`,
+`address`, `secret_location`, `model`, `models_verified`, `unidentified`, `unverified` (of what was asked for).
 Nothing secret is ever an event's value.
 """
 
@@ -55,3 +56,8 @@ def allow_list(events: Iterable[dict[str, Any]]) -> dict[str, list[list[str]]]:
         if event["event"] == "change" and event["phase"] == "plan":
             allowed.setdefault(event["host"], []).append(list(Change.of(event).key))
     return allowed
+
+
+def revisions(events: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """host -> what the hub said of revisions when a plan was made: the apply takes that, and asks nobody again."""
+    return {event["host"]: event["models"] for event in select(events, "revisions")}

@@ -13,9 +13,10 @@ from hostside.wire import printable
 Event = dict[str, Any]
 Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
-NOTES = ("skipped", "gpu", "limit", "unpinned", "on_demand")  # events that say something of a host that is no problem
+# Events that say something of a host that is no problem.
+NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand")
 
-_ADDS = {"build", "create", "fetch", "generate", "install", "make", "pull"}
+_ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}
 _NAMED = {"engine", "image", "install", "model", "network", "packages", "secret", "service"}
 _SHORT = 15  # changes of a host; so many are all listed

@@ -16,8 +16,8 @@ from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import refuse_unknown_keys
+from gpuhost.run.data import CWD_DATA, REPORT_DATA
 from gpuhost.run.output import show_as_text
-from gpuhost.run.session import CWD_DATA, REPORT_DATA
 
 _site: Site | None = None
 

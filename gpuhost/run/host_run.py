@@ -14,19 +14,21 @@ from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Paths
 from gpuhost.images import rules as images
 from gpuhost.installs import rules as installs
+from gpuhost.models.decided import UNDECIDED, Decided
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.placement import Placement
 
 
 @dataclass(frozen=True)
 class HostRun:
-    """Passed from preflight to every stage. `pins`: what is locked."""
+    """Passed from preflight to every stage. `pins`: what is locked; `decided`: which files the models are."""
 
     catalog: Catalog
     reading: HostReading
     placement: Placement
     secrets: SecretStore
     pins: Pins = NONE
+    decided: Decided = UNDECIDED
 
     @cached_property
     def paths(self) -> Paths:
@@ -51,6 +53,12 @@ class HostRun:
         """The models that a service here uses."""
         names = {model for entry in self.services.values() for model in entry.models}
         return {name: self.catalog.models[name] for name in sorted(names)}
+
+    @cached_property
+    def model_users(self) -> Mapping[str, list[str]]:
+        """model -> the services here that use it."""
+        services = self.services.items()
+        return {model: [name for name, entry in services if model in entry.models] for model in self.models}
 
     @cached_property
     def installs(self) -> Mapping[str, Install]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from hostside.wire import printable
+
 KEPT = 20
+_COLOUR = r"\x1b\[[0-9;]*m"
 
 
 def folder() -> Path:
@@ -34,3 +38,8 @@ def begin(command: str) -> TextIO | None:
 def _own(path: str, flags: int) -> int:
     """Opened so that nobody else ever reads it."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def line_as_text(line: str) -> str:
+    """A line of a program's, without its colours, other control characters as their escapes."""
+    return printable(re.sub(_COLOUR, "", line).rstrip("\r"))

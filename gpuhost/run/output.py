@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Queue
 from typing import Any
 
@@ -19,14 +20,28 @@ from pyinfra.api import output
 from pyinfra.connectors import util
 from pyinfra.connectors.util import OutputLine
 
+from gpuhost.run.log import line_as_text
 from hostside.wire import MAX_BYTES, printable
 
 LINE_BYTES_MAX = MAX_BYTES  # of one line; what is longer is cut
 KEPT_BYTES_MAX = 4 * MAX_BYTES  # of one command's output; what follows is shown, and not kept
 PIECE_BYTES = 2**16
 
-_COLOUR = r"\x1b\[[0-9;]*m"
 _STYLE = r"\x1b\[(?:[0124]|3[0-9]|9[0-7])m"  # of click.style, as pyinfra uses it
+
+
+Shown = Callable[[str], str | None]  # what a person sees of a line; None: nothing
+_shown: dict[str, Shown] = {}  # by what pyinfra puts before the lines of a host
+
+
+@contextmanager
+def shown_as(prefix: str, shown: Shown) -> Iterator[None]:
+    """Meanwhile what a command of a host prints to stdout is shown so. `prefix`: what pyinfra puts before its lines."""
+    _shown[prefix] = shown
+    try:
+        yield
+    finally:
+        del _shown[prefix]
 
 
 def show_as_text() -> None:
@@ -45,18 +60,15 @@ def read_buffer(
 ) -> None:
     """In the place of pyinfra's function: reads a command's stdout or stderr to its end, and shows each line."""
     kept = 0
+    shown_as_what = _shown.get(print_func("") if print_func else "") if name == "stdout" else None
     for line in _lines(io):
         kept += len(line)
         if kept <= KEPT_BYTES_MAX:
             output_queue.put(OutputLine(name, line))
-        if print_output:
-            shown = line_as_text(line)
+        what = shown_as_what(line) if shown_as_what else line
+        if print_output and what is not None:
+            shown = line_as_text(what)
             _echo(print_func(shown) if print_func else shown, err=True)
-
-
-def line_as_text(line: str) -> str:
-    """A line of a program's, without its colours, other control characters as their escapes."""
-    return printable(re.sub(_COLOUR, "", line).rstrip("\r"))
 
 
 def _lines(io: Any) -> Iterator[str]:

@@ -9,14 +9,14 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
 from gpuhost.project import PROJECT
-from gpuhost.run.session import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA
+from gpuhost.run.data import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 
 KEPT_LINES = 5000  # the last ones of what a run printed
 Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it comes
@@ -44,13 +44,15 @@ class Outcome:
 class Target:
     """What the command line names: the inventory, and options that go to pyinfra as they are.
 
-    `project`: the folder of deploy.py, the working directory of the run; the inventory may lie anywhere.
+    `project`: the folder of deploy.py, the working directory of the run; the inventory may lie anywhere. `data`: what a
+    stage that is asked for is told.
     """
 
     inventory: str
     options: Sequence[str] = ()
     sudo_password: str | None = None
     project: Path = PROJECT
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
@@ -66,15 +68,19 @@ def apply(
     watch: Watch = lambda line: None,
 ) -> Outcome:
     """Do what was planned; a change that is not in `planned` (the events of a plan) fails its host."""
-    with tempfile.TemporaryFile("w+") as allow:
-        json.dump(report.allow_list(map(dict, planned)), allow)
-        allow.seek(0)
-        return _run(target, ["-y"], {ALLOW_DATA: _path(allow), **_limit(only)}, watch, [allow])
+    events = [*map(dict, planned)]
+    with tempfile.TemporaryFile("w+") as allow, tempfile.TemporaryFile("w+") as revisions:
+        json.dump(report.allow_list(events), allow)
+        json.dump(report.revisions(events), revisions)
+        for file in (allow, revisions):
+            file.seek(0)
+        data = {ALLOW_DATA: _path(allow), REVISIONS_DATA: _path(revisions), **_limit(only)}
+        return _run(target, ["-y"], data, watch, [allow, revisions])
 
 
-def look(target: Target, stage: str) -> Outcome:
+def look(target: Target, stage: str, watch: Watch = lambda line: None) -> Outcome:
     """One stage alone, which looks and changes nothing: `verify`, `audit`."""
-    return _run(target, ["-y"], _limit([stage]))
+    return _run(target, ["-y"], _limit([stage]), watch)
 
 
 def _limit(stages: Sequence[str]) -> dict[str, str]:
@@ -94,7 +100,7 @@ def _run(
     inherited: Sequence[IO[str]] = (),
 ) -> Outcome:
     with tempfile.TemporaryFile("w+") as told:
-        names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **data}
+        names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **target.data, **data}
         entries = [f"--data={key}={value}" for key, value in names.items()]
         command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
         environment = dict(os.environ)

@@ -25,15 +25,11 @@ from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
+from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
 Explain = Callable[[str], Cause | None]
-
-REPORT_DATA = "gpuhost_report"
-ALLOW_DATA = "gpuhost_allow"
-ONLY_DATA = "gpuhost_only"
-CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
 
 
 class Session:
@@ -46,6 +42,7 @@ class Session:
         self.builtins: dict[tuple[str, str], tuple[Change, Explain | None]] = {}  # operation -> the change that it is
         self.explained: set[str] = set()  # hosts whose failure has been explained
         self.found: set[tuple[str, Resource, str]] = set()  # (host, resource, action) of every own change, at any phase
+        self.revisions: dict[str, Any] = {}  # host -> what the hub said of models when the plan was made
         self.reported: set[tuple[str, str]] = set()  # (host, operation) whose outcome stands in the report
 
     def allows(self, host_name: str, change: Change) -> bool:
@@ -74,6 +71,8 @@ def current() -> Session:
         allow = host.data.get(ALLOW_DATA)
         allowed = json.loads(Path(allow).read_text()) if allow else None
         _current = Session(Report(host.data.get(REPORT_DATA)), allowed)
+        if revisions := host.data.get(REVISIONS_DATA):
+            _current.revisions = json.loads(Path(revisions).read_text())
         state.add_callback_handler(_Outcome())
     return _current
 
@@ -126,6 +125,11 @@ def only() -> frozenset[str] | None:
     """The stages to which `--data gpuhost_only=a,b` limits this run; None: all that belong to a deploy."""
     asked = host.data.get(ONLY_DATA)
     return None if asked is None else frozenset(str(asked).split(","))
+
+
+def import_folder() -> str:
+    """The folder of `gpuhost models import`."""
+    return str(host.data.get(IMPORT_DATA) or "")
 
 
 def report_problem(problem: Problem) -> None:

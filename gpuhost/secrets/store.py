@@ -19,9 +19,8 @@ from pathlib import Path
 import bcrypt
 
 from gpuhost.catalog.checks import LABEL_KEY
-from gpuhost.catalog.messages import suggest
 from gpuhost.catalog.types import Catalog, Secret
-from gpuhost.errors import Problem, UserError
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.secrets import envfile, sops
 from hostside.fingerprint import fingerprint as keyed_fingerprint
 

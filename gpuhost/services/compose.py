@@ -33,6 +33,7 @@ _DEFAULTS: dict[str, Any] = {
     "cpus": "0",
     "pids": 0,
     "read_only": False,
+    "init": False,
     "namespaces": [],
     "devices": [],
     "privileged": False,

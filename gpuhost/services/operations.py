@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 
 from pyinfra.api.operation import operation
@@ -18,22 +19,27 @@ from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, write
-from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.host.paths import STACKS_LOCK
+from gpuhost.files.rules import FileSpec, encoded, reconcile, same
+from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.lock import alone
 from gpuhost.run.remote import Script
+from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
-from gpuhost.services import rules
+from gpuhost.services import files, rules
 from gpuhost.services.binds import of_spec
+from gpuhost.services.files import ComposeFiles
+from gpuhost.services.placement import sharing
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
 from hostside.wire import to_json
+
+BOOT_UNIT = "gpuhost-services.service"  # runs files/host/start_services.sh
 
 # -- what a service is given once --------------------------------------------------------------------------------------
 
@@ -138,9 +144,78 @@ def rendered(run: HostRun) -> Commands:
     }
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
     changes = _with_secret_diffs(run, stacks, changes, observed)
-    # The seeds before the records: a run that dies in between makes them once more.
-    first = [_as_root(_seed(each.seed) for each in renewed.values())] if renewed else []
+    written = {change.resource.name for change in changes}
+    first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()])
     yield from write(changes, wanted, observed, run.paths.backups, key, first)
+
+
+def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Script]:
+    """What must be done before any file is replaced."""
+    paths = run.paths
+    for stack in run.stacks:
+        if written & {paths.compose_file(stack), paths.env_file(stack)}:
+            yield _accepted(stack, paths.stack(stack), stacks)
+    if seeds:  # before the records: a run that dies in between makes them once more
+        yield _as_root(map(_seed, seeds))
+
+
+# Both files are read before one of them is in its place. Compose quotes what it cannot read: its words are those about
+# a file of variables without secrets. The folder is in memory.
+_ACCEPT = r"""
+set -eu; umask 022; mkdir -p @RUNTIME@; umask 077
+rm -rf @RUNTIME@/compose.*  # of one that was killed
+new="$(mktemp -d @RUNTIME@/compose.XXXXXX)"; trap 'rm -rf "$new"' EXIT; trap 'exit 1' HUP INT TERM
+for name in compose env blank; do IFS= read -r encoded; printf '%s' "$encoded" | base64 -d > "$new/$name"; done
+accepts() {
+  env -i PATH="$PATH" HOME=/root docker compose -p @STACK@ --project-directory @FOLDER@ \
+    -f "$new/compose" --env-file "$new/$1" config -q
+}
+accepts env >/dev/null 2>&1 && exit 0
+said="$(accepts blank 2>&1 >/dev/null | tail -n 1)" || true
+echo "error: docker compose refuses the new files of the stack @STACK@: ${said:-a value of a secret cannot be read}" >&2
+echo "hint: what runs stays as it is; mend the template or the data" >&2; exit 1
+"""
+
+
+def _accepted(stack: str, folder: str, stacks: Stacks) -> Script:
+    """Compose accepts the compose file of a stack with its variables."""
+    texts = (stacks.compose(stack), stacks.env(stack), stacks.env(stack, blank=True))
+    marks = {"@STACK@": stack, "@FOLDER@": folder, "@RUNTIME@": RUNTIME}
+    script = re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ACCEPT)
+    return Script(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
+
+
+# -- files of stacks that nobody wants any more ------------------------------------------------------------------------
+
+
+@operation()
+def archived(run: HostRun) -> Commands:
+    """The folder of the stacks holds the compose files of this host's catalogue, and no others."""
+    paths = run.paths
+    wanted = [paths.compose_file(entry.stack) for entry in run.catalog.enabled().values()]
+    there: list[str] = host.get_fact(ComposeFiles, folder=paths.stacks)
+    foreign = files.foreign(there, wanted)
+    archive = f"{paths.stacks}/archived"
+    changes = [
+        Change("stacks", Resource("file", path), "archive", f"no stack of this host has it; it goes to {archive}")
+        for path in foreign
+    ]
+    yield from carry_out(changes, [_archive(foreign, paths.stacks, archive)])
+
+
+# What is there by the name already is kept: `--backup` numbers it.
+_ARCHIVE = r"""
+set -eu; umask 022; to=@ARCHIVE@/"$(date -u +%F)"
+for path in @PATHS@; do
+  inside="${path#@STACKS@/}"; target="$to/$inside"
+  mkdir -p "$(dirname "$target")"; mv --no-target-directory --backup=numbered -- "$path" "$target"
+done
+"""
+
+
+def _archive(paths: Sequence[str], stacks: str, archive: str) -> Script:
+    marks = {"@PATHS@": shlex.join(paths), "@STACKS@": stacks, "@ARCHIVE@": archive}
+    return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ARCHIVE))
 
 
 def _of_renewal(change: Change, renewal: Renewal | None) -> Change:
@@ -188,6 +263,7 @@ def running(run: HostRun) -> Commands:
     """Every service has the right container, and no other service of ours has one. The next one starts when the one
     before is healthy."""
     stacks = Stacks(run)
+    _await_boot_unit(run)
     reading = host.get_fact(DockerState, parts=["containers"])
     planned = rules.reconcile(
         _with_remade_installs(run, stacks.desired()),
@@ -195,8 +271,16 @@ def running(run: HostRun) -> Commands:
         run.placement.skipped,
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
+        lambda service: f"in {run.paths.service_data(service)} and {run.paths.service_outputs(service)}",
     )
     yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
+
+
+def _await_boot_unit(run: HostRun) -> None:
+    """Where this run restarted Docker: until the services that share a GPU are started again, one after the other."""
+    restarted = state.is_executing and current().finds(host.name, Resource("engine", "dockerd"), "restart")
+    if restarted and sharing(run.placement, run.services):
+        run_now(f"systemctl start {BOOT_UNIT} || true")
 
 
 def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mapping[str, Desired]:

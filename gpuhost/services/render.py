@@ -60,7 +60,7 @@ _GET = (
 @dataclass(frozen=True)
 class ServiceContext:
     """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`; `egress`: its
-    network has a way out."""
+    network has a way out; `shares_gpu`: another service computes on a card of its; `arguments`: its command line."""
 
     name: str
     entry: Service
@@ -69,6 +69,8 @@ class ServiceContext:
     account: str
     paths: Mapping[str, str]
     egress: bool = False
+    shares_gpu: bool = False
+    arguments: Sequence[str] = ()
 
     def fragment(self, labels: Mapping[str, str]) -> str:
         """The service's part of the compose file."""
@@ -90,12 +92,20 @@ class ServiceContext:
             "paths": self.paths,
             "host_address": address(self.entry.bind),
             "egress": self.egress,
-            # What starts on demand is not started by dockerd either.
-            "restart": "unless-stopped" if self.entry.start == "always" else '"no"',
+            "restart": self._restart,
+            "arguments": self.arguments,
             "variables": {"port": port, "memory": memory, "cpus": cpus},
             "health_test": health_test(self.entry),
             "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **labels},
         }
+
+    @property
+    def _restart(self) -> str:
+        if self.entry.start == "on-demand":  # dockerd does not start it either
+            return '"no"'
+        # dockerd starts all at once at boot, but none of `on-failure`: those that share a card measure what is free on
+        # it, and are started one after the other (files/host/start_services.sh).
+        return "on-failure" if self.shares_gpu else "unless-stopped"
 
 
 def health_test(entry: Service) -> list[str]:

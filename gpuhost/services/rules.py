@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -92,9 +92,11 @@ def reconcile(
     skipped: Mapping[str, str] | None = None,
     clock: FileTimes | None = None,
     planned: Set[tuple[str, str]] | None = None,
+    data: Callable[[str], str] = lambda service: "where it is",
 ) -> ServicePlan:
     """The steps from what is there to what should be. `desired` is in start order; `skipped`: enabled services that
-    this host cannot run -> why; `planned`: what the plan said, as (service, action), None when this is the plan.
+    this host cannot run -> why; `planned`: what the plan said, as (service, action), None when this is the plan;
+    `data`: service -> where its data is, in words.
 
     Whether a container runs is a volatile reading, which decides once, in the plan: one that restarts in a loop may run
     at this moment. One that began to restart since then is left to the verification, which knows the scope.
@@ -113,7 +115,7 @@ def reconcile(
         if finding:
             found[name] = finding
     orphans = sorted({each.service for each in ours} - desired.keys())
-    changes = [_removal(name, (skipped or {}).get(name)) for name in orphans]
+    changes = [_removal(name, (skipped or {}).get(name), data) for name in orphans]
     changes += [
         Change("stacks", Resource("service", name), each.action, each.reason, each.diff, each.scope)
         for name, each in found.items()
@@ -130,8 +132,8 @@ def _current(containers: Sequence[Container], name: str, wanted: Desired) -> Con
     return next((c for c in _of(containers, name) if c.name == name and c.project == wanted.stack), None)
 
 
-def _removal(name: str, why_skipped: str | None) -> Change:
-    reason = why_skipped or "it is not among the enabled services of this host; its data stays"
+def _removal(name: str, why_skipped: str | None, data: Callable[[str], str]) -> Change:
+    reason = why_skipped or f"it is not among the enabled services of this host; its data stays {data(name)}"
     return Change("stacks", Resource("service", name), "remove", reason)
 
 

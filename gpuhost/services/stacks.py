@@ -13,9 +13,10 @@ from gpuhost.plan.spec import canonical, text_digest
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
-from gpuhost.services import render
+from gpuhost.services import arguments, render
 from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
 from gpuhost.services.compose import of_compose
+from gpuhost.services.placement import sharing
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from hostside import labels, placeholders
@@ -78,8 +79,18 @@ class Stacks:
             folders["broker"] = paths.broker
         gpus = run.placement.gpus[name]
         account = f"{entry.account.uid}:{entry.account.gid}"
-        egress = run.catalog.networks[entry.network].egress
-        return ServiceContext(name, entry, run.image(entry.image), gpus, account, folders, egress)
+        cards = [gpu for gpu in run.reading.gpus if gpu.uuid in gpus]
+        return ServiceContext(
+            name,
+            entry,
+            run.image(entry.image),
+            gpus,
+            account,
+            folders,
+            egress=run.catalog.networks[entry.network].egress,
+            shares_gpu=name in sharing(run.placement, run.services),
+            arguments=arguments.filled(run.catalog, name, cards),
+        )
 
     # -- what should run ---------------------------------------------------------------------------------------------
 
@@ -152,13 +163,13 @@ class Stacks:
             found |= {variable.name: variable for variable in self._secrets(self._run.services[name].secrets)}
         return list(found.values())
 
-    def env(self, stack: str) -> str:
-        """A stack's `.env.docker`. Raises NotYet before its secrets are generated."""
+    def env(self, stack: str, blank: bool = False) -> str:
+        """A stack's `.env.docker`; `blank`: with a word for each secret. Raises NotYet before they are generated."""
         values = {}
         for variable in self.variables(stack):
             if variable.value is None:
                 raise NotYet(variable.name)
-            values[variable.name] = variable.value
+            values[variable.name] = "secret" if blank and variable.secret else variable.value
         return render.env_file(stack, values)
 
     def secret_files(self, name: str) -> dict[str, str]:

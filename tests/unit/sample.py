@@ -47,7 +47,13 @@ _DATA: dict[str, Any] = {
         "painter": {"build": "comfyui"},
         "pulled": {"pull": "docker.io/acme/server:v1.2.3"},
     },
-    "models": {"vae": {"repo": "Acme/Models", "file": "split/vae/one.safetensors", "folder": "vae"}},
+    "models": {
+        "vae": {
+            "repo": "Acme/Models",
+            "allow": ["split/vae/one.safetensors"],
+            "links": {"split/vae/one.safetensors": "vae/one.safetensors"},
+        }
+    },
     "installs": {
         "tree": {
             "version": "v0.3.64",

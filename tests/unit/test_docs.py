@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pyinfra.api.state import State
 
+from gpuhost.cli import main as cli
 from gpuhost.project import PROJECT
 
 DOCUMENTS = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
@@ -33,3 +35,14 @@ def _anchor(heading: str) -> str:
 
 def test_links_are_found() -> None:
     assert len(LINK.findall((PROJECT / "docs" / "security.md").read_text())) > 30
+
+
+def test_the_table_of_the_services_is_the_catalogues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pyinfra_state: State
+) -> None:
+    """`make docs` writes it."""
+    monkeypatch.chdir(PROJECT)
+    assert cli.main(["config", "--table"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    written = (PROJECT / "docs" / "services.md").read_text().splitlines()
+    assert [line for line in written if line.startswith("|")] == table and len(table) > 6

@@ -210,32 +210,47 @@ ModelAction = Literal["fetch", "verify", "link"]
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One model file, and the one thing to do with it.
+    """One file of a model, and the one thing to do with it.
 
-    `fetch`: download `revision` (a commit or a branch); `verify`: hash the file that the cache shows for `commit`;
-    `link`: link that file, which is as the manifest says, into the models folder. `dest`: relative to that folder.
-    `sha256`: what the bytes must have, None = what the hub itself announced; `size` (bytes), where it is known: a file
-    of another size is not even read. `gated`: the hub wants to know who asks.
+    `model`: its name in the catalogue; `commit`: 40 hex; `file`: path in the repository; `size`: bytes. `sha256`: of
+    the bytes, known of LFS files; `git_sha1`: git's blob id, which decides where there is no sha256; `known_from`: who
+    said so. `links`: paths below the models folder, hard links to the cached file; none: it is only in the cache.
+    `gated`: the hub wants to know who asks. `peers`: addresses of neighbours that answer as a hub does; asked first.
+
+    `fetch`: have it in the cache; `verify`: hash the file that the cache shows; `link`: link that file, which is as the
+    manifest says, into the models folder.
     """
 
-    name: str
+    model: str
+    repo: str
+    commit: str
+    file: str
+    size: int
+    sha256: str | None
+    git_sha1: str | None
+    links: list[str]
+    action: ModelAction
+    gated: bool
+    known_from: Literal["lock", "hub"] = "hub"
+    peers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A branch's name in the cache, by which huggingface_hub, vLLM and diffusers find the commit offline."""
+
     repo: str
     revision: str
-    file: str
-    dest: str
-    sha256: str | None
-    action: ModelAction
-    commit: str | None
-    size: int | None = None
-    gated: bool = False
+    commit: str
 
 
 @dataclass(frozen=True)
 class ModelsRequest:
-    """`cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`: how long a download may stand still;
-    `token`: of an account of the hub, sent for gated files only."""
+    """`refs`: written once all files are there; `cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`:
+    how long a download may stand still; `token`: of an account of the hub, sent for gated files only."""
 
-    models: list[ModelFile]
+    files: list[ModelFile]
+    refs: list[ModelRef]
     cache_dir: str
     models_dir: str
     manifest: str
@@ -245,21 +260,23 @@ class ModelsRequest:
 
 @dataclass(frozen=True)
 class ModelReady:
-    """A model is there, verified and linked."""
+    """A file is there and linked. `checked_against` "none": no hash of it was known, its bytes were only read."""
 
-    name: str
+    model: str
+    file: str
     state: Literal["downloaded", "verified", "linked"]
     commit: str
     sha256: str
     bytes: int
+    checked_against: Literal["lock", "hub", "none"]
     event: Literal["model"] = "model"
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What is about to be downloaded, and the room that there is."""
+    """What is about to be downloaded (what an earlier run left half is not counted), and the room that there is."""
 
-    models: int
+    files: int
     download_bytes: int
     free_bytes: int
     event: Literal["plan"] = "plan"
@@ -267,11 +284,15 @@ class DownloadPlan:
 
 @dataclass(frozen=True)
 class Progress:
-    """A download goes on: `bytes` written by this run."""
+    """How far a file is (`model`, `file`), or all that is downloaded (both None). `bytes`: of `total_bytes`, with what
+    an earlier run left; `bytes_per_s`: of late; `eta_s` None: nothing moves."""
 
-    name: str
+    model: str | None
+    file: str | None
     bytes: int
     total_bytes: int
+    bytes_per_s: float
+    eta_s: float | None
     event: Literal["progress"] = "progress"
 
 
@@ -279,7 +300,7 @@ class Progress:
 class MovedAside:
     """A file that we do not vouch for was in the way, and where it is now."""
 
-    name: str
+    model: str
     moved_from: str
     moved_to: str
     event: Literal["moved_aside"] = "moved_aside"
@@ -287,40 +308,60 @@ class MovedAside:
 
 @dataclass(frozen=True)
 class Stalled:
-    """A download stood still for `stall_s`; it starts over without Xet."""
+    """A download stood still for `stall_s`; it is asked for again."""
 
-    name: str
+    model: str
+    file: str
     stall_s: float
+    attempt: int
     event: Literal["stalled"] = "stalled"
 
 
 @dataclass(frozen=True)
-class ModelFailure:
-    """`kind`: gated, token, licence, missing, network, disk, bytes, filesystem; `name` None: it concerns all."""
+class Retrying:
+    """The `attempt`th failed, because of `cause`; the next is made after `pause_s`."""
 
-    name: str | None
+    model: str
+    file: str
+    attempt: int
+    pause_s: float
+    cause: str
+    event: Literal["retrying"] = "retrying"
+
+
+@dataclass(frozen=True)
+class ModelFailure:
+    """`kind`: gated, token, licence, missing, network, disk, bytes, filesystem; `model`, `file` None: it concerns all;
+    `attempt`: the one after which the program gave up."""
+
+    model: str | None
+    file: str | None
     kind: str
     message: str
     hint: str
+    attempt: int
     event: Literal["error"] = "error"
 
 
 @dataclass(frozen=True)
 class ModelsDone:
-    """Every model of the request is there."""
+    """Every file of the request is there. `downloaded_bytes`: what came over the network in this run; `needed_bytes`:
+    what was missing at its start."""
 
-    models: int
+    files: int
     downloaded_bytes: int
+    needed_bytes: int
     event: Literal["done"] = "done"
 
 
-ModelEvent = ModelReady | DownloadPlan | Progress | MovedAside | Stalled | ModelFailure | ModelsDone
+ModelEvent = ModelReady | DownloadPlan | Progress | MovedAside | Stalled | Retrying | ModelFailure | ModelsDone
 _EVENTS: dict[str, type[ModelEvent]] = {
     "model": ModelReady,
     "plan": DownloadPlan,
     "progress": Progress,
     "moved_aside": MovedAside,
     "stalled": Stalled,
+    "retrying": Retrying,
     "error": ModelFailure,
     "done": ModelsDone,
 }
@@ -337,31 +378,116 @@ def model_event(line: str) -> ModelEvent:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One model file that was verified.
+    """One file that is there.
 
-    `path`: the file in the hub's cache, through its snapshot link; `dest`: the same file's name in the models folder;
-    `sha256`: what its bytes had when they were last read. `size` (bytes), `mtime_ns` and `inode` tell whether they
-    still do.
+    `path`: the file in the hub's cache, through its snapshot link; `links`: its names below the models folder;
+    `sha256`: what its bytes had when they were last read, at `verified_ns`; `git_sha1`: None where a sha256 was known;
+    `checked_against`: whose hash they were compared with. `size` (bytes), `mtime_ns` and `inode` tell whether they are
+    still the same.
     """
 
+    model: str
     repo: str
-    revision: str
-    file: str
-    dest: str
     commit: str
+    file: str
     path: str
     size: int
     mtime_ns: int
     inode: int
     sha256: str
+    git_sha1: str | None
+    links: list[str]
+    verified_ns: int
+    checked_against: Literal["lock", "hub", "none"]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was fetched and verified on a host: model -> entry. It lies there as one JSON file."""
+    """What was fetched on a host: `<repo>@<commit>:<file>` -> entry. It lies there as one JSON file."""
 
-    models: dict[str, ManifestEntry] = field(default_factory=dict)
-    version: Literal[1] = 1
+    files: dict[str, ManifestEntry] = field(default_factory=dict)
+    version: Literal[2] = 2
+
+
+def manifest_key(repo: str, commit: str, file: str) -> str:
+    """The name of a file in the manifest."""
+    return f"{repo}@{commit}:{file}"
+
+
+# -- hostside.model_prune ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PruneFile:
+    """A file of the cache, as the manifest has it."""
+
+    repo: str
+    commit: str
+    file: str
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """The files to remove, with the links that the manifest names; nothing that the manifest has not."""
+
+    files: list[PruneFile]
+    cache_dir: str
+    models_dir: str
+    manifest: str
+
+
+# -- hostside.model_import ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """`folder`: where files may lie; `wishes`: those that are missing, whatever their action says; `uid`, `gid`: of the
+    account that owns cache, models and manifest."""
+
+    folder: str
+    wishes: list[ModelFile]
+    cache_dir: str
+    models_dir: str
+    manifest: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True)
+class ImportCandidate:
+    """A file at `path` that has the size of a missing one."""
+
+    model: str
+    file: str
+    path: str
+
+
+@dataclass(frozen=True)
+class OtherFile:
+    """A file that has the size of no missing one. `size`: bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class ImportLook:
+    """What lies in a folder. `others`: the first of `others_total`."""
+
+    candidates: list[ImportCandidate]
+    others: list[OtherFile]
+    others_total: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A file that was found, for the part of the program that may write: its bytes come as an open file. `shown`: its
+    path; `sha256`, `git_sha1`: of its bytes, when they were read already; None: they are read while they are copied."""
+
+    file: ModelFile
+    shown: str
+    sha256: str | None
+    git_sha1: str | None
 
 
 # -- hostside.trees ----------------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ class Told:
         return list(self.document["errors"]) if self.document else []
 
 
+def as_operator(host: FreshHost) -> list[str]:
+    """What a command begins with that runs on this machine with the names and the CA of the host's world."""
+    return [str(host.run_dir.parents[1] / "operator")]
+
+
 @dataclass
 class Control:
     """`gpuhost` on this machine with the inventory of one host, or another `inventory`."""
@@ -72,6 +77,15 @@ class Control:
         """Any command of gpuhost as a person sees it."""
         return self._run(self._gpuhost_line(command, *flags), stdin)
 
+    def models(self, action: str, *flags: str) -> Told:
+        """`gpuhost models ACTION --json FLAG...`, where prune and import do not ask."""
+        asked = ["--yes"] if action in ("prune", "import") else []
+        return self._told([*self._gpuhost_line("models", action, *asked, "--json"), *flags])
+
+    def models_text(self, action: str, *flags: str) -> subprocess.CompletedProcess[str]:
+        """`gpuhost models ACTION FLAG...` as a person sees it, without a terminal."""
+        return self._run(self._gpuhost_line("models", action, *flags))
+
     def pyinfra(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Plain `pyinfra inventory.py deploy.py`."""
         return self._run(self._pyinfra_line(*flags))
@@ -90,11 +104,12 @@ class Control:
 
     def _gpuhost_line(self, *words: str) -> list[str]:
         """The words of a command, its options among them; the inventory comes behind its name."""
-        names = 2 if words[0] == "secrets" else 1
-        return [sys.executable, "-m", "gpuhost.cli.main", *words[:names], "-i", self._inventory, *words[names:]]
+        names = 2 if words[0] in ("secrets", "models") else 1
+        command = ["-m", "gpuhost.cli.main", *words[:names], "-i", self._inventory, *words[names:]]
+        return [*as_operator(self.host), sys.executable, *command]
 
     def _pyinfra_line(self, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "pyinfra", self._inventory, "deploy.py", *flags]
+        return [*as_operator(self.host), sys.executable, "-m", "pyinfra", self._inventory, "deploy.py", *flags]
 
     def _gpuhost(self, command: str, flags: list[str], pyinfra: tuple[str, ...]) -> Told:
         line = self._gpuhost_line(command, *flags, *self.options)

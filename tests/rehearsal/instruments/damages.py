@@ -17,7 +17,8 @@ DATA, TOOLS, STATE = "/srv/genai", "/opt/gpuhost", "/var/lib/gpuhost"
 STACKS, PROGRAMS, IMAGES = f"{DATA}/stacks", f"{TOOLS}/programs", f"{TOOLS}/images"
 O, Q = "orchestrator", "comfyui-qwen"  # noqa: E741
 INSTALL = f"{DATA}/installs/comfyui/v*"
-HUB = f"{DATA}/cache/huggingface/hub/models--*"
+HUB = f"{DATA}/cache/huggingface/hub/models--Comfy-Org--Qwen-Image_ComfyUI"
+SHOWN = f"{HUB}/snapshots/*/split_files/vae/qwen_image_vae.safetensors"
 VAE = f"{DATA}/models/vae/qwen_image_vae.safetensors"
 MODEL = "qwen-image-vae"
 PASSWORD = f"{STACKS}/{Q}/secrets/{Q}/PASSWORD"
@@ -123,13 +124,26 @@ def by_hand(
     )
 
 
+# What is done to one model's folder may concern the others, too.
+_ALL_FETCHED, _ALL_LINKED, _ALL_VERIFIED = (
+    (("models", "qwen-image-e*", action),) for action in ("fetch", "link", "verify")
+)
+
+
 def model(
-    name: str, shell: str, action: str, words: str, changed: Sequence[str] = (), first: str = "", gap: str = ""
+    name: str,
+    shell: str,
+    action: str,
+    words: str,
+    changed: Sequence[str] = (),
+    first: str = "",
+    gap: str = "",
+    also: tuple[Key, ...] = (),
 ) -> Damage:
     """Something done to the model."""
     left, lanes = (*changed, f"{STATE}/models/manifest.json"), ("model", *(["alone"] if first else []))
     seen = (Seen("models", MODEL, action, words),)
-    return Damage(name, shell, seen, lanes, changed=left, first=first, gap=gap)
+    return Damage(name, shell, seen, lanes, also=also, changed=left, first=first, gap=gap)
 
 
 def venv(name: str, shell: str, words: str) -> Damage:
@@ -249,9 +263,10 @@ _MISSING = [
         f"rm -rf {STATE}/models",
         (
             Seen("layout", f"{STATE}/models", "create", "does not exist"),
-            Seen("models", MODEL, "fetch", "was never verified"),
+            Seen("models", MODEL, "verify", "was never verified"),
         ),
         ("model", f"tree:{STATE}/models"),
+        also=_ALL_VERIFIED,
         changed=(f"{STATE}/models/manifest.json",),
     ),
     Damage(
@@ -586,7 +601,7 @@ _CDI = [
 _MODELS = [
     model(
         "a model truncated",
-        f"b=$(echo {HUB}/blobs/*); truncate -s 1000 $b; ln -f $b {VAE}",
+        f"b=$(readlink -f {SHOWN}); truncate -s 1000 $b; ln -f $b {VAE}",
         "verify",
         "changed since",
         (f"{DATA}/models/vae/*.replaced-*",),
@@ -594,13 +609,13 @@ _MODELS = [
     ),
     model(
         "a model with other bytes of the same size",
-        f"b=$(echo {HUB}/blobs/*); printf X | dd of=$b bs=1 seek=5000 conv=notrunc status=none; ln -f $b {VAE}",
+        f"b=$(readlink -f {SHOWN}); printf X | dd of=$b bs=1 seek=5000 conv=notrunc status=none; ln -f $b {VAE}",
         "verify",
         "changed since",
         (f"{DATA}/models/vae/*.replaced-*",),
         "changed since it was fetched",
     ),
-    model("a model touched", f"b=$(echo {HUB}/blobs/*); touch $b; ln -f $b {VAE}", "verify", "changed since"),
+    model("a model touched", f"b=$(readlink -f {SHOWN}); touch $b; ln -f $b {VAE}", "verify", "changed since"),
     model("a model's link gone", f"rm {VAE}", "link", "not in the models folder"),
     model(
         "another file in a model's place",
@@ -609,25 +624,37 @@ _MODELS = [
         "another file is in its place",
         (f"{DATA}/models/vae/*.replaced-*",),
     ),
-    model("a model's link a symbolic one", f"rm {VAE} && ln -s {HUB}/blobs/* {VAE}", "link", "another file is in its"),
-    model("a model's snapshot gone", f"rm -r {HUB}/snapshots", "fetch", "gone from the cache"),
-    model("a model gone from the cache", f"rm -r {HUB}", "fetch", "gone from the cache"),
+    model(
+        "a model's link a symbolic one",
+        f"b=$(readlink -f {SHOWN}) && rm {VAE} && ln -s $b {VAE}",
+        "link",
+        "another file is in its",
+    ),
+    model("a model's snapshot gone", f"rm {SHOWN}", "fetch", "gone from the cache"),
+    model("two models gone from the cache", f"rm -r {HUB}", "fetch", "gone from the cache", also=_ALL_FETCHED),
+    model("a branch's name gone from the cache", f"rm -r {HUB}/refs", "link", "does not know `main`", also=_ALL_LINKED),
     model(
         "a model that nobody can read",
-        f"b=$(echo {HUB}/blobs/*); chmod 000 $b; ln -f $b {VAE}",
+        f"b=$(readlink -f {SHOWN}); chmod 000 $b; ln -f $b {VAE}",
         "link|verify|correct",
         "mode",
         gap="mode and owner of a model are not read",
     ),
     model(
         "a model root's",
-        f"b=$(echo {HUB}/blobs/*); chown root:root $b; chmod 600 $b; ln -f $b {VAE}",
+        f"b=$(readlink -f {SHOWN}); chown root:root $b; chmod 600 $b; ln -f $b {VAE}",
         "link|verify|correct",
         "owner|mode",
         gap="mode and owner of a model are not read",
     ),
-    model("the manifest gone", f"rm {STATE}/models/manifest.json", "fetch", "never verified"),
-    model("the manifest unreadable", f"echo '{{' > {STATE}/models/manifest.json", "fetch", "never verified"),
+    model("the manifest gone", f"rm {STATE}/models/manifest.json", "verify", "never verified", also=_ALL_VERIFIED),
+    model(
+        "the manifest unreadable",
+        f"echo '{{' > {STATE}/models/manifest.json",
+        "verify",
+        "never verified",
+        also=_ALL_VERIFIED,
+    ),
 ]
 
 _SEED = f"{DATA}/services/{Q}/seeds/session-key.txt"

@@ -11,6 +11,7 @@ from itertools import count
 from typing import Literal
 
 from ..world.machine import PROJECT
+from .control import as_operator
 from .kills import Victim
 from .proof import Proof, expect
 
@@ -71,7 +72,8 @@ class Interrupted:
 
     def _start(self) -> Victim:
         host = self.proof.host
-        line = [sys.executable, "-m", "gpuhost.cli.main", "apply", "--yes", "-i", str(host.inventory)]
+        command = ["-m", "gpuhost.cli.main", "apply", "--yes", "-i", str(host.inventory)]
+        line = [*as_operator(host), sys.executable, *command]
         said = host.run_dir / f"interrupted-{next(self._numbers)}.txt"
         environment = {**os.environ, "NO_COLOR": "1", "XDG_STATE_HOME": str(host.run_dir / "state")}
         return Victim(line, PROJECT, environment, said)

@@ -37,7 +37,8 @@ def test_a_kept_world_holds_what_a_deploy_asks_for_and_goes_by_the_printed_comma
         for name in ("torch", "torchvision", "torchaudio"):
             run([*fetch, f"{asked['TORCH_INDEX_URL']}/{name}/"])
         for model in shipped["models"].values():
-            run([*fetch, f"{shipped['hub_endpoint']}/{model['repo']}/resolve/main/{model['file']}"])
+            for file in model.get("links", ()):
+                run([*fetch, f"{shipped['hub_endpoint']}/{model['repo']}/resolve/main/{file}"])
     finally:
         assert removal.split() == ["python", "-m", "tests.rehearsal.shell", "--clean", kept_id]
         assert run([*shell, *removal.split()[3:]], cwd=PROJECT).stdout == f"removed: {kept_id}\n"

@@ -16,6 +16,7 @@ from .http import Request, Response, as_json, file_response, text
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf", ".ckpt", ".pth", ".onnx")
 LFS_FROM_BYTES = 10 << 20
+TREE_PAGE = 1000  # entries, as on the real one
 REPO = r"([\w.-]+/[\w.-]+)"
 RESOLVE = re.compile(rf"/{REPO}/resolve/([^/]+)/(.+)")
 API = re.compile(rf"/api/models/{REPO}(?:/(revision|tree|paths-info|refs|auth-check)(?:/([^/]+)(?:/(.*))?)?)?")
@@ -57,6 +58,16 @@ class HubStore:
         """Make `token` valid, with access to exactly these gated repositories."""
         _write_json(self.root / "tokens.json", self.tokens() | {token: repos})
 
+    def grant_fine_grained(self, token: str) -> None:
+        """Make `token` valid, as one that may read what its account may, but for gated repositories."""
+        self.grant(token, [])
+        _write_json(self.root / "fine-grained.json", [*self.fine_grained(), token])
+
+    def fine_grained(self) -> list[str]:
+        """The tokens without the scope to read gated repositories."""
+        path = self.root / "fine-grained.json"
+        return list(json.loads(path.read_text())) if path.exists() else []
+
     def tokens(self) -> dict[str, list[str]]:
         """Valid tokens and the gated repositories that each may read."""
         path = self.root / "tokens.json"
@@ -88,7 +99,10 @@ class Hub:
     def _whoami(self, token: str) -> Response:
         if not token:
             return _error(401, None, "Invalid username or password.")
-        role = {"accessToken": {"displayName": "rehearsal", "role": "read"}}
+        access: dict[str, Any] = {"displayName": "rehearsal", "role": "read"}
+        if token in self._store.fine_grained():
+            access |= {"role": "fineGrained", "fineGrained": {"canReadGatedRepos": False, "global": [], "scoped": []}}
+        role = {"accessToken": access}
         return as_json(200, {"type": "user", "id": "1", "name": "rehearsal", "orgs": [], "auth": role})
 
     def _refused(self, repo: str, meta: dict[str, Any] | None, token: str) -> Response | None:
@@ -102,6 +116,8 @@ class Hub:
         if not token:
             return _error(401, "GatedRepo", f"Access to model {repo} is restricted. Please log in.")
         why = f"Access to model {repo} is restricted and you are not in the authorized list."
+        if token in self._store.fine_grained():
+            why = "Please enable access to public gated repositories in your fine-grained token settings to view this"
         return _error(403, "GatedRepo", why)
 
     def _api(
@@ -118,7 +134,7 @@ class Hub:
             return _error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         listing: dict[str, Any] = meta["commits"][sha]
         if what == "tree":
-            return as_json(200, [x for name, x in listing.items() if name.startswith(f"{path}/" if path else "")])
+            return _tree(request, [x for name, x in listing.items() if name.startswith(f"{path}/" if path else "")])
         if what == "paths-info":
             return as_json(200, [listing[name] for name in _asked_paths(request) if name in listing])
         with_sizes = "true" in parse_qs(request.query).get("blobs", [])
@@ -145,6 +161,17 @@ class Hub:
 def _error(status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> Response:
     named = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {}), **(headers or {})}
     return as_json(status, {"error": message}, named)
+
+
+def _tree(request: Request, entries: list[Any]) -> Response:
+    """One page of a tree; the Link header names the next one."""
+    asked = parse_qs(request.query)
+    begin, size = int(asked.get("cursor", ["0"])[0]), TREE_PAGE
+    more = begin + size < len(entries)
+    host = request.headers.get("Host", request.host)
+    scheme = "http" if host.startswith("127.") else "https"
+    url = f"{scheme}://{host}{request.path}?recursive=true&expand=false&cursor={begin + size}"
+    return as_json(200, entries[begin : begin + size], {"Link": f'<{url}>; rel="next"'} if more else None)
 
 
 def _commit_of(meta: dict[str, Any], revision: str) -> str | None:

@@ -14,7 +14,11 @@ from threading import Lock
 
 from .http import Request, Response, text
 
-MODES = ("401", "403", "404", "500", "503", "cut", "wrong-bytes", "slow", "tampered-index", "down")
+MODES = (
+    *("401", "403", "404", "429", "500", "503"),
+    *("cut", "truncated", "wrong-bytes", "slow", "stalled", "tampered-index", "down"),
+)
+STALLED_S = 300.0
 _order_numbers = count(time.time_ns())
 
 
@@ -24,13 +28,19 @@ class ConnectionCut(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """What a stand-in shall do to requests whose path matches `match`, `times` times (0: always)."""
+    """What a stand-in shall do to requests whose path matches `match`, `times` times (0: always).
+
+    `after_bytes`: where "cut", "truncated" and "stalled" end an answer; None: in its middle. `retry_after`: what a
+    refusal asks to wait, in the header's own words.
+    """
 
     mode: str
     match: str = ""
     times: int = 0
     number: int = 0
     slow_bytes_per_s: int = 65536
+    after_bytes: int | None = None
+    retry_after: str = ""
 
 
 class Orders:
@@ -76,7 +86,8 @@ def refusal(order: Order) -> Response | None:
     if order.mode == "down":
         raise ConnectionCut
     if order.mode.isdigit():
-        return text(int(order.mode), f"rehearsal: {order.mode} on demand\n")
+        asked = {"Retry_After": order.retry_after} if order.retry_after else {}
+        return text(int(order.mode), f"rehearsal: {order.mode} on demand\n", **asked)
     return None
 
 
@@ -91,8 +102,12 @@ def spoil(order: Order, response: Response) -> Response:
         response.body = _flipped(response.body)
     elif order.mode == "slow":
         response.body = _slowed(response.body, order.slow_bytes_per_s)
-    elif order.mode == "cut":
-        response.body = _cut(response.body, (response.length or 2) // 2)
+    elif order.mode in ("cut", "truncated", "stalled"):
+        length = response.length or 2
+        after = length // 2 if order.after_bytes is None else min(order.after_bytes, length)
+        response.body = _cut(response.body, after, order.mode)
+        if order.mode == "truncated":
+            response.length = after
     return response
 
 
@@ -105,15 +120,20 @@ def _slowed(body: Iterable[bytes], bytes_per_s: int) -> Iterator[bytes]:
     step = max(1, bytes_per_s // 10)
     for block in body:
         for start in range(0, len(block), step):
-            yield block[start : start + step]
-            time.sleep(0.1)
+            piece = block[start : start + step]
+            yield piece
+            time.sleep(len(piece) / bytes_per_s)
 
 
-def _cut(body: Iterable[bytes], after_bytes: int) -> Iterator[bytes]:
+def _cut(body: Iterable[bytes], after_bytes: int, mode: str) -> Iterator[bytes]:
     left = after_bytes
     for block in body:
-        yield block[:left]
+        if left > 0:
+            yield block[:left]
         left -= len(block)
         if left <= 0:
             break
-    raise ConnectionCut
+    if mode == "stalled":
+        time.sleep(STALLED_S)
+    if mode != "truncated":
+        raise ConnectionCut

@@ -9,6 +9,7 @@ import copy
 import runpy
 from typing import Any
 
+from ..standins import vllm
 from ..standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
 from .machine import PROJECT
 from .world import World
@@ -39,6 +40,11 @@ def furnish(world: World) -> None:
     build_torch_wheels(world.torch_wheels)
     files: dict[str, dict[str, bytes]] = {}
     for name, model in data["models"].items():
-        files.setdefault(model["repo"], {})[model["file"]] = f"weights of {name}\n".encode() * 4096
+        # What a whole repository holds, nobody here knows: two files, one of them in a folder.
+        named = [*model.get("links", {})] or ["config.json", "folder of weights/model.safetensors"]
+        for file in named:
+            files.setdefault(model["repo"], {})[file] = f"weights of {name}\n".encode() * 4096
     for repo, content in files.items():
         world.hub_add(repo, dict(content))
+    for release in vllm.releases():
+        world.registry_add_on_python(f"{vllm.REPOSITORY}:{release}", vllm.files(release), vllm.config(release))

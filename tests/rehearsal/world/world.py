@@ -330,6 +330,10 @@ class World:
         """Make a hub token valid, with access to exactly these gated repositories."""
         HubStore(self.hub_root).grant(token, repos)
 
+    def hub_grant_fine_grained(self, token: str) -> None:
+        """Make a hub token valid that lacks the scope to read gated repositories."""
+        HubStore(self.hub_root).grant_fine_grained(token)
+
     # -- behaviour ----------------------------------------------------------------------------------------
 
     @contextmanager

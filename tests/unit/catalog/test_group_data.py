@@ -20,10 +20,16 @@ def shipped(monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -> Catalog:
 def test_nothing_unused_is_declared(shipped: Catalog) -> None:
     services = shipped.services.values()
     installs = shipped.installs.values()
-    assert set(shipped.models) == {model for service in services for model in service.models}
+    assert set(shipped.models) >= {model for service in services for model in service.models}
     assert set(shipped.images) == {service.image for service in services} | {install.image for install in installs}
     assert set(shipped.installs) == {service.install for service in services if service.install}
     assert set(shipped.networks) == {service.network for service in services}
+
+
+def test_every_model_says_under_which_licence_and_where_it_is_accepted(shipped: Catalog) -> None:
+    for name, model in shipped.models.items():
+        assert model.licence, name
+        assert not model.gated or f"https://huggingface.co/{model.repo}" in model.licence, name
 
 
 def test_every_secret_says_what_it_is_for(shipped: Catalog) -> None:

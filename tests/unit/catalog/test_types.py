@@ -183,9 +183,44 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "write 40 hex digits in capitals, without spaces",
     ),
     "sha256": (
-        {"models.vae.sha256": "abc"},
-        "`models.vae.sha256`: `'abc'` is not of the right form",
+        {"models.vae.sha256": {"split/vae/one.safetensors": "abc"}},
+        "`models.vae.sha256.split/vae/one.safetensors`: `'abc'` is not of the right form",
         "write 64 hex digits in small letters",
+    ),
+    "link": (
+        {"models.vae.links": {"split/vae/one.safetensors": "one.safetensors"}},
+        "`models.vae.links.split/vae/one.safetensors`: `'one.safetensors'` is not of the right form",
+        "write `folder/name`",
+    ),
+    "link out of its folder": (
+        {"models.vae.links": {"split/vae/one.safetensors": "../one.safetensors"}},
+        "`models.vae.links.split/vae/one.safetensors`: `'../one.safetensors'` is not of the right form",
+        "write `folder/name`",
+    ),
+    "file of a link out of the repository": (
+        {"models.vae.links": {"../one.safetensors": "vae/one"}},
+        "`models.vae.links.../one.safetensors`: `../one.safetensors` is no path in a repository",
+        "write it as the repository's page shows it",
+    ),
+    "revision": (
+        {"models.vae.revision": "a/../b"},
+        "`models.vae`: `revision`: `a/../b` is no revision",
+        "give a commit, a branch or a tag",
+    ),
+    "revision that a shell would read": (
+        {"models.vae.revision": "-x"},
+        "`models.vae.revision`: `'-x'` is not of the right form",
+        "write a commit, a branch or a tag",
+    ),
+    "link of a file that is left out": (
+        {"models.vae.ignore": ["split/"]},
+        "`models.vae`: `links` names `split/vae/one.safetensors`, which `allow` and `ignore` leave out",
+        "let `allow` name it, too",
+    ),
+    "sha256 of a file that is left out": (
+        {"models.vae.sha256": {"two": "0" * 64}},
+        "`models.vae`: `sha256` names `two`, which `allow` and `ignore` leave out",
+        "let `allow` name it, too",
     ),
     "repository": (
         {"models.vae.repo": "Models"},
@@ -253,9 +288,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "use letters, digits, `.`, `_`, `-`, `+`, `@`",
     ),
     "two models in one place": (
-        {"models.other": {"repo": "Acme/Other", "file": "one.safetensors", "folder": "vae"}},
-        "`models.other`: `vae` already lies at vae/one.safetensors",
-        "give one of them another `folder`",
+        {"models.other": {"repo": "Acme/Other", "links": {"x": "vae/one.safetensors"}}},
+        "`models.other.links`: `vae` already lies at vae/one.safetensors",
+        "give one of them another name",
     ),
     # Images
     "latest": (
@@ -448,9 +483,6 @@ def test_a_misspelt_field_is_told_once_and_first() -> None:
 
 
 def test_an_entry_that_lacks_much_is_one_mistake() -> None:
-    assert sample.problems({"models.unet": {"repo": "Acme/Models"}}) == [
-        Problem(IN + "`models.unet` lacks `file`, `folder`", "add these fields")
-    ]
     assert sample.problems({"services.painter.probes": [{}]}) == [
         Problem(IN + "`services.painter.probes.0` lacks `name`, `path`", "add these fields")
     ]
@@ -489,7 +521,11 @@ RIGHT: dict[str, dict[str, Any]] = {
     "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
     "a gated model of a hub by https": {"models.vae.gated": True},
     "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
-    "a model by commit": {"models.vae.revision": "0" * 40, "models.vae.sha256": "0" * 64},
+    "a model by commit": {
+        "models.vae.revision": "0" * 40,
+        "models.vae.sha256": {"split/vae/one.safetensors": "0" * 64},
+    },
+    "a model by tag": {"models.vae.revision": "refs/pr/1"},
 }
 
 
@@ -562,8 +598,13 @@ def test_a_service_knows_every_secret_that_it_names() -> None:
         ("nvidia_toolkit_version", "1.18.0-1", "1.17.8-1"),
         ("nvidia_toolkit_version", "1.18.0-1", "1.18.0"),
         ("models.vae.repo", "Acme/Models", "Models"),
-        ("models.vae.sha256", "0" * 64, "0" * 63),
-        ("models.vae.sha256", "a" * 64, "A" * 64),
+        ("models.vae.repo", "Acme/Models", "Acme/" + "m" * 100),
+        ("models.vae.repo", "Acme/Models", "../Models"),
+        ("models.vae.sha256", {"split/vae/one.safetensors": "0" * 64}, {"split/vae/one.safetensors": "0" * 63}),
+        ("models.vae.sha256", {"split/vae/one.safetensors": "a" * 64}, {"split/vae/one.safetensors": "A" * 64}),
+        ("models.vae.links", {"split/vae/one.safetensors": "a/b c.bin"}, {"split/vae/one.safetensors": "a/b/c"}),
+        ("models.vae.links", {"split/vae/one.safetensors": "a/b"}, {"split/vae/one.safetensors": "a/.b"}),
+        ("models.vae.allow", ["split/"], []),
         ("apt_key_fingerprints.docker", "A" * 40, "A" * 39),
         ("engine_source", "distro", "snap"),
     ],
@@ -610,7 +651,7 @@ def test_what_an_entry_may_leave_out() -> None:
         {
             "services.bare": service,
             "secrets.BARE": {},
-            "models.bare": {"repo": "a/b", "file": "f", "folder": "bare"},
+            "models.bare": {"repo": "a/b"},
             "images.bare": {"build": "comfyui"},
             "installs.bare": {"version": "v1", "script": "s", "image": "painter"},
         }
@@ -625,6 +666,7 @@ def test_what_an_entry_may_leave_out() -> None:
         "gpu": None,
         "all_gpus": False,
         "controls_services": False,
+        "init": False,
         "install": None,
         "folders": [],
         "seeds": {},
@@ -657,12 +699,18 @@ def test_what_an_entry_may_leave_out() -> None:
         "about": "",
         "renew": "",
     }
-    assert made.models["bare"].model_dump(exclude={"repo", "file", "folder"}) == {
+    assert made.models["bare"].model_dump(exclude={"repo"}) == {
         "revision": "main",
-        "sha256": None,
         "gated": False,
+        "allow": ["*"],
+        "ignore": [],
+        "links": {},
+        "sha256": {},
+        "licence": "",
     }
     assert made.images["bare"].model_dump() == {"build": "comfyui", "args": {}}
+    pulled = made.images["pulled"].model_dump(exclude={"pull"})
+    assert (pulled, made.allowed_images) == ({"arguments": {}, "refused": {}, "families": {}}, [])
     assert made.installs["bare"].model_dump(exclude={"version", "script", "image"}) == {
         "environment": {},
         "memory": "8g",

@@ -11,6 +11,7 @@ from pyinfra.api.state import State
 
 from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.run import pyinfra
 from tests.unit import sample
 from tests.unit.sample import write_group_data
@@ -27,7 +28,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) 
         {"all": {"services": {"painter": {"memory": "20g"}}}, "small": {"services": {"painter": {"memory": "4g"}}}},
     )
     (site / "inventory.py").write_text('lab = ["gpu1", "gpu2"]\nsmall = ["gpu3"]\n')
-    monkeypatch.setattr(arguments, "PROJECT", project)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", project)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(pyinfra, "_run")  # no run: no host is contacted
     return site
@@ -101,6 +103,19 @@ def test_for_programs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     origins = document["hosts"]["gpu3"]["origins"]
     assert origins["services.painter.memory"] == "site/group_data/small.py"
     assert origins["services.painter.bind"] == "default"
+
+
+def test_the_services_as_a_table(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hosts that differ in it are told apart."""
+    lines = shown(capsys, "--table")
+    assert [line for line in lines if line.startswith("[")] == ["[gpu1, gpu2]", "[gpu3]"]
+    assert lines[1:5] == [
+        "| service | port | model | VRAM | RAM | auth | health |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| api | 9001 | none | none, reads all | 2g | `API_TOKEN` | `true`, 60 s to start |",
+        "| painter | 9002 | Acme/Models | not measured | 20g | `LOGIN_HASH` | `/login`, 60 s to start |",
+    ]
+    assert shown(capsys, "--table", "gpu3")[0].startswith("| service")
 
 
 def test_a_mistake(site: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from pyinfra.api.state import State
 from gpuhost.catalog.lock import Lock
 from gpuhost.cli import arguments, lock
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.errors import Problem, UserError
 from gpuhost.images.rules import sources
 from gpuhost.installs import requirements
@@ -66,7 +67,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -
     (made.project / "deploy.py").touch()
     made.site.mkdir()
     (made.site / "inventory.py").write_text('lab = ["gpu1", "gpu2"]\n')
-    monkeypatch.setattr(arguments, "PROJECT", made.project)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", made.project)
     monkeypatch.setattr(requirements, "resolve", made.resolve)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(pyinfra, "_run")  # no run: no host is contacted

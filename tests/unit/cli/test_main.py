@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -459,3 +460,11 @@ def test_a_change_whose_turn_comes_too_late(
     said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
     assert said == [doing, note]
     assert cli.main(["plan"]) == 0
+
+
+def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:
+    """It would take longer than all else that `gpuhost plan` does itself; what needs it is imported by who needs it."""
+    code = (
+        "import sys; from gpuhost.cli import apply, main, plan, verify; print({'pyinfra', 'pydantic'} & {*sys.modules})"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"

@@ -21,6 +21,7 @@ from pyinfra.api.state import State
 
 from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.secrets import archive, envfile
@@ -67,7 +68,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     folder = tmp_path / "project"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(arguments, "PROJECT", folder)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", folder)
     for name, secret in sample.catalog().secrets.items():
         for each in (name, *secret.aliases):
             monkeypatch.delenv(each, raising=False)

@@ -23,6 +23,7 @@ from pyinfra.connectors.sshuserclient import client as pyinfra_client
 
 from gpuhost.cli import arguments
 from gpuhost.cli import main as cli
+from gpuhost.cli import site as site_module
 from gpuhost.run import connection, host_keys, known_hosts
 from gpuhost.run.connection import refuse_unknown_keys
 from tests.unit import sample
@@ -108,7 +109,8 @@ def operator(
     project = tmp_path / "project"
     sample.write_group_data(project, {"all": sample.data()})
     (project / "deploy.py").touch()
-    monkeypatch.setattr(arguments, "PROJECT", project)
+    for module in (arguments, site_module):
+        monkeypatch.setattr(module, "PROJECT", project)
     monkeypatch.setattr(host_keys, "SYSTEM_CONFIG", str(tmp_path / "none"))
     # As pyinfra has them, whatever ran before in this process.
     monkeypatch.setattr(pyinfra_client, "get_host_keys", GET_HOST_KEYS)

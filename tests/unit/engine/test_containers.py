@@ -129,6 +129,7 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "capabilities": ({"CapAdd": ["SYS_ADMIN"], "CapDrop": None}, {}, {"cap_add", "cap_drop"}),
     "no security options": ({"SecurityOpt": None}, {}, {"security_opt"}),
     "a writable root": ({"ReadonlyRootfs": False}, {}, {"read_only"}),
+    "reaped by a process of Docker's own": ({"Init": True}, {}, {"init"}),
     "another group": ({"GroupAdd": ["0"]}, {}, {"group_add"}),
     "without its GPU": ({"DeviceRequests": None}, {}, {"gpus"}),
     "every GPU": ({"DeviceRequests": [{"Driver": "nvidia", "Count": -1, "DeviceIDs": None}]}, {}, {"gpus"}),

@@ -1,5 +1,4 @@
-"""Models from the plan to the file: the fact and the rules of the control side, the program on the host, against the
-rehearsal's hub over real HTTP."""
+"""The fetch program: what it makes of a request, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -7,620 +6,387 @@ import errno
 import hashlib
 import json
 import os
-import signal
+import shlex
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import pytest
-from huggingface_hub import constants, errors
+from huggingface_hub import errors
 from huggingface_hub.file_download import repo_folder_name
 
-from gpuhost.catalog.types import Model
-from gpuhost.models import rules
-from gpuhost.models.facts import ModelsState
 from hostside import hub_cache
-from hostside.models import fetch, hub_errors, manifest, store, watchdog
-from hostside.protocol import ModelFile, ModelsRequest, model_event
+from hostside.models import fetch, hub_errors, manifest, meter, store
+from hostside.protocol import ModelFile, ModelRef, ModelsRequest
 from hostside.wire import to_json
-from tests.rehearsal.standins.http import Request
-from tests.rehearsal.standins.hub import Hub, HubStore
-from tests.rehearsal.standins.misbehaviour import ConnectionCut, Order, refusal, spoil
+from tests.rehearsal.standins.local import LocalHub
 
-REPO, FILE = "owner/model", "split/vae.safetensors"
+from .model_host import REPO, Host, errors_of, events, only, states_of
+
 BYTES = os.urandom(300_000)
 SHA256 = hashlib.sha256(BYTES).hexdigest()
-
-
-class HubServer:
-    """The stand-in on a port. `order` spoils the next `order_times` answers."""
-
-    def __init__(self, root: Path) -> None:
-        self.store = HubStore(root)
-        self.requests: list[str] = []
-        self.tokens: list[str | None] = []  # of each request
-        self.elsewhere = ""  # where the bytes of a file are asked for, when that is another server
-        self.order: Order | None = None
-        self.order_times = 0
-        self.statuses: list[int] = []  # of the next answers, whatever is asked
-        self._hub = Hub(root)
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                outer.serve(self)
-
-            do_HEAD = do_GET
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def downloads(self) -> list[str]:
-        """The requests for content."""
-        return [request for request in self.requests if request.startswith("GET ")]
-
-    def misbehave(self, mode: str, times: int = 1_000, **over: Any) -> None:
-        self.order, self.order_times = Order(mode, **over), times
-
-    def serve(self, handler: BaseHTTPRequestHandler) -> None:
-        parts = urlsplit(handler.path)
-        self.requests.append(f"{handler.command} {parts.path}")
-        self.tokens.append(handler.headers.get("Authorization"))
-        request = Request(handler.command, "hub", parts.path, parts.query, handler.headers, b"")
-        order = self.order if handler.command == "GET" and self.order_times > 0 else None
-        self.order_times -= order is not None
-        if self.elsewhere:
-            handler.send_response(302)
-            handler.send_header("Location", f"{self.elsewhere}{handler.path}")
-            for name, value in self._hub.serve(request).headers.items():
-                handler.send_header(name, value)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-            return
-        if self.statuses:
-            handler.send_response(self.statuses.pop(0))
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
-            return
-        try:
-            response = (order and refusal(order)) or self._hub.serve(request)
-            response = spoil(order, response) if order else response
-            handler.send_response(response.status)
-            for name, value in response.headers.items():
-                handler.send_header(name, value)
-            handler.send_header("Content-Length", str(response.length))
-            handler.end_headers()
-            if handler.command == "GET":
-                for block in response.body:
-                    handler.wfile.write(block)
-        except (ConnectionCut, BrokenPipeError, ConnectionResetError):
-            handler.close_connection = True
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+VAE, CONFIG = "split/vae.safetensors", "config.json"
+# A whole repository: nested folders, names that a shell or a URL would take apart, files without a byte.
+MANY = {
+    "README.md": b"words",
+    "config.json": b'{"a": 1}',
+    "empty.txt": b"",
+    "empty.safetensors": b"",
+    "model-00001-of-00002.safetensors": os.urandom(70_000),
+    "model-00002-of-00002.safetensors": os.urandom(50_001),
+    "text encoder/config.json": b'{"a": 1}',
+    "text encoder/weights (1).safetensors": os.urandom(1000),
+    "unet/deep/er/diffusion.bin": os.urandom(999),
+    "vae/größe ü — 模型.safetensors": os.urandom(2000),
+    "vae/100%+&=#?'\"$(id).json": b"{}",
+    "tokenizer/merges.txt": b"a b\n" * 1000,
+}
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    server = HubServer(tmp_path / "hub-data")
-    server.store.add(REPO, {FILE: BYTES, "config.json": b'{"a": 1}'}, gated=False, commit=None)
-    server.store.add("owner/gated", {FILE: BYTES}, gated=True, commit=None)
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
+def model(hub: LocalHub) -> dict[str, bytes]:
+    files = {VAE: BYTES, CONFIG: b'{"a": 1}'}
+    hub.store.add(REPO, dict(files), gated=False, commit=None)
+    return files
+
+
+def vae(host: Host, **over: Any) -> ModelFile:
+    return replace(next(each for each in host.files(links={VAE: ["vae/vae.safetensors"]}) if each.file == VAE), **over)
+
+
+def linked(host: Host) -> Path:
+    return host.models / "vae/vae.safetensors"
+
+
+def test_fetches_checks_links_writes_down(hub: LocalHub, host: Host, model: Any) -> None:
+    found = host.run([vae(host)])
+    assert found[-1] == 0 and states_of(found) == ["downloaded"]
+    assert only(found, "plan") | {"free_bytes": 0} == {
+        **{"event": "plan", "files": 1, "download_bytes": 300_000, "free_bytes": 0},
+    }
+    assert only(found, "done") == {"event": "done", "files": 1, "downloaded_bytes": 300_000, "needed_bytes": 300_000}
+    assert only(found, "model")["checked_against"] == "hub"
+    entry, pointer = host.entry(vae(host)), host.pointer(vae(host))
+    assert entry.path == str(pointer) and pointer.is_symlink() and not pointer.readlink().is_absolute()
+    assert linked(host).read_bytes() == BYTES and not linked(host).is_symlink()
+    assert linked(host).stat().st_ino == pointer.stat().st_ino == entry.inode
+    assert (entry.sha256, entry.size, entry.links) == (SHA256, 300_000, ["vae/vae.safetensors"])
+    assert entry.checked_against == "hub" and entry.verified_ns > pointer.stat().st_mtime_ns
+    assert not host.partials() and hub.requests == [f"GET /owner/model/resolve/{entry.commit}/{VAE}"]
+    assert hub.tokens == [None]
+
+
+def test_a_repository_is_one_that_huggingface_hub_reads_offline(hub: LocalHub, host: Host) -> None:
+    """12 files in nested folders, in a process of its own that can reach nobody."""
+    hub.store.add(REPO, dict(MANY), gated=False, commit=None)
+    files = host.files()
+    commit = files[0].commit
+    found = host.run(files, refs=[ModelRef(REPO, "main", commit), ModelRef(REPO, "refs/pr/1", commit)])
+    assert found[-1] == 0 and states_of(found) == ["downloaded"] * 12
+    # No byte is asked for twice (`{"a": 1}` is two files), and none for an empty file.
+    assert only(found, "done")["downloaded_bytes"] == sum(map(len, MANY.values())) - len(MANY["config.json"])
+    assert len(hub.requests) == len(set(MANY.values())) - 1
+    for file in files:
+        assert host.pointer(file).read_bytes() == MANY[file.file], file.file
+    program = """if True:
+        import json, sys
+        from pathlib import Path
+        from huggingface_hub import hf_hub_download, scan_cache_dir, snapshot_download, try_to_load_from_cache
+        folder = Path(snapshot_download(sys.argv[1]))
+        scan = scan_cache_dir()
+        assert not scan.warnings, scan.warnings
+        (repo,) = scan.repos
+        assert {ref for ref in repo.refs} >= {"main"}
+        found = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+        assert Path(hf_hub_download(sys.argv[1], "config.json")).read_bytes() == b'{"a": 1}'
+        assert try_to_load_from_cache(sys.argv[1], "unet/deep/er/diffusion.bin")
+        print(json.dumps(found))
+    """
+    environ = {
+        **os.environ,
+        "HF_HOME": str(host.cache.parent),
+        "HF_HUB_OFFLINE": "1",
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program, REPO], env=environ, capture_output=True, text=True, check=False
     )
-    monkeypatch.setattr(fetch, "RETRY_AFTER_S", (0.0, 0.0))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {name: len(content) for name, content in MANY.items()}
+
+
+def test_the_next_run_hashes_and_asks_nothing(
+    hub: LocalHub, host: Host, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run([vae(host)])
+    hub.requests.clear()
+    monkeypatch.setattr(fetch, "digest", None)
+    assert states_of(host.run([vae(host)])) == ["linked"]
+    linked(host).unlink()
+    assert states_of(host.run([vae(host, action="link")])) == ["linked"] and linked(host).read_bytes() == BYTES
+    both = ["vae/vae.safetensors", "other/deep/v a e.bin"]
+    assert states_of(host.run([vae(host, action="link", links=both)])) == ["linked"]
+    assert (host.models / both[1]).samefile(linked(host)) and host.entry(vae(host)).links == both
+    assert hub.requests == []
+
+
+def test_a_lost_manifest_costs_a_hash_and_no_download(hub: LocalHub, host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    hub.requests.clear()
+    for text in (None, "half a manif"):
+        host.manifest.write_text(text) if text else host.manifest.unlink()
+        assert states_of(host.run([vae(host)])) == ["verified"]
+        assert host.entry(vae(host)).sha256 == SHA256
+    host.pointer(vae(host)).unlink()
+    host.manifest.unlink()
+    assert states_of(host.run([vae(host)])) == ["verified"]  # its bytes are there under their own name
+    linked(host).touch()
+    assert states_of(host.run([vae(host, action="verify", known_from="lock")])) == ["verified"]
+    assert host.entry(vae(host)).checked_against == "lock" and hub.requests == []
+
+
+def test_what_nobody_knows_a_hash_of_is_only_read(host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    found = host.run([vae(host, action="verify", sha256=None, git_sha1=None)])
+    assert only(found, "model")["checked_against"] == host.entry(vae(host)).checked_against == "none"
+
+
+@pytest.mark.parametrize("how", ["linked", "unlinked", "longer"])
+def test_a_damaged_file_is_set_aside_and_fetched_by_the_next_run(
+    hub: LocalHub, host: Host, model: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run([vae(host)])
+    hub.requests.clear()
+    blob = host.pointer(vae(host)).resolve()
+    if how == "unlinked":
+        linked(host).unlink()
+    if how == "longer":  # 2 TB that cost nothing: it is not even read
+        os.truncate(blob, 2 * 10**12)
+        monkeypatch.setattr(fetch, "digest", None)
+    else:
+        blob.write_bytes(b"x" * 300_000)
+    found = host.run([vae(host, action="verify")])
+    ((kind, message),) = errors_of(found)
+    assert (kind, found[-1]) == ("bytes", 1) and "changed since it was fetched" in message
+    assert only(found, "error")["hint"] == "run again: it is then fetched"
+    moved = Path(only(found, "moved_aside")["moved_to"])
+    assert moved.exists() and not host.pointer(vae(host)).exists() and not linked(host).exists()
+    assert hub.requests == []  # nothing was fetched that the plan had not named
+    if how == "longer":
+        monkeypatch.setattr(fetch, "digest", store.digest)
+        moved.unlink()
+    assert states_of(host.run([vae(host)])) == ["downloaded"] and linked(host).read_bytes() == BYTES
+
+
+def test_a_damaged_file_that_is_to_be_fetched_is_set_aside_first(hub: LocalHub, host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    linked(host).write_bytes(b"y" * 300_000)
+    found = host.run([vae(host)])
+    assert found[-1] == 0 and linked(host).read_bytes() == BYTES
+    assert Path(only(found, "moved_aside")["moved_to"]).read_bytes() == b"y" * 300_000
+
+
+def test_what_changed_since_the_plan_is_left_alone(hub: LocalHub, host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    linked(host).unlink()
+    host.pointer(vae(host)).resolve().write_bytes(b"damaged")
+    hub.requests.clear()
+    ((kind, message),) = errors_of(host.run([vae(host, action="link")]))
+    assert kind == "missing" and message.endswith("as it was when the plan was made") and not linked(host).exists()
+    host.pointer(vae(host)).unlink()
+    assert errors_of(host.run([vae(host, action="verify")]))[0][0] == "missing" and hub.requests == []
+
+
+def test_every_failure_is_told_and_nothing_is_downloaded(hub: LocalHub, host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    linked(host).write_bytes(b"x" * 300_000)
+    hub.requests.clear()
+    config = next(each for each in host.files() if each.file == CONFIG)
+    gone = replace(config, action="verify")
+    found = host.run([vae(host, action="verify"), gone, config])
+    assert sorted(kind for kind, _ in errors_of(found)) == ["bytes", "missing"] and found[-1] == 1
+    assert hub.requests == []
+
+
+def test_a_wrong_pin_costs_neither_a_byte_nor_the_file(hub: LocalHub, host: Host, model: Any) -> None:
+    host.run([vae(host)])
+    for action in ("fetch", "verify"):
+        host.manifest.unlink()
+        ((kind, message),) = errors_of(host.run([vae(host, sha256="0" * 64, action=action)]))
+        assert kind == "bytes" and "000000000000..." in message
+        assert linked(host).read_bytes() == BYTES and host.pointer(vae(host)).exists()
+        assert not host.partials() and len(hub.requests) == 1 + (action == "fetch")
+        host.run([vae(host)])
+        hub.requests[:] = ["the first"]
+
+
+@pytest.mark.parametrize(("field", "value"), [("size", 299_999), ("size", 400_000), ("git_sha1", "0" * 40)])
+def test_a_plan_that_the_hub_contradicts_costs_no_byte(
+    hub: LocalHub, host: Host, model: Any, field: str, value: Any
+) -> None:
+    name = VAE if field == "size" else CONFIG
+    file = replace(next(each for each in host.files() if each.file == name), **{field: value})
+    ((kind, message),) = errors_of(host.run([file]))
+    assert kind == "bytes" and "the hub has" in message and host.visible() == []
+
+
+def test_a_foreign_file_is_moved_aside_an_own_older_one_is_replaced(hub: LocalHub, host: Host, model: Any) -> None:
+    linked(host).parent.mkdir(parents=True)
+    linked(host).write_bytes(b"somebody's own finetune")
+    moved = only(host.run([vae(host)]), "moved_aside")
+    assert Path(moved["moved_to"]).read_bytes() == b"somebody's own finetune"
+    hub.store.add(REPO, {VAE: b"newer"}, gated=False, commit=None)
+    found = host.run([vae(host)])
+    assert linked(host).read_bytes() == b"newer" and not events(found, "moved_aside")
+    assert len(list(linked(host).parent.iterdir())) == 2
+    linked(host).unlink()
+    linked(host).symlink_to("/etc/passwd")
+    assert host.run([vae(host, action="link")])[-1] == 0 and linked(host).read_bytes() == b"newer"
+
+
+def test_what_a_removed_model_left_half_is_removed(hub: LocalHub, host: Host, model: Any) -> None:
+    blobs = host.cache / "models--owner--other" / "blobs"
+    blobs.mkdir(parents=True)
+    own, foreign = blobs / f"{SHA256}.gpuhost.incomplete", blobs / f"{SHA256}.0a1b2c3d.incomplete"
+    own.write_bytes(b"half")
+    foreign.write_bytes(b"half")  # another program's, which may be at work
+    host.run([vae(host)])
+    assert not own.exists() and foreign.exists()
+
+
+# -- the token ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A hub behind TLS, trusted by the programs that this test starts."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        shlex.split(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+            f" -addext subjectAltName=IP:127.0.0.1 -keyout {key} -out {certificate}"
+        ),
+        capture_output=True,
+        check=True,
+    )
+    server = LocalHub(tmp_path / "tls-data", (certificate, key))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     yield server
     server.close()
 
 
-def a_model(**over: Any) -> Model:
-    return Model(**({"repo": REPO, "file": FILE, "folder": "vae"} | over))
+def test_the_token_goes_to_the_hub_for_gated_files_over_tls_alone(tls: LocalHub, hub: LocalHub, tmp_path: Path) -> None:
+    tls.store.grant("hf_good", ["owner/gated"])
+    tls.store.add("owner/gated", {VAE: BYTES}, gated=True, commit=None)
+    tls.store.add("owner/open", {VAE: BYTES[::-1]}, gated=False, commit=None)
+    hub.store.add("owner/gated", {VAE: BYTES}, gated=False, commit=None)  # where the bytes are kept
+    host = Host(tmp_path / "host", tls)
+    tls.elsewhere = hub.url
+    out, err = host.start(host.request(host.files("owner/gated"), token="hf_good")).communicate()
+    assert '"downloaded_bytes": 300000' in out, err
+    assert tls.tokens == ["Bearer hf_good"] and hub.tokens == [None]
+    tls.elsewhere = ""
+    assert host.start(host.request(host.files("owner/open"), token="hf_good")).wait() == 0
+    assert tls.tokens[1:] == [None]
+    left = [path for path in host.root.rglob("*") if path.is_file()]
+    assert left and not [path for path in left if b"hf_good" in path.read_bytes()]
 
 
-class Host:
-    """One host's folders, what the control side plans for them, and the program run on them."""
+def test_the_token_is_not_sent_where_others_can_read_it(hub: LocalHub, host: Host) -> None:
+    hub.store.grant("hf_good", ["owner/gated"])
+    hub.store.add("owner/gated", {VAE: BYTES}, gated=True, commit=None)
+    ((kind, message),) = errors_of(host.run(host.files("owner/gated"), token="hf_good"))
+    assert kind == "token" and "others could read it" in message and hub.requests == []
 
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.cache, self.models, self.manifest = root / "cache/hub", root / "models", root / "state/models.json"
-        self._capsys = capsys
 
-    def planned(self, more: dict[str, Model] | None = None, **over: Any) -> list[rules.PlannedFile]:
-        """What the plan says of the model `vae` and others, from the fact's real script."""
-        wanted = {"vae": a_model(**over), **(more or {})}
-        script = ModelsState().command(
-            manifest=str(self.manifest),
-            cache_dir=str(self.cache),
-            links=[f"{self.models}/{rules.destination(model)}" for model in wanted.values()],
-            files=[(model.repo, model.file) for model in wanted.values()],
-        )
-        said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-        assert said.stderr == ""
-        reading = ModelsState().process(said.stdout.splitlines())
-        return rules.reconcile(wanted, reading, str(self.models), str(self.cache))
+def test_a_certificate_that_nobody_signed_is_told(tls: LocalHub, tmp_path: Path) -> None:
+    tls.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
+    host = Host(tmp_path / "host", tls)
+    _, err = host.start(
+        host.request(host.files("owner/open")), SSL_CERT_FILE="/etc/ssl/certs/ca-certificates.crt"
+    ).communicate()
+    assert "is not trusted" in err and tls.requests == []
 
-    def request(
-        self, planned: list[rules.PlannedFile], stall_s: float = 120.0, token: str | None = None
-    ) -> ModelsRequest:
-        files = [each.file for each in planned]
-        return ModelsRequest(files, str(self.cache), str(self.models), str(self.manifest), stall_s, token)
 
-    def run(self, request: ModelsRequest) -> list[Any]:
-        """All events of the program in this process; the exit status comes last."""
-        try:
-            ok = fetch.Run(fetch.parse(to_json(request))).run()
-        except fetch.FetchError as error:
-            fetch.complain(error)
-            ok = False
-        out = self._capsys.readouterr().out.splitlines()
-        assert all(model_event(line) for line in out)  # the control side takes each
-        return [*map(json.loads, out), 0 if ok else 1]
-
-    def fetch(self, *, token: str | None = None, more: dict[str, Model] | None = None, **over: Any) -> list[Any]:
-        """Plans and, when there is something to do, runs; the model is gated when there is a token."""
-        planned = self.planned(more, **{"gated": token is not None} | over)
-        return self.run(self.request(planned, token=token)) if planned else [0]
-
-    @property
-    def linked(self) -> Path:
-        return self.models / "vae/vae.safetensors"
-
-    @property
-    def entry(self) -> dict[str, Any]:
-        return json.loads(self.manifest.read_text())["models"]["vae"]
+# -- neighbours --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Host:
-    return Host(tmp_path / "host", capsys)
+def neighbour(tmp_path: Path) -> Any:
+    server = LocalHub(tmp_path / "neighbour-data")
+    yield server
+    server.close()
 
 
-def errors_of(events: list[Any]) -> list[tuple[str, str]]:
-    return [(event["kind"], event["message"]) for event in events[:-1] if event["event"] == "error"]
-
-
-def states_of(events: list[Any]) -> list[str]:
-    return [event["state"] for event in events[:-1] if event["event"] == "model"]
-
-
-def test_fetches_verifies_links_and_then_asks_nobody(hub: HubServer, host: Host) -> None:
-    events = host.fetch()
-    assert (states_of(events), events[-1]) == (["downloaded"], 0)
-    assert events[0] | {"free_bytes": 0} == {"event": "plan", "models": 1, "download_bytes": 300_000, "free_bytes": 0}
-    entry = host.entry
-    blob = Path(entry["path"]).resolve()
-    assert host.linked.read_bytes() == BYTES and not host.linked.is_symlink()
-    assert host.linked.stat().st_ino == blob.stat().st_ino == entry["inode"]
-    assert (entry["sha256"], entry["size"], entry["revision"], len(entry["commit"])) == (SHA256, 300_000, "main", 40)
-    assert not list(host.cache.rglob("*.incomplete")) and not (host.cache / ".gpuhost-inflight.json").exists()
-    assert "HEAD /owner/model/resolve/main/split/vae.safetensors" in hub.requests and hub.downloads
-
-    hub.requests.clear()
-    before = {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
-    assert host.planned() == [] and host.planned(sha256=SHA256) == []
-    assert hub.requests == []
-    assert before == {path: path.lstat().st_mtime_ns for path in host.cache.parent.parent.rglob("*")}
-
-
-def actions(planned: list[rules.PlannedFile]) -> list[tuple[str, str]]:
-    return [(each.file.action, each.reason) for each in planned]
-
-
-def test_a_lost_link_costs_neither_a_download_nor_a_hash(
-    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("trouble", ["", "wrong-bytes", "404", "down", "cut"])
+def test_a_neighbour_is_asked_first_and_believed_nothing(
+    hub: LocalHub, host: Host, model: Any, neighbour: LocalHub, trouble: str
 ) -> None:
-    host.fetch()
-    hub.requests.clear()
-    monkeypatch.setattr(fetch, "digest", None)
-    host.linked.unlink()
-    assert actions(host.planned()) == [("link", "it is not in the models folder")]
-    assert states_of(host.fetch()) == ["linked"] and host.linked.read_bytes() == BYTES
-    assert host.planned() == []
-    assert actions(host.planned(folder="other")) == [("link", "it is not in the models folder")]
-    assert states_of(host.fetch(folder="other")) == ["linked"] and host.entry["dest"] == "other/vae.safetensors"
-    assert actions(host.planned()) == [("link", "it was recorded as other/vae.safetensors")]
-    host.fetch()
-    assert host.planned() == [] and hub.requests == []
-
-
-def test_a_file_that_was_touched_is_hashed_again(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    hub.requests.clear()
-    host.linked.touch()
-    assert actions(host.planned()) == [("verify", "the file changed since it was verified")]
-    assert states_of(host.fetch()) == ["verified"]
-    assert host.planned() == [] and hub.requests == []
-
-
-def test_a_lost_manifest_costs_no_download(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    commit = host.entry["commit"]
-    hub.requests.clear()
-    host.manifest.unlink()
-    assert actions(host.planned()) == [("fetch", "it was never verified")]  # `main` has to be asked for
-    assert states_of(host.fetch()) == ["downloaded"] and host.entry["commit"] == commit
-    assert not hub.downloads
-    hub.requests.clear()
-    host.manifest.write_text("half a manif")
-    assert actions(host.planned(revision=commit)) == [("verify", "it is in the cache and was never verified")]
-    assert states_of(host.fetch(revision=commit)) == ["verified"]
-    assert host.planned(revision=commit) == [] and hub.requests == []
-
-
-@pytest.mark.parametrize("gone", ["snapshot", "blob"])
-def test_what_is_gone_from_the_cache_is_seen(hub: HubServer, host: Host, gone: str) -> None:
-    host.fetch()
-    snapshot = Path(host.entry["path"])
-    (snapshot if gone == "snapshot" else snapshot.resolve()).unlink()
-    assert actions(host.planned()) == [("fetch", "it is gone from the cache")]
-    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
-    assert host.planned() == []
-
-
-def test_a_damaged_file_is_set_aside_and_fetched_by_the_next_run(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    hub.requests.clear()
-    host.linked.write_bytes(b"x" * 300_000)
-    events = host.fetch()
-    ((kind, message),) = errors_of(events)
-    assert (kind, events[-1]) == ("bytes", 1) and "`vae` changed since it was fetched" in message
-    assert [event["hint"] for event in events[:-1] if event["event"] == "error"] == ["run again: it is then fetched"]
-    (moved,) = [event for event in events[:-1] if event["event"] == "moved_aside"]
-    assert Path(moved["moved_to"]).read_bytes() == b"x" * 300_000 and moved["moved_from"] == str(host.linked)
-    assert not host.linked.exists() and hub.requests == []  # nothing was fetched that the plan had not named
-    assert actions(host.planned()) == [("fetch", "it is gone from the cache")]
-    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
-
-
-def test_a_damaged_file_that_is_not_linked_is_set_aside_too(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    host.linked.unlink()
-    Path(host.entry["path"]).resolve().write_bytes(b"damaged")
-    (moved,) = [event for event in host.fetch()[:-1] if event["event"] == "moved_aside"]
-    assert Path(moved["moved_to"]).read_bytes() == b"damaged" and not host.linked.exists()
-    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
-
-
-def test_a_file_of_another_size_is_set_aside_unread(
-    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody put 2 TB that cost nothing in its place."""
-    host.fetch()
-    os.truncate(host.linked, 2 * 10**12)
-    assert actions(host.planned()) == [("verify", "the file changed since it was verified")]
-    monkeypatch.setattr(fetch, "digest", None)
-    ((kind, message),) = errors_of(host.fetch())
-    assert kind == "bytes" and "it has 2000000000000 bytes, not 300000" in message and not host.linked.exists()
-    monkeypatch.undo()
-
-
-def test_what_changed_since_the_plan_is_left_alone(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    host.linked.unlink()
-    link = host.request(host.planned())
-    Path(host.entry["path"]).resolve().write_bytes(b"damaged")
-    verify = host.request(host.planned())
-    assert [each.action for each in (*link.models, *verify.models)] == ["link", "verify"]
-    assert errors_of(host.run(link))[0][1].endswith("as it was when the plan was made") and not host.linked.exists()
-    Path(host.entry["path"]).unlink()
-    hub.requests.clear()
-    assert errors_of(host.run(verify))[0][0] == "missing" and hub.requests == []
-
-
-def test_every_failure_is_reported_and_nothing_is_downloaded(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    host.linked.write_bytes(b"x" * 300_000)
-    more = {"none": a_model(repo="owner/none"), "config": a_model(file="config.json")}
-    hub.requests.clear()
-    events = host.fetch(more=more)
-    assert [kind for kind, _ in errors_of(events)] == ["bytes", "missing"] and events[-1] == 1
-    assert not hub.downloads
-
-
-def test_a_small_file_is_verified_by_its_git_id(hub: HubServer, host: Host) -> None:
-    assert states_of(host.fetch(file="config.json", folder="text")) == ["downloaded"]
-    hub.misbehave("wrong-bytes")
-    other = Host(host.cache.parent.parent / "other", host._capsys)
-    assert errors_of(other.fetch(file="config.json", folder="text"))[0][0] == "bytes"
-
-
-def test_wrong_bytes_once_are_fetched_again_twice_are_an_error(hub: HubServer, host: Host) -> None:
-    hub.misbehave("wrong-bytes", times=1)
-    assert states_of(host.fetch()) == ["downloaded"] and host.linked.read_bytes() == BYTES
-    other = Host(host.cache.parent.parent / "other", host._capsys)
-    hub.misbehave("wrong-bytes")
-    events = other.fetch()
-    assert events[-1] == 1 and errors_of(events)[0][0] == "bytes"
-    assert not other.linked.exists() and not list(other.cache.rglob("blobs/*")) and not other.manifest.exists()
-
-
-def test_a_pin_that_the_hub_does_not_have_costs_no_download_and_no_file(hub: HubServer, host: Host) -> None:
-    assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
-    assert not list(host.cache.rglob("blobs/*"))
-    host.fetch(sha256=SHA256)
-    assert actions(host.planned(sha256="0" * 64)) == [("fetch", "its sha256 is not the expected one")]
-    hub.requests.clear()
-    assert errors_of(host.fetch(sha256="0" * 64))[0][0] == "bytes"
-    assert not hub.downloads
-    assert host.linked.read_bytes() == BYTES  # the pin was wrong, not the file
-
-
-def test_a_wrong_pin_of_a_file_that_is_hashed_again_costs_no_file(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    commit = host.entry["commit"]
-    host.manifest.unlink()
-    hub.requests.clear()
-    events = host.fetch(revision=commit, sha256="0" * 64)
-    assert [kind for kind, _ in errors_of(events)] == ["bytes"] and "correct `sha256`" in str(events)
-    assert host.linked.read_bytes() == BYTES and hub.requests == []
-
-
-def test_a_new_pin_of_a_branch_that_moved_on_is_fetched(hub: HubServer, host: Host) -> None:
-    host.fetch(sha256=SHA256)
-    hub.store.add(REPO, {FILE: b"newer"}, gated=False, commit=None)
-    assert host.planned(sha256=SHA256) == []  # what is pinned is there
-    newer = hashlib.sha256(b"newer").hexdigest()
-    assert states_of(host.fetch(sha256=newer)) == ["downloaded"] and host.linked.read_bytes() == b"newer"
-    assert host.planned(sha256=newer) == []
-
-
-def test_a_foreign_file_is_moved_aside_an_own_older_one_is_replaced(hub: HubServer, host: Host) -> None:
-    host.linked.parent.mkdir(parents=True)
-    host.linked.write_bytes(b"somebody's own finetune")
-    (moved,) = [event for event in host.fetch()[:-1] if event["event"] == "moved_aside"]
-    assert Path(moved["moved_to"]).read_bytes() == b"somebody's own finetune"
-    newer = hub.store.add(REPO, {FILE: b"newer"}, gated=False, commit=None)
-    assert actions(host.planned(revision=newer)) == [("fetch", "another revision was fetched")]
-    events = host.fetch(revision=newer)
-    assert host.linked.read_bytes() == b"newer" and "moved_aside" not in str(events)
-    assert len(list(host.linked.parent.iterdir())) == 2
-    host.linked.unlink()
-    host.linked.write_bytes(b"another finetune")
-    assert actions(host.planned(revision=newer)) == [("link", "another file is in its place in the models folder")]
-    (moved,) = [event for event in host.fetch(revision=newer)[:-1] if event["event"] == "moved_aside"]
-    assert Path(moved["moved_to"]).read_bytes() == b"another finetune" and host.linked.read_bytes() == b"newer"
-
-
-REFUSALS = {
-    "no token": ({"repo": "owner/gated"}, None, "gated", "is gated, and there is no Hugging Face token"),
-    "not accepted": ({"repo": "owner/gated"}, "hf_stranger", "licence", "may not read `owner/gated` (403)"),
-    "wrong token": ({}, "hf_wrong", "token", "refuses the token"),
-    "no repository": ({"repo": "owner/none"}, None, "missing", "knows no public repository `owner/none`"),
-    "no repository, token": ({"repo": "owner/none"}, "hf_stranger", "missing", "no public repository"),
-    "no revision": ({"revision": "v9"}, None, "missing", "has no revision `v9`"),
-    "no file": ({"file": "x.bin"}, None, "missing", "has no file `x.bin` at revision `main`"),
-}
-
-
-@pytest.mark.parametrize("refusal", REFUSALS)
-def test_each_refusal_is_one_sentence_before_the_first_byte(hub: HubServer, host: Host, refusal: str) -> None:
-    hub.store.grant("hf_stranger", [])
-    over, token, kind, sentence = REFUSALS[refusal]
-    good = {"good": a_model(folder="good")}
-    events = host.fetch(token=token, more=good if kind != "token" else None, **over)
-    ((seen_kind, message),) = errors_of(events)
-    assert events[-1] == 1 and seen_kind == kind and sentence in message and "\n" not in message
-    assert not hub.downloads
-    assert token is None or token not in str(events)
-
-
-def test_a_gated_file_with_access(hub: HubServer, host: Host) -> None:
-    hub.store.grant("hf_good", ["owner/gated"])
-    assert states_of(host.fetch(repo="owner/gated", token="hf_good")) == ["downloaded"]
-    assert set(hub.tokens) == {"Bearer hf_good"}
-
-
-def test_the_token_is_sent_for_gated_files_only(hub: HubServer, host: Host) -> None:
-    hub.store.grant("hf_good", ["owner/gated"])
-    assert states_of(host.fetch(token="hf_good", gated=False)) == ["downloaded"] and set(hub.tokens) == {None}
-    gated = {"gated": a_model(repo="owner/gated", folder="gated", gated=True)}
-    assert states_of(host.fetch(token="hf_good", gated=False, more=gated)) == ["downloaded"]
-    sent = dict(zip(hub.requests, hub.tokens, strict=True))
-    assert {token for asked, token in sent.items() if "owner/gated" in asked} == {"Bearer hf_good"}
-    assert {token for asked, token in sent.items() if "owner/gated" not in asked} == {None}
-
-
-def test_the_token_does_not_follow_to_another_server(
-    hub: HubServer, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.store.grant("hf_good", ["owner/gated"])
-    storage = HubServer(tmp_path / "hub-data")
-    storage.store.add("owner/gated", {FILE: BYTES}, gated=False, commit=None)
-    hub.elsewhere = storage.url
-    host.fetch(repo="owner/gated", token="hf_good")
-    assert set(hub.tokens) == {"Bearer hf_good"} and storage.requests and set(storage.tokens) == {None}
-    storage.close()
-
-
-def test_no_token_of_this_machine_is_found(hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the hub's client would use by itself: its variable, and a file in its home."""
-    monkeypatch.setenv("HF_TOKEN", "hf_environment")
-    home = host.cache.parent
-    home.mkdir(parents=True)
-    (home / "token").write_text("hf_file")
-    process = run_program(hub, host.request(host.planned(gated=True)), HF_HOME=str(home))
-    assert process.wait(20) == 0 and set(hub.tokens) == {None}
-
-
-def test_a_hub_that_is_down(hub: HubServer, host: Host) -> None:
-    hub.close()
-    ((kind, message),) = errors_of(host.fetch())
-    assert kind == "network" and "cannot be reached" in message
-
-
-def test_a_passing_failure_of_the_download_is_tried_again(hub: HubServer, host: Host) -> None:
-    hub.misbehave("503", times=2)
-    assert states_of(host.fetch()) == ["downloaded"]
-
-
-def test_too_small_a_disk_stops_before_the_first_byte(
-    hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = store.shutil.disk_usage("/")._replace(free=310_000)  # enough for the file, not for 5 % more
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
-    ((kind, message),) = errors_of(host.fetch())
-    assert kind == "disk" and "GB free" in message and not hub.downloads
-
-
-def test_two_filesystems_are_refused(hub: HubServer, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def link(*_: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(store.os, "link", link)
-    ((kind, message),) = errors_of(host.fetch())
-    assert kind == "filesystem" and "no hard link is possible" in message and hub.requests == []
-
-
-def test_only_own_leftovers_are_removed(hub: HubServer, host: Host) -> None:
-    blobs = host.cache / "models--owner--model" / "blobs"
-    blobs.mkdir(parents=True)
-    own, foreign = blobs / f"{SHA256}.0a1b2c3d.incomplete", blobs / "another.0a1b2c3d.incomplete"
-    own.write_bytes(b"half")
-    foreign.write_bytes(b"half")
-    (host.cache / ".gpuhost-inflight.json").write_text(json.dumps([[REPO, SHA256]]))
-    host.fetch()
-    assert not own.exists() and foreign.exists()
-
-
-def run_program(hub: HubServer, request: ModelsRequest, **environ: str) -> subprocess.Popen[str]:
-    environ = {**os.environ, "HF_ENDPOINT": hub.url, **environ}
-    program = [sys.executable, "-I", "-B", "-m", "hostside.models"]
-    process = subprocess.Popen(program, env=environ, text=True, stdin=-1, stdout=-1, stderr=-1)
-    assert process.stdin is not None
-    process.stdin.write(to_json(request))
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
-def wait_for(condition: Any) -> None:
-    while not condition():  # the test's own time limit ends it
-        time.sleep(0.01)
-
-
-def test_killed_in_the_middle_and_run_again_it_finishes(hub: HubServer, host: Host, tmp_path: Path) -> None:
-    hub.store.grant("hf_good", ["owner/gated"])
-    hub.misbehave("slow", slow_bytes_per_s=100_000)
-    planned = host.planned(repo="owner/gated", gated=True)
-    process = run_program(hub, host.request(planned, token="hf_good"), HF_HOME=str(tmp_path / "host" / "cache"))
-    wait_for(lambda: list(host.cache.rglob("*.incomplete")))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert list(host.cache.rglob("*.incomplete"))
-    left = [path for path in tmp_path.rglob("*") if path.is_file() and "hub-data" not in path.parts]
-    assert left and not [path for path in left if b"hf_good" in path.read_bytes()]
-    hub.order = None
-    events = host.fetch(repo="owner/gated", token="hf_good")
-    assert states_of(events) == ["downloaded"] and host.linked.read_bytes() == BYTES
-    assert not list(host.cache.rglob("*.incomplete"))
-
-
-class Killed(BaseException):
-    """The process is dead: it changes nothing any more."""
-
-
-CHANGES = ("link", "mkdir", "open", "remove", "rename", "replace", "rmdir", "symlink", "unlink")
-
-
-def die_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
-    """From its `number`th change of the file system on, this process makes none. Returns the count of changes."""
-    made = [0]
-
-    def patched(real: Any) -> Any:
-        def change(*given: Any, **named: Any) -> Any:
-            if real is not os_open or given[1] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-                made[0] += 1
-                if made[0] > number:
-                    raise Killed
-            return real(*given, **named)
-
-        return change
-
-    os_open = os.open
-    for name in CHANGES:
-        monkeypatch.setattr(os, name, patched(getattr(os, name)))
-    return made
-
-
-def scenario(host: Host, name: str) -> None:
-    """Something to do: a first fetch, a lost link, a damaged file, a lost manifest."""
-    if name != "fetch":
-        host.fetch()
-    if name == "link":
-        host.linked.unlink()
-    elif name == "damaged":
-        host.linked.write_bytes(b"x" * 300_000)
-    elif name == "touched":
-        host.linked.touch()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the dead do not tidy up
-@pytest.mark.parametrize("name", ["fetch", "link", "damaged", "touched"])
-def test_killed_at_any_change_and_run_again_it_finishes(hub: HubServer, tmp_path: Path, capsys: Any, name: str) -> None:
-    counted = Host(tmp_path / "counted", capsys)
-    scenario(counted, name)
-    with pytest.MonkeyPatch.context() as patch:
-        made = die_at(patch, 10**6)
-        counted.run(counted.request(counted.planned()))
-        changes = made[0]
-    assert changes >= 4
-    for number in range(0, changes, max(1, changes // 12)):
-        host = Host(tmp_path / f"killed-{number}", capsys)
-        scenario(host, name)
-        request = host.request(host.planned())
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            die_at(patch, number)
-            host.run(request)
-        for _ in range(3):  # what was damaged is set aside by one run, and fetched by the next
-            host.fetch()
-        assert host.planned() == [] and host.linked.read_bytes() == BYTES
-        assert not list(host.cache.rglob("*.incomplete")) and not list(host.models.rglob(".*"))
-        # At most one file is left over, which the next write takes.
-        assert {path.name for path in host.manifest.parent.iterdir()} <= {"models.json", ".models.json.new"}
-
-
-def test_a_stalled_download_starts_over_without_xet_then_gives_up(hub: HubServer, host: Host) -> None:
-    hub.misbehave("slow", slow_bytes_per_s=10)  # a drip: no read ever times out
-    process = run_program(hub, host.request(host.planned(), stall_s=0.2))
-    out, err = process.communicate(timeout=20)
-    events = [json.loads(line)["event"] for line in out.splitlines()]
-    assert events == ["plan", "stalled", "plan", "error"] and process.returncode == 1
-    assert "stood still" in err
-
-
-def test_what_was_done_before_a_stall_is_not_done_again(hub: HubServer, host: Host) -> None:
-    host.fetch()
-    host.linked.unlink()
-    hub.store.add("owner/other", {FILE: BYTES[::-1]}, gated=False, commit=None)
-    hub.misbehave("slow", slow_bytes_per_s=10)
-    planned = host.planned({"other": a_model(repo="owner/other", folder="other")})
-    assert [each.file.action for each in planned] == ["link", "fetch"]
-    out, _ = run_program(hub, host.request(planned, stall_s=0.2)).communicate(timeout=20)
-    assert [json.loads(line)["event"] for line in out.splitlines()] == ["model", "plan", "stalled", "plan", "error"]
-
-
-def refused(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError) -> errors.HfHubHTTPError:
+    neighbour.store.add(REPO, dict(model), gated=False, commit=vae(host).commit)
+    if trouble:
+        neighbour.misbehave(trouble)
+    found = host.run([vae(host, peers=[neighbour.url])])
+    assert found[-1] == 0 and linked(host).read_bytes() == BYTES and len(neighbour.requests) == 1
+    assert len(hub.requests) == bool(trouble) and len(events(found, "retrying")) == bool(trouble)
+
+
+# -- the request -------------------------------------------------------------------------------------------------------
+
+
+def a_file(**over: Any) -> ModelFile:
+    known = {"model": "vae", "repo": REPO, "commit": "a" * 40, "file": VAE, "size": 1, "sha256": "0" * 64}
+    return ModelFile(**(known | {"git_sha1": None, "links": [], "action": "fetch", "gated": False} | over))
+
+
+def parsed(*files: ModelFile, refs: tuple[ModelRef, ...] = ()) -> ModelsRequest:
+    return fetch.parse(to_json(ModelsRequest([*files], [*refs], "/c", "/m", "/f", 1)))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({field: value} for field in ("file",) for value in ("/etc/passwd", "../x", "a/../../x", "")),
+        *({"links": ["vae/x", value]} for value in ("/etc/passwd", "../x", "a/../../x", "")),
+        *({"commit": value} for value in ("", "main", "../" * 13 + "a", "a" * 41, "A" * 40)),
+        *({"sha256": value} for value in ("", "0" * 63, "../" * 21 + "a")),
+        {"git_sha1": "0" * 41},
+        {"repo": "../x"},
+        {"repo": "owner/.."},
+        {"repo": "owner"},
+        {"size": -1},
+        {"sha256": None},
+        {"peers": ["file:///etc/passwd"]},
+        {"peers": ["http://user:secret@host"]},
+        {"action": "remove"},
+    ],
+)
+def test_a_request_for_something_else_is_refused(wrong: dict[str, Any]) -> None:
+    assert parsed(a_file()) and parsed(a_file(sha256=None, git_sha1="0" * 40))
+    with pytest.raises(fetch.RequestError):
+        parsed(a_file(), a_file(**wrong))
+
+
+@pytest.mark.parametrize("wrong", [{"revision": "../../x"}, {"revision": "/x"}, {"commit": "main"}, {"repo": "x"}])
+def test_a_ref_outside_its_folder_is_refused(wrong: dict[str, str]) -> None:
+    assert parsed(refs=(ModelRef(REPO, "refs/pr/1", "a" * 40),))
+    with pytest.raises(fetch.RequestError):
+        parsed(refs=(ModelRef(**({"repo": REPO, "revision": "main", "commit": "a" * 40} | wrong)),))
+
+
+def test_the_cache_is_looked_at_where_the_hubs_client_keeps_it() -> None:
+    assert hub_cache.folder_name(REPO) == repo_folder_name(repo_id=REPO, repo_type="model")
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def refused(status: int, kind: type[errors.HfHubHTTPError] = errors.HfHubHTTPError, **headers: str) -> Exception:
     """What huggingface_hub raises for an answer of the hub."""
-    return kind(
-        "a text\nof several lines", response=httpx2.Response(status, request=httpx2.Request("GET", "http://hub"))
-    )
+    request = httpx2.Request("GET", "http://hub")
+    return kind("a text\nof several lines", response=httpx2.Response(status, request=request, headers=headers))
 
 
 def os_error(number: int, file: str | None = "/cache/x") -> OSError:
@@ -631,15 +397,13 @@ def os_error(number: int, file: str | None = "/cache/x") -> OSError:
     ("error", "has_token", "kind", "transient", "said"),
     [
         (os_error(errno.ENOSPC), False, "disk", False, "the disk is full: /cache/x"),
-        (os_error(errno.EDQUOT, None), False, "disk", False, f"the disk is full: {FILE}"),
-        (os_error(errno.EACCES), False, "filesystem", False, "`/cache/x` cannot be written: Permission denied"),
-        (os_error(errno.EPERM), False, "filesystem", False, "`/cache/x` cannot be written: Operation not permitted"),
-        (os_error(errno.EROFS), False, "filesystem", False, "`/cache/x` cannot be written: Read-only file system"),
-        (os_error(errno.EIO), False, "network", True, "Input/output error"),
+        (os_error(errno.EDQUOT, None), False, "disk", False, f"the disk is full: {VAE}"),
+        (os_error(errno.EACCES), False, "filesystem", False, "`/cache/x` cannot be used: Permission denied"),
+        (os_error(errno.EROFS), False, "filesystem", False, "`/cache/x` cannot be used: Read-only file system"),
+        (os_error(errno.EIO, None), False, "filesystem", False, f"`{VAE}` cannot be used: Input/output error"),
         (errors.OfflineModeIsEnabled("off"), False, "network", False, "switched off for this program"),
         (httpx2.ReadTimeout("slow"), False, "network", True, "cannot be reached for `owner/model`: slow"),
         (httpx2.ReadTimeout(""), False, "network", True, "cannot be reached for `owner/model`: ReadTimeout"),
-        (errors.LocalEntryNotFoundError("not\nhere"), False, "network", True, "not here"),
         (ValueError("of its own"), False, "network", False, "of its own"),
         (ValueError("long " * 100), False, "network", False, ": " + ("long " * 40)[:200]),
         *((refused(status), False, "network", True, f"answered {status}") for status in (408, 429, 500, 502, 503, 504)),
@@ -651,8 +415,8 @@ def os_error(number: int, file: str | None = "/cache/x") -> OSError:
         (refused(404), True, "missing", False, "no public repository"),
         (refused(404, errors.RepositoryNotFoundError), False, "missing", False, "no public repository"),
         (refused(401, errors.RepositoryNotFoundError), True, "token", False, "refuses the token, or hides"),
-        (refused(404, errors.RevisionNotFoundError), True, "missing", False, "no revision `main`"),
-        (refused(404, errors.RemoteEntryNotFoundError), True, "missing", False, f"no file `{FILE}` at revision `main`"),
+        (refused(404, errors.RevisionNotFoundError), True, "missing", False, f"no revision `{'a' * 40}`"),
+        (refused(404, errors.RemoteEntryNotFoundError), True, "missing", False, f"no file `{VAE}` at revision"),
         (refused(401, errors.GatedRepoError), False, "gated", False, "there is no Hugging Face token"),
         (refused(401, errors.GatedRepoError), True, "token", False, "is gated, and the hub refuses the token"),
         (refused(403, errors.GatedRepoError), True, "licence", False, "may not read"),
@@ -661,130 +425,27 @@ def os_error(number: int, file: str | None = "/cache/x") -> OSError:
 def test_each_failure_is_one_sentence_and_one_thing_to_do(
     error: Exception, has_token: bool, kind: str, transient: bool, said: str
 ) -> None:
-    known = hub_errors.explain(error, REPO, "main", FILE, has_token)
+    known = hub_errors.explain(error, a_file(), has_token)
     assert (known.kind, known.transient) == (kind, transient)
     assert said in str(known) and known.hint and "\n" not in f"{known}{known.hint}"
     assert len(str(known)) < 320
 
 
-def a_file(**over: Any) -> ModelFile:
-    known = {"name": "vae", "repo": REPO, "revision": "main", "file": FILE, "dest": "vae/x", "sha256": None}
-    return ModelFile(**(known | {"action": "fetch", "commit": None} | over))
-
-
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", ""])
-@pytest.mark.parametrize("field", ["dest", "file"])
-def test_a_path_outside_its_folder_is_refused(field: str, path: str) -> None:
-    with pytest.raises(fetch.RequestError, match=field):
-        fetch.parse(to_json(ModelsRequest([a_file(**{field: path})], "/c", "/m", "/f", 1)))
-
-
 @pytest.mark.parametrize(
-    ("action", "commit"),
-    [("fetch", "a" * 40), ("verify", None), ("link", None), ("verify", ""), ("link", "../" * 13 + "a"), ("link", "/a")],
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "soon"}, None),
+        ({"RateLimit": '"resolvers";r=0;t=55'}, 55.0),
+    ],
 )
-def test_an_action_and_its_commit_go_together(action: str, commit: str | None) -> None:
-    with pytest.raises(fetch.RequestError):
-        fetch.parse(to_json(ModelsRequest([a_file(action=action, commit=commit)], "/c", "/m", "/f", 1)))
+def test_how_long_the_hub_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert hub_errors.retry_after_s(refused(429, **headers)) == seconds
+    assert hub_errors.retry_after_s(ValueError()) is None
 
 
-def test_the_cache_is_looked_at_where_the_hubs_client_keeps_it() -> None:
-    assert hub_cache.folder_name(REPO) == repo_folder_name(repo_id=REPO, repo_type="model")
-
-
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_a_status_that_may_pass_is_tried_again(hub: HubServer, host: Host, status: int) -> None:
-    hub.statuses = [status, status]
-    assert states_of(host.fetch()) == ["downloaded"] and hub.statuses == []
-
-
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 451, 501])
-def test_a_final_refusal_is_not_tried_again(hub: HubServer, host: Host, status: int) -> None:
-    hub.statuses = [status] * 9
-    ((_, message),) = errors_of(host.fetch())
-    assert len(hub.requests) == 1 and "\n" not in message
-
-
-class Seconds:
-    """Time for a watchdog: each of its looks is a moment later; `happens`: what moves before the look at a second."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int) -> None:
-        self.now_s = 1000.0
-        self._happens = {1000 + at_s: act for at_s, act in happens.items()}
-        self._until_s = 1000 + until_s
-        self.over = threading.Event()
-        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: self.now_s))
-        monkeypatch.setattr(watchdog, "threading", SimpleNamespace(Thread=threading.Thread, Event=lambda: self))
-
-    def wait(self, seconds: float) -> bool:
-        self.now_s += seconds
-        self._happens.pop(int(self.now_s), lambda: None)()
-        if self.now_s > self._until_s:
-            self.over.set()
-        return self.over.is_set()
-
-    def set(self) -> None:
-        self.over.wait()
-
-
-def watched(
-    monkeypatch: pytest.MonkeyPatch, happens: dict[int, Callable[[], None]], until_s: int = 1000, stall_s: float = 100.0
-) -> tuple[list[tuple[float, int]], list[float]]:
-    """What a watchdog tells, each with the second at which it does: (progress, stalls)."""
-    seconds = Seconds(monkeypatch, happens, until_s)
-    progress: list[tuple[float, int]] = []
-    stalls: list[float] = []
-
-    def stall() -> None:
-        stalls.append(seconds.now_s - 1000)
-        seconds.over.set()
-
-    with watchdog.Watchdog(stall_s, lambda count: progress.append((seconds.now_s - 1000, count)), stall):
-        pass
-    return progress, stalls
-
-
-def test_a_download_that_stands_still_is_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert watched(monkeypatch, {})[1] == [100]
-    assert watched(monkeypatch, {}, until_s=98)[1] == []
-    assert watched(monkeypatch, {}, stall_s=2.0)[1] == [2]  # it looks often enough for that
-
-
-def received() -> None:
-    watchdog.Meter(total=1).update(1)
-
-
-def received_by_xet() -> None:
-    """Before anything is written."""
-    watchdog.Meter(total=1).update_transfer(1.5)
-
-
-def started_over() -> None:
-    """huggingface_hub takes back what it counted."""
-    watchdog.Meter(total=1).update(-1)
-
-
-@pytest.mark.parametrize("moved", [received, received_by_xet, started_over])
-def test_whatever_moves_now_and_then_is_no_stall(monkeypatch: pytest.MonkeyPatch, moved: Callable[[], None]) -> None:
-    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved), until_s=720)[1] == []
-    assert watched(monkeypatch, dict.fromkeys(range(90, 700, 90), moved))[1] == [630 + 100]
-    assert watched(monkeypatch, {50: lambda: watchdog.Meter(total=1).update(None)})[1] == [100]
-
-
-def test_the_meter_shows_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    """Lines of the program are events."""
-    with watchdog.Meter(total=10) as meter:
-        meter.update(10)
-        meter.set_transfer_postfix_str("x")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_progress_is_told_every_ten_seconds_in_bytes_of_this_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    received()  # by an earlier one
-    happens = {second: lambda: watchdog.Meter(total=1).update(7) for second in (5, 15, 16)}
-    happens[17] = received_by_xet  # not written yet
-    progress, _ = watched(monkeypatch, happens, until_s=35)
-    assert progress == [(10, 7), (20, 21), (30, 21)]
+# -- the manifest, the meter -------------------------------------------------------------------------------------------
 
 
 def test_the_manifest_survives_a_failed_write(tmp_path: Path) -> None:
@@ -793,3 +454,48 @@ def test_the_manifest_survives_a_failed_write(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         manifest.write_atomically(path, 3)  # type: ignore[arg-type]
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_manifest_is_not_written_a_thousand_times_for_a_thousand_files(
+    hub: LocalHub, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.store.add(REPO, {f"{number}.txt": b"%d" % number for number in range(100)}, gated=False, commit=None)
+    saved: list[int] = []
+    save = manifest.save
+    monkeypatch.setattr(manifest, "save", lambda path, what: (saved.append(len(what.files)), save(path, what)))
+    assert host.run()[-1] == 0 and saved[-1] == 100 and len(saved) < 50
+    assert len(json.loads(host.manifest.read_text())["files"]) == 100
+
+
+def test_how_far_files_and_the_whole_are() -> None:
+    told: list[Any] = []
+    with meter.Meter(told.append, every_s=0.02) as counting:
+        counting.expect(1000)
+        moved = counting.open(a_file(size=1000))
+        moved(250)
+        while not (told and told[-1].file is None and told[-1].bytes == 250):
+            pass
+        moved(250)
+        while told[-1].bytes != 500 or told[-1].file is not None:
+            pass
+        counting.close(a_file())
+        count = len(told)
+        while len(told) < count + 3:
+            pass
+    whole = [each for each in told if each.file is None and each.bytes == 500]
+    mine = [each for each in told if each.file == VAE and each.bytes == 500]
+    assert mine and {each.total_bytes for each in whole + mine} == {1000}
+    assert whole[0].bytes_per_s > 0 and whole[0].eta_s == pytest.approx(500 / whole[0].bytes_per_s)
+    assert told[-1].file is None and told[-2].file is None  # what is closed is not told any more
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
+def test_folders_between_which_no_link_is_possible_are_refused_first(
+    hub: LocalHub, host: Host, model: Any, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(store.os, "link", link)
+    ((kind, message),) = errors_of(host.run([vae(host)]))
+    assert kind == "filesystem" and "no hard link is possible" in message and hub.requests == []

@@ -11,7 +11,7 @@ import pytest
 
 from hostside.models import manifest, store
 from hostside.models.hub_errors import FetchError
-from hostside.protocol import Manifest
+from hostside.protocol import Manifest, ModelFile
 from hostside.regular import UnusableFile, open_regular, read_regular
 from tests.unit.hostile import KINDS, make
 
@@ -57,31 +57,28 @@ def test_a_manifest_that_is_none_counts_as_none(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_journal_that_is_none_is_left_alone(tmp_path: Path, kind: str) -> None:
-    make(tmp_path / ".gpuhost-inflight.json", kind)
-    store.Store(tmp_path, tmp_path / "models").clean_up()
-    assert os.path.lexists(tmp_path / ".gpuhost-inflight.json")
+def test_what_lies_in_the_place_of_half_a_file_keeps_nobody_busy(tmp_path: Path, kind: str) -> None:
+    planted = tmp_path / "models--o--m/blobs/x.gpuhost.incomplete"
+    planted.parent.mkdir(parents=True)
+    make(planted, kind)
+    store.Store(tmp_path, tmp_path / "models").remove_partials(but=[])
+    assert os.path.lexists(planted) == (kind == "folder")
+
+
+def a_file(size: int) -> ModelFile:
+    return ModelFile("m", "o/m", "a" * 40, "f", size, "0" * 64, None, [], "verify", False)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "zero", "folder", "socket"])
 def test_what_is_no_file_is_not_hashed(tmp_path: Path, kind: str) -> None:
     make(tmp_path / "blob", kind)
     with pytest.raises(FetchError, match="is not a regular file"):
-        store.digest(tmp_path / "blob")
+        store.digest(tmp_path / "blob", a_file(5))
 
 
-def test_a_file_that_grows_is_hashed_as_long_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_grows_is_hashed_as_long_as_it_should_be(tmp_path: Path) -> None:
     (tmp_path / "blob").write_bytes(b"12345")
-    expected = store.digest(tmp_path / "blob")
-    given = store.open_regular
-
-    def opened(path: Path, follow: bool) -> object:
-        file = given(path, follow)
-        fstat = os.fstat(file.fileno())
-        monkeypatch.setattr(store.os, "fstat", lambda _: fstat)
-        with path.open("ab") as more:
-            more.write(b"6" * 10**6)
-        return file
-
-    monkeypatch.setattr(store, "open_regular", opened)
-    assert store.digest(tmp_path / "blob") == expected
+    expected, read = store.digest(tmp_path / "blob", a_file(5)), [0]
+    with (tmp_path / "blob").open("ab") as more:
+        more.write(b"6" * 10**6)
+    assert store.digest(tmp_path / "blob", a_file(5), read.append) == expected and read == [0, 5]

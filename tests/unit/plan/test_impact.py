@@ -43,6 +43,20 @@ def test_impact(made: Change, impact: Impact) -> None:
     assert with_impact(made, RUNNING).impact == impact
 
 
+@pytest.mark.parametrize(
+    ("container", "back"),
+    [
+        (LiveContainer("a", "on-failure", ours=True), True),  # by the boot unit
+        (LiveContainer("a", "on-failure"), False),
+        (LiveContainer("a", "no", ours=True), False),
+        (LiveContainer("a", "unless-stopped"), True),
+    ],
+)
+def test_which_come_back_after_a_restart_of_docker(container: LiveContainer, back: bool) -> None:
+    impact = with_impact(change("engine", "dockerd", "restart"), [container]).impact
+    assert impact and impact.restarts == (("a",) if back else ())
+
+
 def event(host: str) -> dict[str, Any]:
     return {"event": "change", "host": host, "phase": "plan", **asdict(change("engine", "dockerd", "restart"))}
 

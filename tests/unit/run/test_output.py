@@ -153,3 +153,16 @@ def test_a_terminal_that_is_no_terminal_gets_the_same() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "> a\\x1b[2Jb\n"
+
+
+def test_a_command_of_a_host_can_be_shown_in_other_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its stdout is; the reader gets it as it was, and another host's is left alone."""
+    script = "import sys; print(1); print(2); print(3, file=sys.stderr)"
+    with output.shown_as("[gpu1] ", lambda line: None if line == "2" else f"line {line}\x1b[2J"):
+        code, read, shown = local(script, capsys)
+    assert code == 0 and read.stdout_lines == ["1", "2"]
+    assert "[gpu1] line 1\\x1b[2J" in shown.splitlines() and "3" in shown
+    assert "line 2" not in shown and "line 3" not in shown
+    with output.shown_as("[gpu2] ", lambda line: "another's"):
+        assert "another's" not in local(script, capsys)[2]
+    assert "[gpu1] 1" in local(script, capsys)[2]

@@ -24,6 +24,7 @@ from pyinfra.operations import files, server
 from gpuhost.errors import Cause
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Resource
+from gpuhost.run import data as data_names
 from gpuhost.run import session
 from gpuhost.run.remote import Script, last_line, program_message
 from gpuhost.run.session import Commands, builtin, carry_out, failing
@@ -37,11 +38,11 @@ class Run:
     def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None) -> None:
         self.report = folder / "report.jsonl"
         self.report.unlink(missing_ok=True)
-        data = {session.REPORT_DATA: str(self.report)}
+        data = {data_names.REPORT_DATA: str(self.report)}
         if allowed is not None:
             path = folder / "allow.json"
             path.write_text(json.dumps(report.allow_list(allowed)))
-            data[session.ALLOW_DATA] = str(path)
+            data[data_names.ALLOW_DATA] = str(path)
         self.plan_only = plan_only
         self.state = State(Inventory((["@local"], data)), Config())
 

@@ -18,6 +18,7 @@ from pyinfra.context import ctx_host, ctx_state
 
 from gpuhost.catalog.inventory import Site
 from gpuhost.plan import report
+from gpuhost.run import data as data_names
 from gpuhost.run import session
 from gpuhost.secrets.store import SecretStore
 from tasks import preflight, secrets, verify
@@ -41,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def look(stage: str) -> list[dict[str, Any]]:
     """The problems of a run that is limited to a stage which only looks."""
     path = Path("report.jsonl")
-    data = {session.REPORT_DATA: str(path), session.ONLY_DATA: stage}
+    data = {data_names.REPORT_DATA: str(path), data_names.ONLY_DATA: stage}
     state = State(Inventory((["@local"], data)), Config())
     session._current = None
     with ctx_state.use(state):

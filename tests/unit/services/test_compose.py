@@ -105,6 +105,7 @@ def test_a_container_made_with_nothing_but_an_image() -> None:
             "cpus": "0",
             "shm": "0",
             "read_only": False,
+            "init": False,
             "privileged": False,
             "cap_add": [],
             "cap_drop": [],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
-from gpuhost.services.placement import SHARED_PART, place
+from gpuhost.services.placement import SHARED_PART, place, sharing
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
@@ -69,7 +69,8 @@ def test_a_newcomer_does_not_take_the_place_of_one_that_runs() -> None:
 
 def test_no_service_gets_more_than_a_whole_card() -> None:
     assert place({"a": service(1, 24577)}, CARDS[:1]).skipped == {
-        "a": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB"
+        "a": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB, 1 MiB too little; "
+        "no GPU here is large enough"
     }
 
 
@@ -79,7 +80,7 @@ def test_two_unmeasured_ones_may_share_a_card_that_is_not_full() -> None:
     assert set(place(beside, CARDS[:1]).gpus) == {"measured", "unmeasured"}
     full = {"measured": service(1, part + 1), "unmeasured": service(1)}
     assert place(full, CARDS[:1]).skipped == {
-        "unmeasured": "it needs None MiB on 1 GPU; the most that is left is 0 MiB"
+        "unmeasured": "it needs 1 GPU that no other service fills, there is none; give it a `vram_mib`"
     }
 
 
@@ -87,12 +88,18 @@ def test_what_does_not_fit_is_skipped_with_what_is_left() -> None:
     wanted = {"a": service(1, 20000), "b": service(1, 10000)}
     found = place(wanted, CARDS[:1])
     assert found.gpus == {"a": ["GPU-0"]}
-    assert found.skipped == {"b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB"}
+    assert found.skipped == {
+        "b": "it needs 10000 MiB on 1 GPU; the most that is left is 2118 MiB, 7882 MiB too little; "
+        "it would fit without `a` (20000 MiB)"
+    }
 
 
 def test_of_several_cards_the_fullest_one_counts() -> None:
     wanted = {"a": service(1, 20000), "b": service(2, 22000)}
-    assert place(wanted, CARDS[:2]).skipped == {"b": "it needs 22000 MiB on 2 GPUs; the most that is left is 2118 MiB"}
+    assert place(wanted, CARDS[:2]).skipped == {
+        "b": "it needs 22000 MiB on 2 GPUs; the most that is left is 2118 MiB, 19882 MiB too little; "
+        "it would fit without `a` (20000 MiB)"
+    }
 
 
 def test_a_whole_card_may_be_used_by_one_and_less_by_several() -> None:
@@ -110,17 +117,75 @@ def test_a_second_run_changes_nothing() -> None:
     assert place(wanted, CARDS[:1], first.gpus).gpus == first.gpus
 
 
+MIXED = [*CARDS[:2], GPU, Gpu("GPU-H", "NVIDIA H200", 143771, 143771, "580")]
+
+
+def test_several_cards_of_one_service_are_of_one_model() -> None:
+    """Each does the same share of the work."""
+    assert place({"a": service(2)}, [CARDS[0], GPU]).skipped == {
+        "a": "it needs 2 NVIDIA GPUs of one model, this host has NVIDIA H200, NVIDIA RTX"
+    }
+    larger = {GPU.uuid, "GPU-H"}
+    assert set(place({"a": service(2)}, MIXED).gpus["a"]) == larger
+    assert set(place({"b": service(1), "a": service(2)}, MIXED, {"b": [GPU.uuid]}).gpus["a"]) == {"GPU-0", "GPU-1"}
+    # Of two models by chance they do not stay where they are.
+    assert set(place({"a": service(2)}, MIXED, {"a": ["GPU-0", GPU.uuid]}).gpus["a"]) == larger
+
+
+def test_two_cards_of_one_name_and_two_sizes_are_two_models() -> None:
+    two = [Gpu("GPU-0", "NVIDIA", 24576, 0, ""), Gpu("GPU-1", "NVIDIA", 12288, 0, "")]
+    assert set(place({"a": service(2)}, two).skipped) == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("others", "need", "said"),
+    [
+        ({"a": 8000, "b": 6000}, 15000, "it would fit without `a` (8000 MiB)"),
+        ({"a": 8000, "b": 6000}, 14000, "it would fit without `b` (6000 MiB)"),
+        ({"a": 8000, "b": 6000}, 24000, "it would fit without `b` (6000 MiB) and `a` (8000 MiB)"),
+        ({"a": 8000, "b": 6000}, 25000, "no GPU here is large enough"),
+        ({"a": 4000, "b": 5000, "c": 6000}, 18000, "it would fit without `b` (5000 MiB) and `c` (6000 MiB)"),
+    ],
+)
+def test_what_does_not_fit_says_what_would_help(others: dict[str, int], need: int, said: str) -> None:
+    wanted = {name: service(1, mib) for name, mib in others.items()} | {"z": service(1, need)}
+    assert place(wanted, CARDS[:1]).skipped["z"].endswith(said)
+    without = {name: each for name, each in wanted.items() if f"`{name}`" not in said}
+    assert bool(place(without, CARDS[:1]).skipped) == ("large enough" in said)
+
+
+def test_what_needs_most_is_placed_first_when_that_leaves_nobody_out() -> None:
+    """In their own order two small ones take the cards that the large one needs together."""
+    needs = {"first": service(1), "small": service(1, 9339), "middle": service(1, 11797), "large": service(2, 21627)}
+    found = place(needs, CARDS)
+    assert found.skipped == {} and found.gpus["small"] == found.gpus["middle"]
+    assert len(found.gpus["large"]) == 2 and not set(found.gpus["large"]) & set(found.gpus["small"])
+    assert place(needs, CARDS, found.gpus).gpus == found.gpus
+    # Where somebody is left out all the same, the order decides who.
+    two = {"a": service(1, 20000), "b": service(1, 22000)}
+    assert list(place(two, CARDS[:1]).gpus) == ["a"]
+    assert list(place(needs, CARDS[:2]).skipped) == ["large"]
+
+
+def test_who_shares_a_card() -> None:
+    """Who only reads the state of all shares none."""
+    services = {"api": sample.catalog().services["api"], **{name: service(1, 5000) for name in "abc"}}
+    assert sharing(place(services, CARDS), services) == set()
+    assert sharing(place(services, CARDS[:1]), services) == {"a", "b", "c"}
+    assert sharing(place({"api": services["api"], "a": services["a"]}, CARDS[:1]), services) == set()
+
+
 NEEDS = st.dictionaries(
     st.sampled_from("abcdef"), st.tuples(st.integers(0, 3), st.none() | st.integers(1, 30000)), max_size=6
 )
 NOW = st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from([c.uuid for c in CARDS]), max_size=3))
 
 
-@given(NEEDS, st.integers(0, 3), NOW)
+@given(NEEDS, st.lists(st.sampled_from([*CARDS, *MIXED[2:]]), unique=True, max_size=5), NOW)
 def test_no_card_is_given_more_than_it_has(
-    needs: Mapping[str, tuple[int, int | None]], count: int, now: dict[str, list[str]]
+    needs: Mapping[str, tuple[int, int | None]], gpus: list[Gpu], now: dict[str, list[str]]
 ) -> None:
-    wanted, gpus = {name: service(*need) for name, need in needs.items()}, CARDS[:count]
+    wanted = {name: service(*need) for name, need in needs.items()}
     found = place(wanted, gpus, now)
     assert found.gpus.keys() | found.skipped.keys() == wanted.keys() and not found.gpus.keys() & found.skipped.keys()
     for gpu in gpus:
@@ -130,6 +195,7 @@ def test_no_card_is_given_more_than_it_has(
     for name, uuids in found.gpus.items():
         assert len(set(uuids)) == len(uuids) == needs[name][0]
         assert set(uuids) <= {gpu.uuid for gpu in gpus}
+        assert len({gpu.name for gpu in gpus if gpu.uuid in uuids}) == min(1, needs[name][0])
     # Where it is placed now is where it stays.
     assert place(wanted, gpus, found.gpus).gpus == found.gpus
 

@@ -51,7 +51,8 @@ def files_of(run: HostRun) -> dict[str, FileState]:
 
 
 def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, FileState]) -> tuple[Any, list[str]]:
-    """(the change of the record or None, the scripts that come before the files) of `stacks | files`."""
+    """(the change of the record or None, the scripts that come before the files) of `stacks | files`, but for those
+    that ask compose."""
     seen: dict[str, Any] = {}
 
     def write(changes: list[Change], wanted: Any, observed: Any, backups: str, key: str, first: Any) -> list[Any]:
@@ -63,7 +64,8 @@ def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, Fil
     monkeypatch.setattr(operations, "write", write)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
     list(operations.rendered._inner(run))  # type: ignore[attr-defined]
-    return seen["changes"].get(RECORD), [step.get_raw_value() for step in seen["first"]]
+    scripts = [step.get_raw_value() for step in seen["first"]]
+    return seen["changes"].get(RECORD), [script for script in scripts if "docker compose" not in script]
 
 
 def test_with_the_same_secret_nothing_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

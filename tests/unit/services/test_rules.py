@@ -27,7 +27,15 @@ SPEC: dict[str, Any] = {
 }
 SETTINGS = {key: SPEC[key] for key in ("image", "memory", "cpus", "restart", "networks", "ports", "gpus", "volumes")}
 # What Docker says of a container for which nothing else was asked.
-SETTINGS |= {"shm": "64m", "read_only": False, "privileged": False, "user": "", "command": [], "tmpfs": []}
+SETTINGS |= {
+    "shm": "64m",
+    "read_only": False,
+    "init": False,
+    "privileged": False,
+    "user": "",
+    "command": [],
+    "tmpfs": [],
+}
 SETTINGS |= {"pids": 0, "ulimits": {}, "namespaces": [], "devices": [], "dns": []}
 SETTINGS |= {"cap_add": [], "cap_drop": [], "security_opt": [], "group_add": [], "extra_hosts": [], "sysctls": {}}
 STARTED_S = 1_000.0

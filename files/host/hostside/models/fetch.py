@@ -2,33 +2,35 @@
 
     python -m hostside.models < request
 
-The request is a `protocol.ModelsRequest`: the files that the plan named, each with its action. A file that has not the
-action `fetch` is never downloaded, and the token, which is written nowhere, is sent for none that is not gated.
-HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0 every file is there and verified;
-1 not; 2 the request is wrong.
+The request is a `protocol.ModelsRequest`: the files that the plan named, each with its commit, size, hash and action. A
+file that has not the action `fetch` is never downloaded, and the token, which is written nowhere, is sent for none that
+is not gated. HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0 every file is there; 1
+not; 2 the request is wrong.
 
-All state is on disk and made to be interrupted: killed at any moment, planned and run again, it finishes.
+All state is on disk and made to be interrupted: killed at any moment, planned and run again, it goes on. The bytes of a
+file are gathered under a name that no service looks for, and get their own once they are right.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-
+from hostside.cache_lock import alone
 from hostside.models import manifest
-from hostside.models.hub_errors import FetchError, explain
-from hostside.models.store import Store, digest
-from hostside.models.watchdog import Meter, Watchdog
+from hostside.models.download import Downloads, Stopped
+from hostside.models.hub_errors import FetchError, explain_disk
+from hostside.models.meter import Meter
+from hostside.models.partial import kept_bytes, left_bytes
+from hostside.models.store import Digest, Stat, Store, blob_name, digest, stat
 from hostside.protocol import (
     DownloadPlan,
     ManifestEntry,
@@ -39,28 +41,33 @@ from hostside.protocol import (
     ModelsDone,
     ModelsRequest,
     MovedAside,
-    Progress,
-    Stalled,
+    manifest_key,
 )
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
-RETRY_AFTER_S = (2.0, 8.0)
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+AT_ONCE = 8  # downloads
+HASHED_AT_ONCE = min(4, os.cpu_count() or 1)
+LARGE_BYTES = 64 * 2**20  # worth a manifest of its own
+SAVE_EVERY_S = 2.0  # the manifest, while small files come
+# What ends every download, and what ends those of its repository alone.
+_ENDS_ALL = ("network", "disk", "filesystem")
+_ENDS_REPO = ("gated", "token", "licence", "missing")
 
-T = TypeVar("T")
+State = Literal["downloaded", "verified", "linked"]
 
 
 class RequestError(Exception):
     """The request on stdin cannot be used; `str()` says why."""
 
 
-@dataclass(frozen=True)
-class Remote:
-    """What the hub has of a model: `size` in bytes; `etag` names the cached blob."""
+# -- the request -------------------------------------------------------------------------------------------------------
 
-    commit: str
-    etag: str
-    size: int
+_PATTERNS = {
+    "repo": re.compile(r"[\w.-]+/[\w.-]+"),
+    "commit": re.compile(r"[0-9a-f]{40}"),
+    "sha256": re.compile(r"[0-9a-f]{64}"),
+    "git_sha1": re.compile(r"[0-9a-f]{40}"),
+}
 
 
 def parse(text: str | bytes) -> ModelsRequest:
@@ -69,22 +76,52 @@ def parse(text: str | bytes) -> ModelsRequest:
         request = from_json(ModelsRequest, text)
     except WireError as error:
         raise RequestError(f"the request cannot be read: {error}") from error
-    for model in request.models:
-        for field, path in (("dest", model.dest), ("file", model.file)):
-            parts = PurePosixPath(path)
-            if parts.is_absolute() or ".." in parts.parts or not parts.name:
-                raise RequestError(f"`{field}` of `{model.name}` is not a path below its folder: `{path}`")
-        if model.action == "fetch" and model.commit is not None:
-            raise RequestError(f"`{model.name}` is to be fetched, and the commit is for the hub to say")
-        if model.action != "fetch" and not _COMMIT.fullmatch(model.commit or ""):
-            raise RequestError(f"`commit` of `{model.name}` is not 40 hex digits")
+    for file in request.files:
+        _check(file)
+    for ref in request.refs:
+        _check_form("repo", ref.repo)
+        _check_form("commit", ref.commit)
+        _check_path("revision", ref.revision)
     return request
 
 
+def _check(file: ModelFile) -> None:
+    _check_path("file", file.file)
+    for link in file.links:
+        _check_path("links", link)
+    for field in _PATTERNS:
+        if getattr(file, field) is not None:
+            _check_form(field, getattr(file, field))
+    if file.size < 0:
+        raise RequestError(f"`size` of `{file.file}` is less than nothing")
+    if file.action == "fetch" and not blob_name(file):
+        raise RequestError(f"`{file.file}` is to be fetched, and nobody knows a hash of it")
+    for peer in file.peers:
+        if not re.fullmatch(r"https?://[^/@\s]+", peer):
+            raise RequestError(f"`peers` of `{file.file}` names no address: `{peer}`")
+
+
+def _check_form(field: str, value: str) -> None:
+    if not _PATTERNS[field].fullmatch(value) or ".." in value.split("/"):
+        raise RequestError(f"`{field}` has not its form: `{value}`")
+
+
+def _check_path(field: str, path: str) -> None:
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or not parts.name:
+        raise RequestError(f"`{field}` names no path below its folder: `{path}`")
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+_speaking = threading.Lock()
+
+
 def report(event: ModelEvent) -> None:
-    """One line of output; one write, because the watchdog's thread reports things too."""
-    sys.stdout.write(to_json(event) + "\n")
-    sys.stdout.flush()
+    """One line of output, from any thread."""
+    with _speaking:
+        sys.stdout.write(to_json(event) + "\n")
+        sys.stdout.flush()
 
 
 class Run:
@@ -93,247 +130,264 @@ class Run:
     def __init__(self, request: ModelsRequest) -> None:
         self._request = request
         self._store = Store(Path(request.cache_dir), Path(request.models_dir))
-        self._manifest_path = Path(request.manifest)
-        self._finished: set[str] = set()
+        self._ready = _Ready(Path(request.manifest), self._store)
+        self._meter = Meter(report)
+        self._downloads = Downloads(request.token, request.stall_s, self._meter, report)
+        self._failed: set[str] = set()  # repositories
 
     def run(self) -> bool:
-        """True when every file is there. Raises `FetchError` for what stops the whole run."""
+        """True when every file is there. Raises `FetchError` for what stops the whole run, and OSError."""
         self._store.prepare()
-        with self._alone():
-            self._manifest = manifest.load(self._manifest_path)
-            self._store.clean_up()
-            if not self._act():
+        with alone(self._store.cache_dir), self._ready, self._meter:
+            needed = self._act()
+            if needed is None:
                 return False
-        report(ModelsDone(models=len(self._request.models), downloaded_bytes=Meter.written))
+            for ref in self._request.refs:
+                self._store.write_ref(ref)
+        report(ModelsDone(len(self._request.files), self._downloads.downloaded_bytes, needed))
         return True
 
-    def _act(self) -> bool:
-        """What costs no download comes first, and whether everything can be downloaded before the first byte is."""
-        linked = self._each("link", self._link)
-        verified = self._each("verify", self._verify)
-        remotes = self._each("fetch", self._ask)
-        if linked is None or verified is None or remotes is None:
+    def _act(self) -> int | None:
+        """The bytes that were missing; None when something failed. What costs no download comes first."""
+        linked = self._each("link", self._link, at_once=1)
+        verified = self._each("verify", self._verify, HASHED_AT_ONCE)
+        present = self._each("fetch", self._present, HASHED_AT_ONCE)
+        if not (linked and verified and present):
+            return None
+        missing = _by_blob(each for each in self._of("fetch") if not self._ready.has(each))
+        needed = sum(files[0].size for files in missing)
+        partials = {self._store.partial(files[0]): files[0].size for files in missing}
+        self._store.remove_partials(but=partials)
+        if missing:
+            free_bytes = self._store.check_free(needed - sum(map(left_bytes, partials)))
+            rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
+            report(DownloadPlan(sum(map(len, missing)), rest, free_bytes))
+        self._meter.expect(needed)
+        largest_first = sorted(missing, key=lambda files: -files[0].size)
+        return needed if self._all(largest_first, self._fetch, AT_ONCE) else None
+
+    def _of(self, action: str) -> list[ModelFile]:
+        return [file for file in self._request.files if file.action == action]
+
+    def _each(self, action: str, act: Callable[[ModelFile], None], at_once: int) -> bool:
+        files = self._of(action)
+        if action == "verify":
+            self._meter.expect(sum(file.size for file in files))
+        return self._all([[file] for file in files], lambda group: act(group[0]), at_once)
+
+    def _all(self, groups: list[list[ModelFile]], act: Callable[[list[ModelFile]], None], at_once: int) -> bool:
+        """`act` on each, some at once; False when one failed. All failures are told at once, not one a run."""
+        with ThreadPoolExecutor(at_once) as pool:
+            return all(list(pool.map(lambda group: self._tried(group, act), groups)))
+
+    def _tried(self, group: list[ModelFile], act: Callable[[list[ModelFile]], None]) -> bool:
+        file = group[0]
+        if self._downloads.stop.is_set() or file.repo in self._failed:
             return False
-        need = {
-            (model.repo, remote.etag): remote.size
-            for model, remote in remotes
-            if not self._store.has_blob(model.repo, remote.etag)
-        }
-        if remotes:
-            free_bytes = self._store.check_free(sum(need.values()))
-            report(DownloadPlan(models=len(remotes), download_bytes=sum(need.values()), free_bytes=free_bytes))
-        with self._store.in_flight(need) if need else contextlib.nullcontext():
-            return all(self._fetched(model, remote) for model, remote in remotes)
+        try:
+            act(group)
+        except Stopped:
+            return False
+        except (FetchError, OSError) as raised:
+            error = raised if isinstance(raised, FetchError) else explain_disk(raised, file.file)
+            known = file.repo in self._failed  # by another file, meanwhile
+            if error.kind in _ENDS_ALL:
+                known |= self._downloads.stop.is_set()
+                self._downloads.stop.set()
+            elif error.kind in _ENDS_REPO and file.action == "fetch":
+                self._failed.add(file.repo)
+            if not known:
+                complain(error, file)
+            return False
+        return True
 
-    def _each(self, action: str, act: Callable[[ModelFile], T]) -> list[tuple[ModelFile, T]] | None:
-        """`act` on every file of an action; None when one failed. All failures are reported at once, not one a run."""
-        done, ok = [], True
-        for model in self._request.models:
-            if model.action != action:
-                continue
-            try:
-                done.append((model, act(model)))
-            except FetchError as error:
-                ok = False
-                complain(error, model.name)
-        return done if ok else None
+    def _link(self, file: ModelFile) -> None:
+        """The cached file is as the manifest says, and was when it was hashed: only its links are missing."""
+        entry = self._ready.as_recorded(file)
+        if entry is None:
+            raise _vanished(file)
+        self._ready.record(file, replace(entry, links=file.links), "linked")
 
-    def _link(self, model: ModelFile) -> None:
-        """The cached file is as the manifest says, and was when it was hashed: only its link is missing."""
-        entry = self._manifest.models.get(model.name)
-        pointer = self._pointer(model)
-        if entry is None or entry.path != str(pointer) or _stat(pointer) != (entry.size, entry.mtime_ns, entry.inode):
-            raise _vanished(model)
-        self._link_into_models(model, pointer)
-        self._record(model, replace(entry, dest=model.dest), "linked")
-
-    def _verify(self, model: ModelFile) -> None:
+    def _verify(self, file: ModelFile) -> None:
         """Reads the cached file's bytes again. Wrong ones are set aside, not fetched: that is for the next plan."""
-        pointer = self._pointer(model)
-        there = _stat(pointer)
+        pointer = self._store.pointer(file)
+        there = stat(pointer)
         if there is None:
-            raise _vanished(model)
-        found = f"it has {there[0]} bytes, not {model.size}"
-        if model.size in (None, there[0]):
-            read, etag = digest(pointer), self._store.etag(pointer)
-            if read.agrees(model.sha256, etag):
-                self._keep(model, str(model.commit), read.sha256, "verified")
+            raise _vanished(file)
+        found = f"it has {there.size} bytes, not {file.size}"
+        if there.size == file.size:
+            read = self._read(pointer, file)
+            if read.agrees(file):
+                self._ready.keep(file, read, "verified")
                 return
-            if read.sha256 == etag:
+            if _named_by_its_bytes(pointer, read):
                 # The bytes are the hub's; it is the pin that is another's. A typing error must not cost the download.
-                raise _wrong_bytes(model, read.sha256)
+                raise _another_pin(file, read)
             found = f"its sha256 is {read.sha256[:12]}..."
-        was, moved_to = self._store.set_aside(pointer, model.dest)
-        report(MovedAside(name=model.name, moved_from=str(was), moved_to=str(moved_to)))
+        moved_to = self._set_aside(file, pointer)
         raise FetchError(
             "bytes",
-            f"`{model.name}` changed since it was fetched: {found}; it is now {moved_to}",
+            f"`{file.model}`: `{file.file}` changed since it was fetched: {found}; it is now {moved_to}",
             "run again: it is then fetched",
         )
 
-    def _ask(self, model: ModelFile) -> Remote:
-        url = hf_hub_url(model.repo, model.file, revision=model.revision)
-        seen = self._try(model, lambda: get_hf_file_metadata(url, token=self._token(model) or False))
-        if seen.commit_hash is None or seen.etag is None or seen.size is None:
-            raise FetchError("network", f"what answers at {url} is not a hub", "check HF_ENDPOINT and the proxy")
-        if model.sha256 and len(seen.etag) == len(model.sha256) and seen.etag != model.sha256:
-            raise _wrong_bytes(model, seen.etag)
-        return Remote(seen.commit_hash, seen.etag, seen.size)
+    def _present(self, file: ModelFile) -> None:
+        """What is to be fetched may be there: from a run that was killed, or another program's doing."""
+        entry = self._ready.as_recorded(file)
+        if entry and Digest(entry.sha256, entry.git_sha1).agrees(file):
+            self._ready.record(file, replace(entry, links=file.links), "linked")
+            return
+        for path in (self._store.blob(file), self._store.pointer(file)):
+            there = stat(path)
+            if there is None:
+                continue
+            if there.size == file.size:
+                read = self._read(path, file)
+                if read.agrees(file):
+                    if path == self._store.blob(file):
+                        self._store.show(file)
+                    self._ready.keep(file, read, "verified")
+                    return
+                if _named_by_its_bytes(path, read):  # it is what the hub had; its ETag tells before the first byte
+                    continue
+            self._set_aside(file, path)
 
-    def _fetched(self, model: ModelFile, remote: Remote) -> bool:
-        """False ends the run: what stops one download (network, disk) stops the next one too, after minutes."""
+    def _fetch(self, files: list[ModelFile]) -> None:
+        """Files with the same bytes: downloaded once, shown under each name."""
+        partial, blob = self._store.partial(files[0]), self._store.blob(files[0])
+        read = self._downloads.download(files[0], partial)
+        partial.replace(blob)
+        for file in files:
+            self._store.show(file)
+            self._ready.keep(file, read, "downloaded")
+
+    def _read(self, path: Path, file: ModelFile) -> Digest:
+        moved = self._meter.open(file)
         try:
-            self._fetch(model, remote)
-        except FetchError as error:
-            complain(error, model.name)
-            return False
-        return True
+            return digest(path, file, moved)
+        finally:
+            self._meter.close(file)
 
-    def _fetch(self, model: ModelFile, remote: Remote) -> None:
-        """Downloads, reads the bytes once, links. Wrong bytes are removed and fetched once more."""
-        pointer = self._store.pointer(model.repo, remote.commit, model.file)
-        for _ in range(2):
-            self._download(model, remote)
-            read = digest(pointer)
-            if read.agrees(model.sha256, remote.etag):
-                self._keep(model, remote.commit, read.sha256, "downloaded")
-                return
-            self._store.discard(pointer, model.dest)
-        raise _wrong_bytes(model, read.sha256)
+    def _set_aside(self, file: ModelFile, path: Path) -> Path:
+        was, moved_to = self._store.set_aside(path, file.links)
+        report(MovedAside(file.model, str(was), str(moved_to)))
+        return moved_to
 
-    def _download(self, model: ModelFile, remote: Remote) -> None:
-        with Watchdog(
-            self._request.stall_s,
-            on_progress=lambda done: report(Progress(name=model.name, bytes=done, total_bytes=remote.size)),
-            on_stall=lambda: self._start_over(model),
-        ):
-            self._try(
-                model,
-                lambda: hf_hub_download(
-                    model.repo,
-                    model.file,
-                    revision=remote.commit,
-                    cache_dir=self._request.cache_dir,
-                    token=self._token(model) or False,
-                    tqdm_class=Meter,
-                ),
-            )
 
-    def _try(self, model: ModelFile, action: Callable[[], T]) -> T:
-        """Runs `action`, again after a while when its failure may pass. Raises `FetchError` only."""
-        for pause_s in (*RETRY_AFTER_S, None):
-            try:
-                return action()
-            except Exception as error:
-                known = explain(error, model.repo, model.revision, model.file, self._token(model) is not None)
-                if not known.transient or pause_s is None:
-                    raise known from error
-                print(f"{known}; again in {pause_s:g} s", file=sys.stderr)
-                time.sleep(pause_s)
-        raise AssertionError("the last pause is None")
+class _Ready:
+    """The files that are there: their links, and what the manifest says of them. While it is entered, it is written."""
 
-    def _start_over(self, model: ModelFile) -> None:
-        """Replaces this process, whose download hangs in native code, by one that downloads over plain HTTP what is
-        left to do."""
-        stall_s = self._request.stall_s
-        if "HF_HUB_DISABLE_XET" in os.environ:
-            what = f"the download of `{model.name}` stood still for {stall_s:g} s, twice"
-            complain(FetchError("network", what, "check the network of this host, then run again"), model.name)
-            os._exit(1)
-        report(Stalled(name=model.name, stall_s=stall_s))
-        left = replace(self._request, models=[each for each in self._request.models if each.name not in self._finished])
-        with os.fdopen(os.memfd_create("request"), "w") as request:
-            request.write(to_json(left))
-            request.flush()
-            os.lseek(request.fileno(), 0, os.SEEK_SET)
-            os.dup2(request.fileno(), 0)
-        environ = {**os.environ, "HF_HUB_DISABLE_XET": "1"}
-        os.execve(sys.executable, [sys.executable, "-I", "-B", "-m", "hostside.models"], environ)
+    def __init__(self, path: Path, store: Store) -> None:
+        self._path = path
+        self._store = store
+        self._lock = threading.RLock()
+        self._done: set[str] = set()
+        self._unsaved = False
+        self._saved_s = 0.0
 
-    def _keep(self, model: ModelFile, commit: str, sha256: str, state: Literal["downloaded", "verified"]) -> None:
-        """Links a verified file and writes it down, at once: a kill later costs no second hash."""
-        pointer = self._store.pointer(model.repo, commit, model.file)
-        self._link_into_models(model, pointer)
-        stat = pointer.stat()
+    def __enter__(self) -> None:
+        self._manifest = manifest.load(self._path)
+
+    def __exit__(self, *_: object) -> None:
+        if self._unsaved:
+            self._save()
+
+    def has(self, file: ModelFile) -> bool:
+        """Has this run found or made it?"""
+        return _key(file) in self._done
+
+    def as_recorded(self, file: ModelFile) -> ManifestEntry | None:
+        """The file's entry, while the cache shows the file as it was when it was hashed."""
+        entry = self._manifest.files.get(_key(file))
+        pointer = self._store.pointer(file)
+        if entry is None or entry.path != str(pointer):
+            return None
+        return entry if stat(pointer) == Stat(entry.size, entry.mtime_ns, entry.inode) else None
+
+    def keep(self, file: ModelFile, read: Digest, state: State) -> None:
+        """Links a file whose bytes were read, and writes it down: a kill later costs no second hash."""
+        pointer = self._store.pointer(file)
+        there = pointer.stat()
         entry = ManifestEntry(
-            repo=model.repo,
-            revision=model.revision,
-            file=model.file,
-            dest=model.dest,
-            commit=commit,
+            model=file.model,
+            repo=file.repo,
+            commit=file.commit,
+            file=file.file,
             path=str(pointer),
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            inode=stat.st_ino,
-            sha256=sha256,
+            size=there.st_size,
+            mtime_ns=there.st_mtime_ns,
+            inode=there.st_ino,
+            sha256=read.sha256,
+            git_sha1=read.git_sha1,
+            links=file.links,
+            verified_ns=time.time_ns(),
+            checked_against=file.known_from if blob_name(file) else "none",
         )
-        self._record(model, entry, state)
+        self.record(file, entry, state)
 
-    def _link_into_models(self, model: ModelFile, pointer: Path) -> None:
-        """What is in its place and not ours is moved aside."""
-        before = self._manifest.models.get(model.name)
-        moved_to = self._store.link(pointer, model.dest, before.inode if before else None)
-        if moved_to is not None:
-            was = Path(self._request.models_dir, model.dest)
-            report(MovedAside(name=model.name, moved_from=str(was), moved_to=str(moved_to)))
+    def record(self, file: ModelFile, entry: ManifestEntry, state: State) -> None:
+        """Its links are made; what is in their place and not ours is moved aside."""
+        pointer = self._store.pointer(file)
+        with self._lock:
+            before = self._manifest.files.get(_key(file))
+            for link in file.links:
+                moved_to = self._store.link(pointer, link, self._ours(link))
+                if moved_to is not None:
+                    report(MovedAside(file.model, str(self._store.models_dir / link), str(moved_to)))
+            self._manifest.files[_key(file)] = entry
+            self._done.add(_key(file))
+            self._unsaved = self._unsaved or entry != before
+            if entry.size >= LARGE_BYTES or time.monotonic() - self._saved_s > SAVE_EVERY_S:
+                self._save()
+        report(ModelReady(file.model, file.file, state, file.commit, entry.sha256, entry.size, entry.checked_against))
 
-    def _record(
-        self, model: ModelFile, entry: ManifestEntry, state: Literal["downloaded", "verified", "linked"]
-    ) -> None:
-        self._manifest.models[model.name] = entry
-        manifest.save(self._manifest_path, self._manifest)
-        self._finished.add(model.name)
-        report(ModelReady(model.name, state, entry.commit, entry.sha256, entry.size))
+    def _ours(self, link: str) -> int | None:
+        """The file that we linked there earlier, of whatever commit."""
+        return next((entry.inode for entry in self._manifest.files.values() if link in entry.links), None)
 
-    def _token(self, model: ModelFile) -> str | None:
-        """None without one, too: False, not None, keeps the hub's client from looking for one by itself."""
-        return self._request.token if model.gated else None
-
-    def _pointer(self, model: ModelFile) -> Path:
-        return self._store.pointer(model.repo, str(model.commit), model.file)
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One fetch at a time in one cache. The kernel frees the lock when its process dies."""
-        with Path(self._request.cache_dir, ".gpuhost-fetch.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print("another fetch works in this cache: waiting for it", file=sys.stderr)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _save(self) -> None:
+        manifest.save(self._path, self._manifest)
+        self._unsaved, self._saved_s = False, time.monotonic()
 
 
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    """Size, mtime (ns) and inode of a file; None when there is none."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+def _key(file: ModelFile) -> str:
+    return manifest_key(file.repo, file.commit, file.file)
 
 
-def _vanished(model: ModelFile) -> FetchError:
+def _by_blob(files: Iterable[ModelFile]) -> list[list[ModelFile]]:
+    """Files that share their bytes, together."""
+    groups: dict[tuple[str, str], list[ModelFile]] = {}
+    for file in files:
+        groups.setdefault((file.repo, blob_name(file)), []).append(file)
+    return list(groups.values())
+
+
+def _named_by_its_bytes(pointer: Path, read: Digest) -> bool:
+    """Does the cache name these bytes by their own hash? Then they are right, for something else."""
+    return pointer.is_symlink() and pointer.readlink().name in (read.sha256, read.git_sha1)
+
+
+def _vanished(file: ModelFile) -> FetchError:
     return FetchError(
         "missing",
-        f"`{model.name}` is no longer in the cache as it was when the plan was made",
+        f"`{file.model}`: `{file.file}` is no longer in the cache as it was when the plan was made",
         "run again: the plan then says what is to be done",
     )
 
 
-def _wrong_bytes(model: ModelFile, sha256: str) -> FetchError:
-    wanted = f"{model.sha256[:12]}..." if model.sha256 else "what the hub announces"
+def _another_pin(file: ModelFile, read: Digest) -> FetchError:
     return FetchError(
         "bytes",
-        f"`{model.repo}:{model.file}` at `{model.revision}` has sha256 {sha256[:12]}..., not {wanted}",
-        "the file on the hub or what lies between has changed: compare with the publisher's own checksum,"
-        " then correct `sha256` or `revision`",
+        f"`{file.repo}:{file.file}` at {file.commit[:12]} has sha256 {read.sha256[:12]}...,"
+        f" not {(file.sha256 or blob_name(file))[:12]}...",
+        "compare with the publisher's own checksum, then correct `sha256` or `revision`",
     )
 
 
-def complain(error: FetchError, name: str | None = None) -> None:
+def complain(error: FetchError, file: ModelFile | None = None) -> None:
     """An error as data on stdout and for people on stderr."""
-    report(ModelFailure(name=name, kind=error.kind, message=str(error), hint=error.hint))
+    model, path = (file.model, file.file) if file else (None, None)
+    report(ModelFailure(model, path, error.kind, str(error), error.hint, error.attempt))
     print(f"error: {error}\nhint: {error.hint}", file=sys.stderr)
 
 
@@ -349,5 +403,5 @@ def main() -> int:
     except FetchError as error:
         complain(error)
     except OSError as error:
-        complain(explain(error, "", "", str(error.filename), has_token=False))
+        complain(explain_disk(error))
     return 1

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import ssl
+from collections.abc import Iterator
 
 import httpx2
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
+from hostside.protocol import ModelFile
 from hostside.wire import printable
 
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
@@ -15,8 +19,10 @@ TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 class FetchError(Exception):
     """A fetch that cannot go on. `kind`: gated, token, licence, missing, network, disk, bytes, filesystem.
 
-    `str()` is one sentence, `hint` says what to do. `transient`: the same again may work.
+    `str()` is one sentence, `hint` says what to do. `transient`: the same again may work; `attempt`: the last one made.
     """
+
+    attempt = 1
 
     def __init__(self, kind: str, message: str, hint: str, transient: bool = False) -> None:
         super().__init__(printable(message))
@@ -25,37 +31,66 @@ class FetchError(Exception):
         self.transient = transient
 
 
-def explain(error: Exception, repo: str, revision: str, file: str, has_token: bool) -> FetchError:
+def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
     """What huggingface_hub, its HTTP client or the disk raised, in our words."""
+    if isinstance(error, FetchError):
+        return error
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-        return _refused(error, error.response.status_code, repo, revision, file, has_token)
+        return _refused(error, error.response, file, has_token)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return FetchError(
             "network",
             "the hub is switched off for this program by `HF_HUB_OFFLINE`",
             "unset `HF_HUB_OFFLINE` where models are fetched; only the services run offline",
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FetchError("disk", f"the disk is full: {error.filename or file}", "free space, then run again")
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, OSError) and not isinstance(error, errors.HfHubHTTPError):
+        return explain_disk(error, file.file)
+    certificate = next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
+    if certificate:
         return FetchError(
-            "filesystem",
-            f"`{error.filename}` cannot be written: {error.strerror}",
-            "run as the user who owns the models and the cache, or repair their owner",
+            "network",
+            f"the certificate of {constants.ENDPOINT} is not trusted: {certificate.verify_message}",
+            "check the clock and /etc/ssl/certs of this host, and whether a proxy answers for the hub",
         )
-    # What remains of the hub's own errors wraps a connection that failed; the cause holds the reason.
-    cause = error.__cause__ or error
     return FetchError(
         "network",
-        f"the hub at {constants.ENDPOINT} cannot be reached for `{repo}`: {_one_line(cause)}",
+        f"the hub at {constants.ENDPOINT} cannot be reached for `{file.repo}`: {_one_line(error)}",
         "check the network, DNS and proxy of this host, then run again",
-        transient=isinstance(error, (httpx2.HTTPError, errors.LocalEntryNotFoundError, OSError)),
+        transient=isinstance(error, httpx2.TransportError),
     )
 
 
-def _refused(
-    error: errors.HfHubHTTPError, status: int, repo: str, revision: str, file: str, has_token: bool
-) -> FetchError:
+def explain_disk(error: OSError, file: str = "") -> FetchError:
+    """What the operating system said about a file of ours."""
+    where = error.filename or file
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FetchError("disk", f"the disk is full: {where}", "free space, then run again: it goes on from there")
+    return FetchError(
+        "filesystem",
+        f"`{where}` cannot be used: {error.strerror or _one_line(error)}",
+        "repair its owner and mode: the models and the cache belong to the account that fetches",
+    )
+
+
+def retry_after_s(error: Exception) -> float | None:
+    """How long the hub asks to wait, when it does."""
+    if not isinstance(error, errors.HfHubHTTPError) or error.response is None:
+        return None
+    asked = error.response.headers.get("Retry-After", "")
+    if asked.isdecimal():
+        return float(asked)
+    limit = parse_ratelimit_headers(error.response.headers)
+    return float(limit.reset_in_seconds) if limit and error.response.status_code == 429 else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _refused(error: errors.HfHubHTTPError, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
+    status, repo, file, revision = response.status_code, wanted.repo, wanted.file, wanted.commit
     # GatedRepoError is a RepositoryNotFoundError, so it comes first; 401 and 403 both raise it.
     if isinstance(error, errors.GatedRepoError) or status == 403:
         return _gated(status, repo, has_token)

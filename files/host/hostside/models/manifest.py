@@ -38,5 +38,5 @@ def write_atomically(path: Path, text: str) -> None:
         new.chmod(0o644)
         new.replace(path)
     except BaseException:
-        new.unlink()
+        new.unlink(missing_ok=True)
         raise

@@ -8,62 +8,93 @@ different places. The price: cache and models must share a filesystem, which is 
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import glob
 import hashlib
-import json
 import os
-import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from hostside import hub_cache
 from hostside.models.hub_errors import FetchError
 from hostside.models.manifest import write_atomically
-from hostside.regular import UnusableFile, open_regular, read_regular
-from hostside.wire import MAX_BYTES
+from hostside.protocol import ModelFile, ModelRef
+from hostside.regular import UnusableFile, open_regular
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHA1 = re.compile(r"[0-9a-f]{40}")
 CHUNK_BYTES = 2**20
+MARGIN = 1.05  # of the bytes to download: what must be free
+PARTIAL = ".gpuhost.incomplete"
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What tells whether a file is still the same."""
+
+    size: int
+    mtime_ns: int
+    inode: int
 
 
 @dataclass(frozen=True)
 class Digest:
-    """`sha256` of a file, and its git blob id, which the hub uses as ETag for files outside LFS."""
+    """`sha256` of a file, and its git blob id where that is what the bytes are compared with."""
 
     sha256: str
-    git_sha1: str
+    git_sha1: str | None
 
-    def agrees(self, pinned: str | None, etag: str) -> bool:
-        """Are these the right bytes? A pin decides; without one the hub's own ETag does, where it is a hash."""
-        if pinned is not None:
-            return self.sha256 == pinned
-        if _SHA256.fullmatch(etag):
-            return self.sha256 == etag
-        return not _SHA1.fullmatch(etag) or self.git_sha1 == etag
+    def agrees(self, file: ModelFile) -> bool:
+        """Are these the right bytes? True as well when nobody knows a hash of them."""
+        if file.sha256 is not None:
+            return self.sha256 == file.sha256
+        return file.git_sha1 is None or self.git_sha1 == file.git_sha1
 
 
-def digest(path: Path) -> Digest:
-    """Reads the file once, as long as it is at the start. Raises `FetchError` for what is no plain file."""
-    sha256, git_sha1 = hashlib.sha256(), hashlib.sha1(usedforsecurity=False)
+class Hasher:
+    """Hashes a file's bytes as they come."""
+
+    def __init__(self, file: ModelFile) -> None:
+        self._sha256 = hashlib.sha256()
+        self._git_sha1 = None if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
+
+    def update(self, data: bytes) -> None:
+        """The next bytes."""
+        self._sha256.update(data)
+        if self._git_sha1:
+            self._git_sha1.update(data)
+
+    def digest(self) -> Digest:
+        """Of all so far."""
+        return Digest(self._sha256.hexdigest(), self._git_sha1.hexdigest() if self._git_sha1 else None)
+
+
+def blob_name(file: ModelFile) -> str:
+    """The name of its bytes in the cache: what the hub announces as their ETag."""
+    return file.sha256 or file.git_sha1 or ""
+
+
+def digest(path: Path, file: ModelFile, read: Callable[[int], None] = lambda count: None) -> Digest:
+    """Reads a file once, not further than its size; `read` is told how much. Raises `FetchError` for no plain file."""
+    hasher, left = Hasher(file), file.size
     try:
-        with open_regular(path, follow=True) as file:
-            left = os.fstat(file.fileno()).st_size
-            git_sha1.update(b"blob %d\0" % left)
-            while chunk := file.read(min(CHUNK_BYTES, left)):
+        with open_regular(path, follow=True) as opened:
+            while chunk := opened.read(min(CHUNK_BYTES, left)):
                 left -= len(chunk)
-                sha256.update(chunk)
-                git_sha1.update(chunk)
+                hasher.update(chunk)
+                read(len(chunk))
     except UnusableFile as error:
         raise FetchError("filesystem", f"`{path}` {error}", "move it away, then run again") from error
-    return Digest(sha256.hexdigest(), git_sha1.hexdigest())
+    return hasher.digest()
+
+
+def stat(path: Path) -> Stat | None:
+    """Of the file that is there, or that a link leads to; None when there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return Stat(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 class Store:
@@ -72,33 +103,50 @@ class Store:
     def __init__(self, cache_dir: Path, models_dir: Path) -> None:
         self.cache_dir = cache_dir
         self.models_dir = models_dir
-        self._journal = cache_dir / ".gpuhost-inflight.json"
 
-    def pointer(self, repo: str, commit: str, file: str) -> Path:
+    def pointer(self, file: ModelFile) -> Path:
         """Where the hub cache shows a file of a commit."""
-        return Path(hub_cache.snapshot(str(self.cache_dir), repo, commit, file))
+        return Path(hub_cache.snapshot(str(self.cache_dir), file.repo, file.commit, file.file))
 
-    def etag(self, pointer: Path) -> str:
-        """The ETag that the file was fetched with: the hub cache names its blobs so."""
-        return pointer.readlink().name if pointer.is_symlink() else ""
+    def blob(self, file: ModelFile) -> Path:
+        """Where its bytes lie; others may have put a link there, into another folder of the cache."""
+        return self._repo(file.repo) / "blobs" / blob_name(file)
 
-    def has_blob(self, repo: str, etag: str) -> bool:
-        return (self._repo(repo) / "blobs" / etag).exists()
+    def partial(self, file: ModelFile) -> Path:
+        """Where its bytes are gathered: one name for one file, so that the next run finds what this one leaves."""
+        return self.blob(file).with_name(blob_name(file) + PARTIAL)
 
-    def is_linked(self, pointer: Path, dest: str) -> bool:
+    def show(self, file: ModelFile) -> None:
+        """Lets the snapshot of the commit show the cached bytes, by the relative link that huggingface_hub makes."""
+        pointer, blob = self.pointer(file), self.blob(file)
+        target = os.path.relpath(blob, pointer.parent)
+        if pointer.is_symlink() and str(pointer.readlink()) == target:
+            return
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pointer.with_name(f".{pointer.name}.gpuhost-link")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        temporary.replace(pointer)
+
+    def write_ref(self, ref: ModelRef) -> None:
+        """The name of a branch, as huggingface_hub keeps it."""
+        write_atomically(self._repo(ref.repo) / "refs" / ref.revision, ref.commit)
+
+    def is_linked(self, pointer: Path, link: str) -> bool:
+        """Is this file of the models folder the cached one?"""
         try:
-            return os.path.samestat(pointer.stat(), (self.models_dir / dest).lstat())
+            return os.path.samestat(pointer.stat(), (self.models_dir / link).lstat())
         except FileNotFoundError:
             return False
 
-    def link(self, pointer: Path, dest: str, own_inode: int | None) -> Path | None:
-        """Makes `dest` a hard link to the cached file. Returns where a foreign file in its place was moved to.
+    def link(self, pointer: Path, link: str, own_inode: int | None) -> Path | None:
+        """Makes `link` a hard link to the cached file. Returns where a foreign file in its place was moved to.
 
         `own_inode`: the file that we linked there earlier, which is replaced and not kept.
         """
-        if self.is_linked(pointer, dest):
+        if self.is_linked(pointer, link):
             return None
-        target = self.models_dir / dest
+        target = self.models_dir / link
         target.parent.mkdir(parents=True, exist_ok=True)
         moved_to = None
         if target.exists() and not target.is_symlink() and target.stat().st_ino != own_inode:
@@ -110,29 +158,22 @@ class Store:
         temporary.replace(target)
         return moved_to
 
-    def set_aside(self, pointer: Path, dest: str) -> tuple[Path, Path]:
-        """Takes a file whose bytes changed out of the cache and the models folder, and keeps it: whoever wrote them may
-        want them. Returns where it was and where it is."""
-        linked = self.is_linked(pointer, dest)
-        was = self.models_dir / dest if linked else pointer.resolve()
+    def set_aside(self, path: Path, links: Collection[str]) -> tuple[Path, Path]:
+        """Takes a file with other bytes than it should have out of the cache (`path`: a snapshot's link, or the bytes
+        themselves) and the models folder, and keeps it: whoever wrote them may want them. Returns where it was and
+        where it is."""
+        linked = [link for link in links if self.is_linked(path, link)]
+        was = self.models_dir / linked[0] if linked else path.resolve()
         moved_to = _beside(was)
         was.rename(moved_to)
-        self._forget(pointer)
+        for link in linked[1:]:
+            (self.models_dir / link).unlink()
+        chain = [path, path.resolve()]
+        if path.is_symlink():
+            chain.insert(1, path.parent / path.readlink())  # the blob, which may be a link itself
+        for each in chain:
+            each.unlink(missing_ok=True)
         return was, moved_to
-
-    def discard(self, pointer: Path, dest: str) -> None:
-        """Removes a file that was just downloaded with wrong bytes, from the models folder too."""
-        if self.is_linked(pointer, dest):
-            (self.models_dir / dest).unlink()
-        self._forget(pointer)
-
-    def _forget(self, pointer: Path) -> None:
-        """Removes a file from the cache with all that leads to it, so that the hub's client downloads it again."""
-        chain = [pointer, pointer.resolve()]
-        if pointer.is_symlink():
-            chain.insert(1, pointer.parent / pointer.readlink())  # the blob, which may be a link itself
-        for path in chain:
-            path.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Makes both folders. Raises `FetchError` when a hard link between them is impossible."""
@@ -156,42 +197,22 @@ class Store:
             target.unlink(missing_ok=True)
 
     def check_free(self, need_bytes: int) -> int:
-        """Free bytes. Raises `FetchError` when `need_bytes` and 5 % on top are more than that."""
+        """Free bytes. Raises `FetchError` when `need_bytes` and the margin on top are more than that."""
         free_bytes = shutil.disk_usage(self.cache_dir).free
-        if need_bytes and need_bytes * 1.05 > free_bytes:
+        if need_bytes and need_bytes * MARGIN > free_bytes:
             raise FetchError(
                 "disk",
                 f"{need_bytes / 1e9:.2f} GB and 5 % on top are to be downloaded, but `{self.cache_dir}` has only"
                 f" {free_bytes / 1e9:.2f} GB free",
-                f"free {(need_bytes * 1.05 - free_bytes) / 1e9:.2f} GB there, or enable fewer models",
+                f"free {(need_bytes * MARGIN - free_bytes) / 1e9:.2f} GB there, or enable fewer models",
             )
         return free_bytes
 
-    @contextlib.contextmanager
-    def in_flight(self, blobs: Iterable[tuple[str, str]]) -> Iterator[None]:
-        """Writes down which (repo, etag) are being downloaded, until it is left without being killed.
-
-        huggingface_hub never resumes a file of a killed process and never removes it: `clean_up()` of the next run
-        does, and this list tells it which are ours.
-        """
-        write_atomically(self._journal, json.dumps(sorted(blobs)))
-        yield
-        self._journal.unlink()
-
-    def clean_up(self) -> None:
-        """Removes what a killed run left half downloaded, unless another program downloads that very file now."""
-        try:
-            blobs = json.loads(read_regular(self._journal, MAX_BYTES)[0])
-        except (FileNotFoundError, UnusableFile, ValueError):
-            return
-        for repo, etag in blobs:
-            folder = self._repo(repo)
-            lock = self.cache_dir / ".locks" / folder.name / f"{etag}.lock"
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(Timeout), FileLock(lock, timeout=0, mode=0o664):
-                for left in (folder / "blobs").glob(f"{glob.escape(etag)}.*.incomplete"):
-                    left.unlink()
-        self._journal.unlink()
+    def remove_partials(self, but: Collection[Path]) -> None:
+        """Removes what killed runs left of files that nobody wants any more; only one fetch works in a cache."""
+        for left in self.cache_dir.glob(f"models--*/blobs/*{PARTIAL}"):
+            if left not in but and (left.is_symlink() or not left.is_dir()):
+                left.unlink()
 
     def _repo(self, repo: str) -> Path:
         return self.cache_dir / hub_cache.folder_name(repo)

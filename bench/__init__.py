@@ -1,0 +1,1 @@
+"""Measurements against other programs, each in the same run."""

@@ -1,0 +1,44 @@
+"""What the hosts of a command line should be, read as pyinfra would read it. It takes pyinfra and pydantic, and they
+take longer to import than all else that `gpuhost plan` does itself takes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.context import ctx_state
+from pyinfra_cli.util import parse_cli_arg
+
+from gpuhost.catalog.inventory import Request, Site, inventory, read
+from gpuhost.cli.arguments import inventory_file, limits
+from gpuhost.project import PROJECT
+
+
+def site(options: argparse.Namespace) -> Site:
+    """What every host of the command line should be. Contacts none. Raises UserError."""
+    with ctx_state.use(State()):  # pyinfra notes there which file it reads
+        return read(_request(options))
+
+
+def inventory_hosts(options: argparse.Namespace) -> Mapping[str, Host]:
+    """The hosts of the inventory by name, with pyinfra's data. Contacts none. Raises UserError."""
+    with ctx_state.use(State()):
+        return {host.name: host for host in inventory(_request(options))}
+
+
+def _request(options: argparse.Namespace) -> Request:
+    parser = argparse.ArgumentParser(add_help=False)
+    for option in ("--limit", "--exclude", "--data", "--group-data"):
+        parser.add_argument(option, action="append", default=[])
+    known, _ = parser.parse_known_args([*limits(options), *options.pyinfra])
+    data = {key: parse_cli_arg(value) for key, _, value in (entry.partition("=") for entry in known.data)}
+    return Request(
+        str(inventory_file(options.inventory)),
+        project=PROJECT,
+        data=data,
+        limits=[*known.limit, *getattr(options, "hosts", ())],
+        excluded=known.exclude,
+        group_data=known.group_data,
+    )

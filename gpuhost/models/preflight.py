@@ -1,0 +1,116 @@
+"""Before the first byte: can each model be had, and is there room for it? Nothing is downloaded, nothing changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from pyinfra.context import host
+
+from gpuhost.catalog.lock import LockedModel
+from gpuhost.catalog.types import Model
+from gpuhost.errors import Cause, Problem
+from gpuhost.host.paths import Paths
+from gpuhost.models import hub, rules
+from gpuhost.models.decided import Decided, decide
+from gpuhost.models.facts import ModelsReading, ModelsState
+from gpuhost.models.rules import PlannedModel, Wanted
+from gpuhost.plan.sizes import about, size
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.session import current
+
+TOKEN = "HF_TOKEN"  # noqa: S105  (the secret's name)
+KIB_PER_GIB = 1024 * 1024
+Note = tuple[str, str]  # event, message
+
+
+def look(paths: Paths) -> ModelsReading:
+    """What this host has of models, in one round trip."""
+    return host.get_fact(
+        ModelsState,
+        manifest=paths.model_manifest,
+        revisions=paths.model_revisions,
+        speed=paths.models_speed,
+        cache_dir=f"{paths.hub_cache}/hub",
+        models_dir=paths.models,
+    )
+
+
+def known(run: HostRun) -> Decided:
+    """Which files the models of this host are, as far as that is known without the hub."""
+    return decide(run.models, run.pins, look(run.paths), None)[0]
+
+
+def asked(run: HostRun) -> tuple[Decided, list[Problem]]:
+    """Which files the models of this host are; the hub is asked for what nobody else knows."""
+
+    planned = current().revisions.get(host.name, {})
+
+    def ask(model: Model) -> LockedModel:
+        if said := planned.get(model.repo, {}).get(model.revision):
+            return LockedModel.model_validate(said)
+        return hub.listing(run.catalog.hub_endpoint, model.repo, model.revision, _token(run, model))
+
+    found, problems = decide(run.models, run.pins, look(run.paths), ask)
+    if found.revisions:
+        current().report.add("revisions", host.name, models=found.revisions.model_dump(mode="json")["models"])
+    return found, [replace(problem, host=host.name) for problem in problems]
+
+
+def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
+    """What the models are, every reason not to begin with them, and what a person wants to know of them."""
+    found, problems = asked(run)
+    reading = look(run.paths)
+    planned = rules.reconcile(found.models, reading, run.paths.models, f"{run.paths.hub_cache}/hub")
+    notes: list[Note] = [("unpinned", f"{name}: {why}") for name, why in rules.unpinned(found.models)]
+    for problem, note in _access(run, found.models, planned):
+        problems += [replace(problem, host=host.name)] if problem else []
+        notes += [("fetch", note)] if note else []
+    need = sum(each.fetch_bytes for each in planned)
+    problems += [Problem(*each, host.name) for each in _room(run, need)]
+    if need:
+        have = sum(each.bytes for each in found.models) - need
+        takes = f", about {about(need / reading.bytes_per_s)} at the last speed" if reading.bytes_per_s else ""
+        notes.append(("fetch", f"models: {size(need)} to fetch, {size(have)} are there{takes}"))
+    return found, problems, notes
+
+
+def _access(
+    run: HostRun, models: Sequence[Wanted], planned: Sequence[PlannedModel]
+) -> Iterator[tuple[Problem | None, str]]:
+    """(problem, note) of each model of which something is fetched and that the hub does not simply give."""
+    by_name = {each.name: each for each in models}
+    seen: set[tuple[str, bool]] = set()
+    for each in planned:
+        wanted = by_name[each.name]
+        model = wanted.model
+        if each.action != "fetch" or (model.repo, model.gated) in seen:
+            continue
+        seen.add((model.repo, model.gated))
+        try:
+            hub.check_access(run.catalog.hub_endpoint, model.repo, _token(run, model))
+        except hub.HubError as error:
+            [problem] = error.problems
+            if error.kind != "unreachable":
+                yield replace(problem, what=f"{each.name}: {problem.what}"), ""
+            else:  # the files are known: whether they can be had, the host finds out
+                yield None, f"{each.name}: {problem.what}; the host will ask"
+
+
+def _token(run: HostRun, model: Model) -> str | None:
+    return run.secrets.optional(TOKEN) if model.gated else None
+
+
+def _room(run: HostRun, need: int) -> Iterator[Cause]:
+    """A hard stop: what is to be fetched does not fit, or leaves less than what must stay free."""
+    root, spare = run.catalog.data_root, run.catalog.disk_min_free_gib
+    kib = run.reading.disk_kib.get(root)
+    if not need or kib is None:
+        return
+    free, wanted = kib * 1024, need + int(spare * 2**30)
+    if wanted > free:
+        yield Cause(
+            f"{size(need)} of models are to be fetched and {spare:g} GiB must stay free, but {root} has {size(free)}",
+            f"free {size(wanted - free)} there (`gpuhost models prune` removes what no service uses), move `data_root`"
+            " to a larger disk, or enable fewer services",
+        )

@@ -1,0 +1,8 @@
+"""What `gpuhost` tells its pyinfra runs, by names of pyinfra's `--data`. Plain pyinfra is told nothing."""
+
+REPORT_DATA = "gpuhost_report"  # the file that the run's events are written to
+ALLOW_DATA = "gpuhost_allow"  # the file that holds what was planned: nothing else is done
+ONLY_DATA = "gpuhost_only"  # the stages to which the run is limited, with commas
+CWD_DATA = "gpuhost_cwd"  # where the person stands, when that is not the project's root
+REVISIONS_DATA = "gpuhost_revisions"  # the file that holds what the plan was told by the hub
+IMPORT_DATA = "gpuhost_import"  # a folder on the host, of `gpuhost models import`
