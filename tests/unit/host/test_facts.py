@@ -275,6 +275,12 @@ def test_texts_of_any_content(tmp_path: Path) -> None:
     assert found == {str(path): "tab\there\nend\nno newline at the end, ü"}
 
 
+def test_an_account_is_looked_for_by_its_name_and_by_its_ids() -> None:
+    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)])
+    assert "getent passwd svc 10001 other 10003 |" in script
+    assert "getent group svc 10002 other 10004 |" in script
+
+
 def test_no_path_at_all() -> None:
     assert FilesState().process(sh(FilesState().command([]))) == {}
     assert Texts().process(sh(Texts().command([]))) == {}

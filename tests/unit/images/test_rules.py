@@ -48,8 +48,8 @@ def test_of_a_file_content_and_mode_count() -> None:
 )
 def test_built(images: dict[str, str], reason: str | None) -> None:
     found = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
-    expected = [("images", TAG, "build")] if reason else []
-    assert [(change.stage, change.resource.name, change.action) for change in found] == expected
+    expected = [("images", "image", TAG, "build")] if reason else []
+    assert [change.key for change in found] == expected
     assert [change.reason for change in found] == ([reason] if reason else [])
 
 
