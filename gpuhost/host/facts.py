@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpuhost.run.fact import HostFact
+from hostside import labels
 
 # Of a Docker network: its bridge's name, and whether Docker translates the addresses of what leaves it.
 BRIDGE_OPTION = "com.docker.network.bridge.name"
@@ -54,7 +55,8 @@ then
       .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
       json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
-      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}" 2>/dev/null || failed
+      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}$t{{json .Config.Image}}$t{{
+      json (index .Config.Labels \"gpuhost.spec\")}}" 2>/dev/null || failed
   }
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
@@ -215,7 +217,7 @@ def _ignore(reading: HostReading, values: list[str]) -> None:
 
 def _os(reading: HostReading, values: list[str]) -> None:
     key, _, value = values[0].partition("=")
-    reading.os[key] = "".join(shlex.split(value)) if value else ""
+    reading.os[key] = "".join(shlex.split(value))
 
 
 def _listen(reading: HostReading, values: list[str]) -> None:
@@ -249,12 +251,15 @@ def _range(port: str) -> range:
 
 
 def _container(reading: HostReading, values: list[str]) -> None:
-    name, state, restart, service, one_off, ports, gpus = values
+    name, state, restart, service, one_off, ports, gpus, image, spec = values
+    name = name.removeprefix("/")
     uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
     numbers = frozenset(number for port in ports.split() for number in _range(port))
-    # What somebody made by `docker compose run` of a service of ours is his own.
+    # What somebody made by `docker compose run` of a service of ours is his own; so is a copy of its container.
     ours = "" if json.loads(one_off) == "True" else json.loads(service) or ""
-    reading.containers.append(HostContainer(name.removeprefix("/"), state, restart, ours, numbers, uuids))
+    if labels.is_copy(name, ours, json.loads(image), json.loads(spec)):
+        ours = ""
+    reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids))
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:

@@ -183,13 +183,15 @@ class HeldFile:
 
 @dataclass(frozen=True)
 class HoldingContainer:
-    """A container of ours, running or not. `env`: name -> fingerprint."""
+    """A container of ours, running or not. `env`: name -> fingerprint, of the variables asked for; `added`: of all
+    that its image does not give it."""
 
     name: str
     service: str
     state: str
     started_ns: int
     env: dict[str, str]
+    added: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ OBSERVED: Event = {"event": "observed", "host": "gpu1", "service": "api", "outco
 
 
 def change(event: str = "change", name: str = "/data", phase: str = "plan", **over: Any) -> Event:
-    made = {"event": event, "host": "gpu1", "stage": "layout", "action": "create", "reason": "why"}
+    made: Event = {"event": event, "host": "gpu1", "stage": "layout", "action": "create", "reason": "why"}
     made |= {"resource": {"kind": "folder", "name": name}, "diff": [], "scope": "", "impact": None}
     return {**made, **({"phase": phase} if event == "change" else {}), **over}
 

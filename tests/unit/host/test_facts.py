@@ -18,7 +18,7 @@ from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.host.facts import BRIDGE_OPTION, Gpu, HostContainer, HostReading, HostState, parse
 from hostside.protocol import Held
-from tests.unit.engine.test_containers import inspected
+from tests.unit.engine.test_containers import IMAGE, inspected
 
 
 def sh(script: str) -> list[str]:
@@ -73,10 +73,12 @@ user	admin	10001
 group	svc	10001
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
-container	/api	paused	unless-stopped	"api"	"False"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 
-container	/painter	exited	no	"painter"	null	9002 9003-9005 	
-container	/api-run-1	running	no	"api"	"True"	9009 	
-container	/theirs	running	no	null	null		
+container	/api	paused	unless-stopped	"api"	"False"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 	"a"	null
+container	/painter	exited	no	"painter"	null	9002 9003-9005 		"acme/painter"	null
+container	/api-run-1	running	no	"api"	"True"	9009 		"a"	"{\\"image\\":\\"a\\"}"
+container	/theirs	running	no	null	null			"theirs:1"	null
+container	/copy-of-api	running	no	"api"	null	9010 		"mine:1"	"{\\"image\\":\\"a\\"}"
+container	/renamed	exited	no	"painter"	null	9011 		"acme/painter"	"{\\"image\\":\\"acme/painter\\"}"
 nvidia_pci	0x030200
 gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
 gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
@@ -122,6 +124,8 @@ def test_containers(host: HostReading) -> None:
         HostContainer("painter", "exited", "no", "painter", frozenset({9002, 9003, 9004, 9005})),
         HostContainer("api-run-1", "running", "no", "", frozenset({9009})),
         HostContainer("theirs", "running", "no", ""),
+        HostContainer("copy-of-api", "running", "no", "", frozenset({9010})),
+        HostContainer("renamed", "exited", "no", "painter", frozenset({9011})),
     ]
     assert host.placed == {"api": ("GPU-1", "GPU-2")}
 
@@ -347,7 +351,9 @@ def test_docker_that_runs() -> None:
         'network\t{"name":"none","subnets":[]}',
         "now\t1795261275.500000000",
         f"container\t{json.dumps(container)}",
-        f"container\t{json.dumps({**container, 'name': '/0123456789ab_api', 'id': 'def'})}",
+        f"container\t{json.dumps({**container, 'name': '/0123456789ab_api', 'id': 'def', 'image_id': 'gone'})}",
+        f"container\t{json.dumps({**container, 'name': '/mine', 'id': 'ghi', 'image': 'mine:1'})}",
+        f"of_image\t{json.dumps(IMAGE)}",
         "end",
     ]
     reading = DockerState().process(lines)
@@ -355,8 +361,10 @@ def test_docker_that_runs() -> None:
     assert reading.images == {"gpuhost/api:1": "s", "gpuhost/api:old": "s"}
     assert reading.tags == {"gpuhost/api:1", "acme/server@sha256:aa"}
     assert reading.networks == {"inner": ["172.20.0.0/16"], "none": []}
-    one, other = reading.containers
+    one, other, copy = reading.containers
+    assert (one.own, other.own, copy.own) == ("", "", "copy")
     assert (one.name, other.name, one.service) == ("api", "0123456789ab_api", "api")
+    assert one.image_settings["entrypoint"] == ["/entry"] and other.image_settings == {}
     assert one.started_s == 1795261275.25 < reading.now_s
 
 

@@ -328,6 +328,7 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {},
     ),
+    "other networks are routed elsewhere": ({"routes": [("wg0", IPv4Network("10.0.0.0/8"))]}, {}),
     "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
     "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
     "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),
