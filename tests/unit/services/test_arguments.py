@@ -96,17 +96,17 @@ def test_a_longer_context_than_the_model_was_trained_with_is_scaled() -> None:
 # -- marks -------------------------------------------------------------------------------------------------------------
 
 
-def one(*arguments: str, release: str = "v1.2.3", **over: Any) -> Catalog:
+def one(*arguments: str, release: str = "v1.2.3", over: dict[str, Any] | None = None) -> Catalog:
     """The sample with a pulled image for `painter`, whose release has these arguments."""
     image = {"pull": f"docker.io/acme/server:{release}", "arguments": {"v1.2.3": list(arguments)}}
-    return sample.catalog({"images.pulled": image, "services.painter.image": "pulled", **over})
+    return sample.catalog({"images.pulled": image, "services.painter.image": "pulled", **(over or {})})
 
 
 def test_what_marks_stand_for() -> None:
     release = ["{repo}", "--of={service}@{revision}", "--at={container_port}", "--on={gpu_count}", "--with={a}/{b}"]
     options = {"a": 7, "b": {"c": [1]}}
     own = {"services.painter.options": options, "services.painter.arguments": ["--own={a}"]}
-    catalog = one(*release, **own)
+    catalog = one(*release, over=own)
     assert filled(catalog, "painter", []) == [
         "Acme/Models",
         "--of=painter@main",
@@ -145,7 +145,7 @@ def test_an_image_that_is_built_has_no_arguments() -> None:
             "`services.painter`: its command line holds a part of the GPU's memory, and nobody says how much",
         ),
         (
-            one("{repo}", **{"services.painter.models": []}),
+            one("{repo}", over={"services.painter.models": []}),
             "`services.painter` has no model, and its command line names one",
         ),
         (one("--a", release="v2.0.0"), "`images.pulled.arguments` says nothing of the release v2.0.0"),
