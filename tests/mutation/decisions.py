@@ -78,6 +78,8 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("orchestrator/connections.py", "> CONNECTIONS", "len(self.connections) >", "one more or less"),
     Equivalent("verify/observe.py", "watch.outcome or", "watch.outcome or", "the waiting ends with an outcome"),
     Equivalent("files/trees.py", 'words = ["timeout"', "\"-B\" -> '-BXX'", "Python ignores it"),
+    Equivalent("secrets/store.py", "return False", "False -> None", "either is no"),
+    Equivalent("engine/containers.py", '"swap": swap_text', "0 -> 1", "without a limit there is no swap either"),
     Equivalent("host/preflight.py", 'return ""', '"" -> None', "either way nothing is said"),
     Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
     Equivalent("models/meter.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),

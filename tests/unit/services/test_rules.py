@@ -261,6 +261,7 @@ def test_only_a_secret_is_a_matter_of_secrets() -> None:
     ("written_s", "now_s", "older"),
     [
         (STARTED_S - 0.01, STARTED_S + 9, False),
+        (STARTED_S, STARTED_S + 9, False),
         (STARTED_S + 0.01, STARTED_S + 9, True),
         (STARTED_S + 0.01, STARTED_S, False),  # a file from the future: the clock was set back since
         (WILL_BE_WRITTEN, STARTED_S, True),
@@ -423,6 +424,11 @@ def test_a_paused_service_is_woken() -> None:
 # -- on demand ---------------------------------------------------------------------------------------------------------
 
 ON_DEMAND = {"api": replace(desired(), start="on-demand")}
+
+
+def test_what_comes_after_a_paused_service_is_done_too() -> None:
+    wanted = {"api": desired(), "painter": desired("painter", ports=["127.0.0.1:9002:80"], gpus=["GPU-1"])}
+    assert steps(wanted, container(state="paused")) == [("unpause", "api"), ("up", "painter"), ("wait", "painter")]
 
 
 def test_whether_a_service_on_demand_runs_is_no_drift() -> None:
