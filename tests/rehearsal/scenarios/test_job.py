@@ -23,7 +23,8 @@ mkfifo /root/go
 """
 JOB = "sudo python3 -I -B -m hostside.job run models --folder /run/gpuhost/jobs --what 'the fetch' -- "
 # It says how long the secret was that it read, and waits for a word.
-WAITS = "sh -c 'read secret; echo ${#secret}; read word < /root/go; echo $word; exit 7'"
+WAITS = "sh -c 'read secret; echo ${#secret} 100%n; read word < /root/go; echo $word; exit 7'"
+SAID = f"{len(TOKEN)} 100%n\n"
 UNIT = "gpuhost-models.service"
 SEEN_BY = f"""
 grep -rls -- '{TOKEN[:-1]}[{TOKEN[-1]}]' /run /tmp /root /proc/[0-9]*/cmdline /proc/[0-9]*/environ
@@ -60,7 +61,7 @@ def test_a_detached_program_outlives_its_connection(boot: Callable[..., FreshHos
     host.root(PREPARE, input=(PROJECT / "files/host/hostside/job.py").read_bytes(), check=True)
 
     first = start(host, WAITS)
-    assert line(first) == f"{len(TOKEN)}\n"
+    assert line(first) == SAID
     assert host.root(SEEN_BY).stdout == ""
     modes = host.root("stat -c '%U %a' /run/gpuhost/jobs /run/gpuhost/jobs/*").stdout
     assert modes == "root 700\nroot 600\n"
@@ -69,13 +70,13 @@ def test_a_detached_program_outlives_its_connection(boot: Callable[..., FreshHos
     assert left(host)[0] == "active"
 
     second = start(host, "sh -c 'echo mine; exit 3'")
-    assert [line(second), line(second)] == ["the fetch goes on, as an earlier run started it\n", f"{len(TOKEN)}\n"]
+    assert [line(second), line(second)] == ["the fetch goes on, as an earlier run started it\n", SAID]
     host.root("echo go > /root/go", check=True)
     assert second.communicate(timeout=60)[0] == "go\nmine\n" and second.returncode == 3
     assert left(host) == ("inactive", "")
 
     third = start(host, WAITS)
-    assert line(third) == f"{len(TOKEN)}\n"
+    assert line(third) == SAID
     host.root(f"systemctl kill --signal=KILL {UNIT}", check=True)
     assert third.communicate(timeout=60)[0].startswith("error: the fetch was killed (signal, KILL)\nhint: ")
     assert third.returncode == 125 and left(host) == ("inactive", "")
@@ -85,7 +86,7 @@ def test_a_detached_program_outlives_its_connection(boot: Callable[..., FreshHos
     assert refused.returncode not in (0, None) and said, said
     assert left(host) == ("inactive", "")
     fourth = start(host, WAITS)
-    assert line(fourth) == f"{len(TOKEN)}\n"
+    assert line(fourth) == SAID
     wait_for(lambda: left(host)[0] == "active", "the unit", 30)
     host.reboot()  # a stop is an end like any other
     assert fourth.wait(60) != 0 and host.root("ls -A /run/gpuhost/jobs").stdout == ""
