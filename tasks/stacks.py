@@ -32,7 +32,8 @@ def stacks(run: HostRun) -> None:
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=paths.backups)
     operations.running(name="stacks | services run", run=run)
     operations.archived(name="stacks | foreign compose files", run=run)
-    boot = [Unit(_file(operations.BOOT_UNIT, programs=paths.programs, check=paths.binds_command))]
+    unit = _file(operations.BOOT_UNIT, programs=paths.programs, services=list(run.services), check=paths.binds_command)
+    boot = [Unit(unit)]
     systemd.units(name="stacks | boot unit", stage="stacks", wanted=boot, backups=paths.backups)
 
 

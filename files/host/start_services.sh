@@ -7,9 +7,12 @@
 # CDI devices (moby/moby#49989), and a GPU's CDI specification may be written after dockerd is up; no restart policy
 # tries again then. Of those a container that somebody stopped has no error and is left alone.
 #
-# The arguments are a command that refuses the host's folders and files (its further arguments) that another account
-# than root could turn elsewhere: a container of ours that has one is stopped, or not started, and this unit fails.
+# The first argument names the services in the order in which they start. The others are a command that refuses the
+# host's folders and files (its further arguments) that another account than root could turn elsewhere: a container of
+# ours that has one is stopped, or not started, and this unit fails.
 set -u
+services="$1"; shift
+place() { i=0; for each in $services; do i=$((i+1)); [ "$each" != "$1" ] || break; done; echo "$i"; }
 safe() {
     name="$1"; shift
     docker inspect --format '{{range .Mounts}}{{if eq .Type "bind"}}{{.Source}}{{"\n"}}{{end}}{{end}}' "$name" |
@@ -27,15 +30,18 @@ unsafe="$(mine --filter label=gpuhost.service --filter status=running --filter s
         safe "$name" "$@" </dev/null && continue
         echo "$name"; echo "$name is stopped: see above" >&2; docker stop "$name" >/dev/null
     done)"
-# Order, name, restart policy, whether dockerd failed, and the GPUs in commas.
-about='{{index .Config.Labels "gpuhost.start-order"}} {{.Name}} {{.HostConfig.RestartPolicy.Name}} '
-about="$about"'{{if .State.Error}}failed{{else}}-{{end}} '
+# Restart policy, whether dockerd failed, and the GPUs in commas.
+about='{{.HostConfig.RestartPolicy.Name}} {{if .State.Error}}failed{{else}}-{{end}} '
 about="$about"'{{range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}},{{end}}{{end}}'
 mine --filter label=gpuhost.start=always --filter status=running --filter status=exited --filter status=created |
-    while read -r name; do docker inspect --format "$about" "$name"; done | sort -n | {
+    while read -r name; do
+        # What has another name than its service is somebody's own.
+        case " $services " in *" $name "*)
+            echo "$(place "$name") $name $(docker inspect --format "$about" "$name" </dev/null)";;
+        esac
+    done | sort -n | {
     shared=""  # a line for each before that shares a GPU: its name, then its GPUs, a space behind each
     while read -r order name policy error gpus; do
-        name="${name#/}"
         gpus="$(printf %s "$gpus" | tr , ' ')"
         if [ "$policy" = on-failure ]; then
             why='it shares a GPU'

@@ -68,6 +68,20 @@ def _subnet(text: str) -> str:
     return str(network)
 
 
+_APT_MARKS = ("os", "suite", "arch")
+
+
+def _apt_text(text: str) -> str:
+    """Filled in later by str.format, with the marks alone; a line of an apt source."""
+    shown = ", ".join(f"`{{{mark}}}`" for mark in _APT_MARKS)
+    left = re.sub(r"\{(\w+)\}", lambda found: "" if found[1] in _APT_MARKS else found[0], text)
+    if "{" in left or "}" in left:
+        refuse(f"`{text}` has a mark that gpuhost does not know", f"there is: {shown}")
+    if not text.isprintable() or not text.strip():
+        refuse(f"`{text}` is not one line of text", "write it as it stands in an apt source")
+    return text
+
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
 StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # a compose project
 ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]  # begins variables' names
@@ -75,6 +89,7 @@ AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 Address = Annotated[str, AfterValidator(_address)]
 Subnet = Annotated[str, AfterValidator(_subnet)]
+AptText = Annotated[str, AfterValidator(_apt_text)]
 HostPath = Annotated[str, AfterValidator(_absolute)]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
@@ -96,10 +111,10 @@ class AptRepository(Entry):
     """An apt source with its signing key. URLs may hold `{os}` (debian, ubuntu), `{suite}` (trixie, noble)
     and `{arch}` (amd64, arm64)."""
 
-    url: str
-    suites: str
+    url: AptText
+    suites: AptText
     components: str = ""
-    key_url: str
+    key_url: AptText
 
 
 class Account(Entry):
@@ -318,6 +333,15 @@ class GpuNeed(Entry):
     vram_mib: int | None = Field(default=None, ge=1)
 
 
+class GpuCheck(Entry):
+    """The proof that containers reach the GPUs: `image` has `python3`, `source` (a file under `files/`) is run in it
+    and computes on each GPU; each of its questions gets `timeout_s`."""
+
+    image: Name
+    source: str
+    timeout_s: int = Field(default=120, ge=1)
+
+
 class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
@@ -403,6 +427,12 @@ class Catalog(Entry):
     engine_config: dict[str, Any]
     apt_repositories: dict[Literal["docker", "nvidia"], AptRepository]
     apt_key_fingerprints: dict[Literal["docker", "nvidia"], Fingerprint]
+    engine_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+    driver: Annotated[str, StringConstraints(pattern=r"^\d{3}$")] | None = None
+    driver_packages: dict[Literal["debian", "ubuntu"], list[str]] = {}
+    allow_reboot: bool = False
+    gpu_access: Literal["auto", "cdi", "runtime"] = "auto"
+    gpu_check: GpuCheck | None = None
     nvidia_toolkit_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")]
     base_packages: list[str]
     data_root: HostPath

@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from gpuhost.catalog import lock
 from gpuhost.catalog.inventory import Site
-from gpuhost.catalog.lock import Lock, LockedImage, LockedInstall, LockedModel
+from gpuhost.catalog.lock import Lock, LockedFile, LockedImage, LockedInstall, LockedModel
 from gpuhost.catalog.moved import OTHER_BYTES, moved
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.arguments import Commands, host_options
@@ -23,6 +23,9 @@ from gpuhost.images.rules import is_pinned
 from gpuhost.images.rules import sources as image_sources
 from gpuhost.installs import requirements
 from gpuhost.installs import rules as installs
+from gpuhost.models import hub
+from gpuhost.models.preflight import TOKEN
+from gpuhost.secrets.store import SecretStore
 from hostside.wire import printable
 
 
@@ -78,10 +81,16 @@ def _wanted(found: Site, names: Sequence[str]) -> _Wanted:
     if unknown := [name for name in names if name not in known]:
         what = f"no image, install or model is named `{unknown[0]}`"
         raise UserError(Problem(what, suggest(unknown[0], sorted(known), "entry")))
-    return _named(catalogs, lambda name: not names or name in names)
+    if names:
+        return _named(catalogs, lambda name: name in names)
+    # Of models those that a service needs: the hub shows some to nobody who has not accepted their licence.
+    needed = {model for each in catalogs for service in each.enabled().values() for model in service.models}
+    everything = _named(catalogs)
+    return replace(everything, models=_named(catalogs, lambda name: name in needed).models)
 
 
 def _named(catalogs: Sequence[Catalog], chosen: Callable[[str], bool] = lambda name: True) -> _Wanted:
+    """All names of the data that stand for something, but for those that are not `chosen`."""
     images = {
         reference
         for each in catalogs
@@ -137,6 +146,20 @@ class _Resolver:
         packages = requirements.resolve(installs.sources(install), python)
         return LockedInstall.model_validate({"for": subjects.pop(), "requirements": packages})
 
+    def model(self, asked: tuple[str, str]) -> LockedModel:
+        """The commit of a repository's revision, and the files that any of its entries chooses."""
+        print(f"looking up {' at '.join(asked)}", file=sys.stderr)
+        files: dict[str, LockedFile] = {}
+        commit = ""
+        for host, catalog in self.found.catalogs.items():
+            for model in catalog.models.values():
+                if (model.repo, model.revision) == asked:
+                    secrets = SecretStore(catalog, host, site=self.found.folder)
+                    token = secrets.optional(TOKEN) if model.gated else None
+                    seen = hub.resolve(*asked, model.allow, model.ignore, catalog.hub_endpoint, token)
+                    files, commit = files | seen.files, seen.commit
+        return LockedModel(commit=commit, files=files)
+
     def _python(self, base: str, image: str) -> str:
         """The Python version of the image that an install's script runs in."""
         digest = base.rpartition("@")[2] if is_pinned(base) else self.image(base).digest
@@ -152,15 +175,19 @@ def _resolved(wanted: _Wanted, resolver: _Resolver) -> Lock:
     problems: list[Problem] = []
     images = _each(wanted.images, resolver.image, problems)
     packages = _each(wanted.installs, resolver.install, problems)
+    models: dict[str, dict[str, LockedModel]] = {}
+    for (repo, revision), found in _each(wanted.models, resolver.model, problems).items():
+        models.setdefault(repo, {})[revision] = found
     if problems:
         raise UserError(*dict.fromkeys(problems))
-    return Lock(version=1, images=images, installs=packages)
+    return Lock(version=1, models=models, images=images, installs=packages)
 
 
+_Name = TypeVar("_Name")
 _Found = TypeVar("_Found")
 
 
-def _each(names: Sequence[str], look_up: Callable[[str], _Found], problems: list[Problem]) -> dict[str, _Found]:
+def _each(names: Sequence[_Name], look_up: Callable[[_Name], _Found], problems: list[Problem]) -> dict[_Name, _Found]:
     found = {}
     for name in names:
         try:

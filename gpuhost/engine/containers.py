@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
@@ -27,11 +27,18 @@ NAMESPACES = {"network_mode": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode",
 # nobody set: a field that is not there ends the template, and the container would seem not to be there.
 INSPECT = (
     '{"id":{{json .Id}},"name":{{json .Name}},"labels":{{json .Config.Labels}},"image":{{json .Config.Image}},'
-    '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"state":{{json .State.Status}},'
+    '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"entrypoint":{{json (index .Config "Entrypoint")}},'
+    '"image_id":{{json .Image}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
     '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json (index .Config "StopSignal")}},'
     '"health":{{json (index .Config "Healthcheck")}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
+)
+# What an image gives to a container for which nobody asked otherwise.
+INSPECT_IMAGE = (
+    '{"id":{{json .Id}},"user":{{json (index .Config "User")}},"command":{{json (index .Config "Cmd")}},'
+    '"entrypoint":{{json (index .Config "Entrypoint")}},"working_dir":{{json (index .Config "WorkingDir")}},'
+    '"stop_signal":{{json (index .Config "StopSignal")}},"health":{{json (index .Config "Healthcheck")}}}'
 )
 # Besides, a line for each folder and file of the host that it has: its id, its process (0 when it does not run), what
 # lies where on the host, and where inside.
@@ -44,10 +51,12 @@ BINDS = (
 @dataclass(frozen=True)
 class Container:
     """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
-    in the fields of a spec; `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by
-    Docker, since somebody started it; `environment`: secret ->
-    keyed fingerprint of what its environment holds, None when nobody looked; `holds`: what it has of the host while it
-    runs."""
+    in the fields of a spec; `own`: it is somebody's, who made it by `docker compose run` or from a copy of ours;
+    `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by Docker, since somebody started it;
+    `environment`: secret -> keyed fingerprint of what its environment holds, None when nobody looked; `added`: the same
+    of all that its image does not give it; `holds`: what it has of the host while it runs; `image_id`: by which
+    `image_settings` are found, those fields of `settings` that it has of its image when nobody asks otherwise (empty
+    when the image is gone)."""
 
     id: str
     name: str
@@ -56,11 +65,14 @@ class Container:
     state: str
     spec: Spec | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    one_off: bool = False
+    own: Literal["", "run", "copy"] = ""
     started_s: float = 0.0
     restarts: int = 0
     environment: Mapping[str, str] | None = None
+    added: Mapping[str, str] = field(default_factory=dict)
     holds: tuple[Held, ...] = ()
+    image_id: str = ""
+    image_settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gpus(self) -> list[str]:
@@ -76,19 +88,36 @@ class Container:
 def parse(text: str) -> Container:
     """One line that INSPECT made. Raises ValueError, KeyError or TypeError for another."""
     seen = json.loads(text)
-    attached = seen["labels"] or {}
+    attached, name = seen["labels"] or {}, seen["name"].removeprefix("/")
+    service = attached[labels.SERVICE]
     return Container(
         id=seen["id"],
-        name=seen["name"].removeprefix("/"),
-        service=attached[labels.SERVICE],
+        name=name,
+        service=service,
         project=attached.get(PROJECT_LABEL, ""),
         state=seen["state"],
         spec=parse_spec(attached.get(labels.SPEC)),
         settings=_settings(seen),
-        one_off=attached.get(labels.ONE_OFF) == "True",
+        own=_own(name, service, seen["image"], attached),
         started_s=unix_ns(seen["started"]) / 10**9,
         restarts=int(seen["restarts"]),
+        image_id=seen["image_id"],
     )
+
+
+def _own(name: str, service: str, image: str, attached: Mapping[str, str]) -> Literal["", "run", "copy"]:
+    if attached.get(labels.ONE_OFF) == "True":
+        return "run"
+    return "copy" if labels.is_copy(name, service, image, attached.get(labels.SPEC)) else ""
+
+
+def parse_image(text: str) -> tuple[str, dict[str, Any]]:
+    """One line that INSPECT_IMAGE made: the image's id, and the fields of `settings` that a container has of it.
+
+    Raises ValueError, KeyError or TypeError for another.
+    """
+    seen = json.loads(text)
+    return seen["id"], _of_image(seen)
 
 
 def size_text(size_bytes: int) -> str:
@@ -116,10 +145,10 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
     host = seen["host"]
     log = host.get("LogConfig") or {}
     return {
+        **_of_image(seen),
         "image": seen["image"],
-        "user": seen["user"],
-        "command": list(seen["command"] or []),
-        "restart": (host.get("RestartPolicy") or {}).get("Name") or "no",
+        "runtime": host.get("Runtime") or "",
+        "restart": _restart(host.get("RestartPolicy") or {}),
         "memory": size_text(host.get("Memory") or 0),
         "swap": swap_text(host.get("Memory") or 0, host.get("MemorySwap") or 0),
         "pids": host.get("PidsLimit") or 0,
@@ -128,11 +157,11 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "shm": size_text(host.get("ShmSize") or 0),
         "read_only": bool(host.get("ReadonlyRootfs")),
         "init": bool(host.get("Init")),
-        "namespaces": sorted(name for name, mode in NAMESPACES.items() if _shared(host.get(mode) or "")),
+        "namespaces": sorted(name for name, mode in NAMESPACES.items() if shared(host.get(mode) or "")),
         "devices": sorted(f"{each['PathOnHost']}:{each['PathInContainer']}" for each in host.get("Devices") or []),
         "privileged": bool(host.get("Privileged")),
-        "cap_add": sorted(host.get("CapAdd") or []),
-        "cap_drop": sorted(host.get("CapDrop") or []),
+        "cap_add": sorted(map(capability, host.get("CapAdd") or [])),
+        "cap_drop": sorted(map(capability, host.get("CapDrop") or [])),
         "security_opt": sorted(host.get("SecurityOpt") or []),
         "group_add": sorted(host.get("GroupAdd") or []),
         "tmpfs": sorted(
@@ -140,9 +169,6 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "logging": {"driver": log.get("Type", ""), "options": dict(log.get("Config") or {})},
         "dns": list(host.get("Dns") or []),
-        "working_dir": seen["working_dir"],
-        "stop_signal": seen["stop_signal"],
-        "healthcheck": _health(seen["health"] or {}),
         "extra_hosts": sorted(host.get("ExtraHosts") or []),
         "sysctls": dict(host.get("Sysctls") or {}),
         "networks": sorted(name for name in seen["networks"] if name),
@@ -156,9 +182,32 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shared(mode: str) -> bool:
+def _of_image(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What a container has of its image, where nobody asks otherwise."""
+    return {
+        "user": seen["user"] or "",
+        "command": list(seen["command"] or []),
+        "entrypoint": list(seen["entrypoint"] or []),
+        "working_dir": seen["working_dir"] or "",
+        "stop_signal": seen["stop_signal"],
+        "healthcheck": _health(seen["health"] or {}),
+    }
+
+
+def shared(mode: str) -> bool:
     """Whether a container is in the host's namespace or in that of another container."""
-    return mode == "host" or mode.startswith("container:")
+    return mode == "host" or mode.startswith(("container:", "service:"))
+
+
+def capability(name: str) -> str:
+    """`cap_net_admin`, `NET_ADMIN`: engines differ in what they keep."""
+    return name.upper().removeprefix("CAP_")
+
+
+def _restart(policy: Mapping[str, Any]) -> str:
+    """`unless-stopped`, `on-failure:3`."""
+    times = policy.get("MaximumRetryCount") or 0
+    return f"{policy.get('Name') or 'no'}{f':{times}' if times else ''}"
 
 
 def _health(check: Mapping[str, Any]) -> dict[str, Any]:

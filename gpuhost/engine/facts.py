@@ -23,6 +23,10 @@ _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
 )
 
+# The file itself, while a restart of ours lets dockerd read a copy of it with live-restore.
+OWN = "/etc/docker/daemon.json.gpuhost-own"
+RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of dockerd of ours goes on
+
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
 # between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
 _SCRIPT = r"""
@@ -32,13 +36,15 @@ failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'died\n' >&3; }
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 printf 'at_boot\t%s\n' "$(systemctl is-enabled docker 2>/dev/null)"
-if [ -e /etc/docker/daemon.json ]; then
-  printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
-  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' /etc/docker/daemon.json)"
+json=/etc/docker/daemon.json; [ ! -e @OWN@ ] || json=@OWN@
+if [ -e $json ]; then
+  printf 'config\t%s\n' "$(base64 -w0 < $json)"
+  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' $json)"
 fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
+{ [ ! -e @RAN@ ] && [ ! -e @OWN@ ]; } || printf 'cut_off\n'
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
@@ -58,8 +64,11 @@ _PARTS: dict[Part, str] = {
 """,
     "containers": r"""
 seen="$({ docker ps -aq --no-trunc --filter label=gpuhost.service || failed; } | sort |
-  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@' 2>/dev/null || failed; })"
-printf '%s\n' "$seen" | sed '/./!d'
+  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@{{"\n"}}made_of{{"\t"}}{{.Image}}' \
+    2>/dev/null || failed; })"
+printf '%s\n' "$seen" | sed '/./!d; /^made_of/d'
+printf '%s\n' "$seen" | sed -n 's/^made_of\t//p' | sort -u |
+  { xargs -r docker image inspect --format '@IMAGECONFIG@' 2>/dev/null || failed; } | sed -n '/./s/^/of_image\t/p'
 # What a container has, by its process's view of its files; nothing is opened.
 printf '%s\n' "$seen" | awk -F'\t' '$1 == "bind" && $3 > 0 { print $4; print "/proc/" $3 "/root" $5 }' | sort -u |
   xargs -r -d '\n' stat -L --printf 'inode\t%d:%i\t%n\n' 2>/dev/null
@@ -81,9 +90,11 @@ class DockerReading:
     """The engine and what it holds, as far as it was asked for.
 
     `at_boot`: whether systemd starts it then, in its words; `config`: daemon.json parsed, None when there is none;
-    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp
+    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `cut_off`: a
+    restart of ours did not come to its end; `images`: tag -> spec stamp
     of our builds; `tags`: every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our
-    label, whatever their names and states, with what they hold (`binds` and `inodes` are what that is read from).
+    label, whatever their names and states, with what they hold (`binds` and `inodes` are what that is read from) and
+    have of their images (that: `image_settings`).
     """
 
     installed: bool = False
@@ -94,11 +105,13 @@ class DockerReading:
     config: dict[str, Any] | None = None
     config_owner: tuple[str, str, str] | None = None
     stale: bool = False
+    cut_off: bool = False
     images: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
     binds: list[Bind] = field(default_factory=list)
+    image_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     inodes: dict[str, str] = field(default_factory=dict)  # path -> `device:inode` of what binds name
 
 
@@ -124,6 +137,11 @@ def _container(reading: DockerReading, text: str) -> None:
     reading.containers.append(containers.parse(text))
 
 
+def _of_image(reading: DockerReading, text: str) -> None:
+    image, settings = containers.parse_image(text)
+    reading.image_settings[image] = settings
+
+
 def _bind(reading: DockerReading, text: str) -> None:
     container, pid, source, target = text.split("\t")
     reading.binds.append(Bind(container, int(pid), source, target))
@@ -134,21 +152,22 @@ def _inode(reading: DockerReading, text: str) -> None:
     reading.inodes[path] = inode
 
 
-def _held(reading: DockerReading, container: Container) -> Container:
-    """The container with what it has of the host; nothing of one that does not run."""
+def _joined(reading: DockerReading, container: Container) -> Container:
+    """The container with what it has of its image, and of the host; nothing of that when it does not run."""
     binds = [each for each in reading.binds if each.container == container.id and each.pid]
     inodes = reading.inodes
     holds = [
         Held(each.source, each.target, inodes.get(f"/proc/{each.pid}/root{each.target}"), inodes.get(each.source))
         for each in binds
     ]
-    return replace(container, holds=tuple(holds))
+    return replace(container, holds=tuple(holds), image_settings=reading.image_settings.get(container.image_id, {}))
 
 
 _READERS = {
     "active": lambda r, v: setattr(r, "active", True),
     "at_boot": lambda r, v: setattr(r, "at_boot", v),
     "stale": lambda r, v: setattr(r, "stale", True),
+    "cut_off": lambda r, v: setattr(r, "cut_off", True),
     "config": _config,
     "config_owner": lambda r, v: setattr(r, "config_owner", tuple(v.split(" "))),
     "version": lambda r, v: setattr(r, "version", v),
@@ -157,6 +176,7 @@ _READERS = {
     "image": _image,
     "network": _network,
     "container": _container,
+    "of_image": _of_image,
     "bind": _bind,
     "inode": _inode,
 }
@@ -167,8 +187,8 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": STACKS_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
-        marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS}
+        marks = {"LOCK": STACKS_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS, "IMAGECONFIG": containers.INSPECT_IMAGE}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)
 
@@ -187,5 +207,5 @@ class DockerState(HostFact[DockerReading]):
             kind, _, value = line.partition("\t")
             if kind in _READERS:
                 _READERS[kind](reading, value)
-        reading.containers = [_held(reading, each) for each in reading.containers]
+        reading.containers = [_joined(reading, each) for each in reading.containers]
         return reading

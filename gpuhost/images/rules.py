@@ -41,7 +41,7 @@ def pinned(image: BuildImage | PullImage, pins: Pins) -> BuildImage | PullImage:
         return image.model_copy(update={"pull": _pinned(image.pull, pins)})
     bases = {name: image.args.get(name, by_default) for name, by_default in _base_arguments(image).items()}
     locked = {name: value for name, base in bases.items() if (value := _pinned(base, pins)) != base}
-    return BuildImage(build=image.build, args={**image.args, **locked})
+    return image.model_copy(update={"args": {**image.args, **locked}})
 
 
 def _pinned(reference: str, pins: Pins) -> str:

@@ -89,21 +89,27 @@ def _file(entry: Any) -> LockedFile:
 
 
 def _client(endpoint: str, token: str | None) -> HfApi:
+    from huggingface_hub import HfApi
+
+    _be_patient()
+    # False, not None, keeps it from looking for a token by itself.
+    return HfApi(endpoint=endpoint, token=token or False)
+
+
+@cache
+def _be_patient() -> None:
+    """Once in a process: huggingface_hub asks for a tree without any time limit."""
     import httpx2
-    from huggingface_hub import HfApi, constants, set_client_factory
+    from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     class Patient(httpx2.Client):
-        """huggingface_hub asks for a tree without any time limit."""
-
         def build_request(self, *arguments: Any, **named: Any) -> httpx2.Request:
             return super().build_request(*arguments, **{**named, "timeout": ANSWER_S})
 
-    set_client_factory(lambda: Patient(follow_redirects=True, timeout=ANSWER_S))
+    set_client_factory(lambda: Patient(follow_redirects=True))
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()
-    # False, not None, keeps it from looking for a token by itself.
-    return HfApi(endpoint=endpoint, token=token or False)
 
 
 def _asked(ask: Callable[[], T], endpoint: str, repo: str, revision: str, token: str | None) -> T:

@@ -41,8 +41,8 @@ def known(run: HostRun) -> Decided:
     return decide(run.models, run.pins, look(run.paths), None)[0]
 
 
-def asked(run: HostRun) -> tuple[Decided, list[Problem]]:
-    """Which files the models of this host are; the hub is asked for what nobody else knows."""
+def asked(run: HostRun, reading: ModelsReading | None = None) -> tuple[Decided, list[Problem]]:
+    """Which files the models of this host are; the hub is asked for what nobody else knows. `reading`: of `look`."""
 
     planned = current().revisions.get(host.name, {})
 
@@ -51,7 +51,7 @@ def asked(run: HostRun) -> tuple[Decided, list[Problem]]:
             return LockedModel.model_validate(said)
         return hub.listing(run.catalog.hub_endpoint, model.repo, model.revision, _token(run, model))
 
-    found, problems = decide(run.models, run.pins, look(run.paths), ask)
+    found, problems = decide(run.models, run.pins, reading or look(run.paths), ask)
     if found.revisions:
         current().report.add("revisions", host.name, models=found.revisions.model_dump(mode="json")["models"])
     return found, [replace(problem, host=host.name) for problem in problems]
@@ -59,8 +59,8 @@ def asked(run: HostRun) -> tuple[Decided, list[Problem]]:
 
 def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
     """What the models are, every reason not to begin with them, and what a person wants to know of them."""
-    found, problems = asked(run)
     reading = look(run.paths)
+    found, problems = asked(run, reading)
     planned = rules.reconcile(found.models, reading, run.paths.models, f"{run.paths.hub_cache}/hub")
     notes: list[Note] = [("unpinned", f"{name}: {why}") for name, why in rules.unpinned(found.models)]
     for problem, note in _access(run, found.models, planned):

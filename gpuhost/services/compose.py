@@ -12,9 +12,19 @@ from typing import Any
 
 import yaml
 
-from gpuhost.engine.containers import CDI, NAMESPACES, UNLIMITED, Container, size_bytes, size_text, swap_text
+from gpuhost.engine.containers import (
+    CDI,
+    NAMESPACES,
+    UNLIMITED,
+    Container,
+    shared,
+    size_bytes,
+    size_text,
+    swap_text,
+)
 from gpuhost.plan.change import Difference
 from gpuhost.plan.spec import Spec, differences
+from gpuhost.services.forms import normal
 from hostside import labels
 
 # compose's name of a field -> ours, which is the one in the catalogue
@@ -50,11 +60,10 @@ _DEFAULTS: dict[str, Any] = {
     "gpus": [],
     "volumes": {},
 }
+# What a container has of its image, unless somebody asks otherwise.
+_OF_IMAGE = ("user", "command", "entrypoint", "working_dir", "stop_signal", "healthcheck")
 # daemon.json has defaults for some: a container then shows what nobody asked for.
-_COMPARED_WHEN_ASKED = (
-    *("image", "user", "command", "shm", "swap", "ulimits"),
-    *("logging", "working_dir", "stop_signal", "healthcheck"),
-)
+_COMPARED_WHEN_ASKED = ("image", *_OF_IMAGE, "runtime", "shm", "swap", "ulimits", "logging")
 
 
 def of_compose(
@@ -70,19 +79,15 @@ def of_compose(
     `secret_files`: file -> template; `fingerprints`: secret -> of its value, None while it is still to be generated.
     """
     [(name, compose)] = yaml.safe_load(fragment).items()
-    made = {_NAMES.get(key, key): _resolved(value, variables) for key, value in compose.items()}
+    resolved = {key: _resolved(value, variables) for key, value in compose.items()}
+    made = {_NAMES.get(key, key): value for key, value in normal(resolved).items()}
     if "memswap_limit" in made:
         made["swap"] = swap_text(*(size_bytes(str(made[key])) for key in ("memory", "memswap_limit")))
         del made["memswap_limit"]
     for field in ("memory", "shm"):
         if field in made:
             made[field] = size_text(size_bytes(str(made[field])))
-    for field in ("cap_add", "cap_drop", "security_opt", "group_add", "tmpfs", "networks", "ports"):
-        if field in made:
-            made[field] = sorted(map(str, made[field]))
-    if "ulimits" in made:
-        made["ulimits"] = {name: [limit, limit] for name, limit in made["ulimits"].items()}
-    made["namespaces"] = sorted(name for name in NAMESPACES if made.pop(name, None) == "host")
+    made["namespaces"] = sorted(name for name in NAMESPACES if shared(made.pop(name, "")))
     if "cpus" in made:
         made["cpus"] = f"{float(made['cpus']):g}"
     made["labels"] = {key: text for key, text in made.get("labels", {}).items() if key not in _IGNORED_LABELS}
@@ -99,11 +104,13 @@ def of_compose(
 
 def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]:
     """What somebody changed of a container since it was made from this spec: a limit, a port, a network, a mount."""
-    wanted = {**_DEFAULTS, **spec}
-    fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in spec)]
+    wanted = {**_DEFAULTS, **_of_image(spec, container), **spec}
+    fields = [*_DEFAULTS, *(field for field in _COMPARED_WHEN_ASKED if field in wanted)]
     seen: dict[str, Any] = {field: container.settings.get(field) for field in fields}
     if seen.get("swap") == UNLIMITED:  # what Docker makes of any limit on a kernel that does not count swap
         seen["swap"] = wanted["swap"]
+    # A volume or a tmpfs is no folder of the host.
+    wanted["volumes"] = {at: source for at, source in wanted["volumes"].items() if source.startswith("/")}
     if "ulimits" in spec:
         seen["ulimits"] = {name: limits for name, limits in seen["ulimits"].items() if name in spec["ulimits"]}
     if "logging" in spec:
@@ -118,9 +125,28 @@ def changed_settings(spec: Spec, container: Container) -> tuple[Difference, ...]
     return differences(seen, {field: wanted[field] for field in fields})
 
 
+def _of_image(spec: Spec, container: Container) -> dict[str, Any]:
+    """What the container should have of its image. An image's command belongs to its own entrypoint."""
+    return {**container.image_settings, **({"command": []} if spec.get("entrypoint") else {})}
+
+
 def _comparable(asked: Any) -> bool:
     """True for a field of a health check that is written as containers.py writes it: compose has more ways."""
     return not isinstance(asked, str) or re.fullmatch(r"\d+s", asked) is not None
+
+
+def environment_of(spec: Spec) -> dict[str, str | None]:
+    """name -> value of each variable that a container of this spec has besides its image's; None for one that holds a
+    secret, or whose text only compose knows."""
+    return {name: _plain(value) for name, value in (spec.get("environment") or {}).items()}
+
+
+def _plain(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    return value if isinstance(value, str) and not re.search(r"\$\{\w+\}", value) else None
 
 
 def secret_differences(diff: Sequence[Difference]) -> list[str]:

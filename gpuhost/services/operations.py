@@ -13,7 +13,7 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
-from gpuhost.engine.containers import Container
+from gpuhost.engine.containers import PROJECT_LABEL, Container
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
@@ -31,6 +31,8 @@ from gpuhost.secrets import locations
 from gpuhost.secrets.operations import observe as observe_secrets
 from gpuhost.services import files, rules
 from gpuhost.services.binds import of_spec
+from gpuhost.services.compose import environment_of
+from gpuhost.services.facts import SecretFiles
 from gpuhost.services.files import ComposeFiles
 from gpuhost.services.placement import sharing
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
@@ -145,18 +147,24 @@ def rendered(run: HostRun) -> Commands:
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
-    first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()])
+    dropped = _dropped(stacks, run, host.get_fact(SecretFiles, pattern=run.paths.secret_files("*", "*") + "/*"))
+    changes += [Change("stacks", Resource("file", path), "remove", _DROPPED, scope="rendered") for path in dropped]
+    first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()], dropped)
     yield from write(changes, wanted, observed, run.paths.backups, key, first)
 
 
-def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Script]:
-    """What must be done before any file is replaced."""
+def _before_writing(
+    run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile], dropped: Sequence[str]
+) -> Iterator[Script]:
+    """What must be done before any file is replaced. Drawn by a run that acts: a plan may lack secrets."""
     paths = run.paths
     for stack in run.stacks:
         if written & {paths.compose_file(stack), paths.env_file(stack)}:
             yield _accepted(stack, paths.stack(stack), stacks)
     if seeds:  # before the records: a run that dies in between makes them once more
         yield _as_root(map(_seed, seeds))
+    if dropped:
+        yield Script(_SET_ASIDE.replace("@BACKUPS@", paths.backups) + shlex.join(dropped))
 
 
 # Both files are read before one of them is in its place. Compose quotes what it cannot read: its words are those about
@@ -183,6 +191,20 @@ def _accepted(stack: str, folder: str, stacks: Stacks) -> Script:
     marks = {"@STACK@": stack, "@FOLDER@": folder, "@RUNTIME@": RUNTIME}
     script = re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _ACCEPT)
     return Script(script, stdin="".join(f"{base64.b64encode(encoded(each)).decode()}\n" for each in texts))
+
+
+_DROPPED = "no service of this host has such a secret file any more; it goes to the backups"
+_SET_ASIDE = r"""
+set -eu; umask 077; to="@BACKUPS@/$(date -u +%Y%m%dT%H%M%SZ)"; mkdir -p -m 700 @BACKUPS@
+aside() { for file; do mkdir -p "$to$(dirname "$file")"; cat < "$file" > "$to$file"; rm "$file"; done; }
+aside """
+
+
+def _dropped(stacks: Stacks, run: HostRun, there: Sequence[str]) -> list[str]:
+    """Of the secret files that are there those that no service reads: that of a renamed or removed service, or one that
+    its entry names no more."""
+    wanted = {path for name in run.services for path in stacks.secret_files(name)}
+    return [path for path in there if path not in wanted]
 
 
 # -- files of stacks that nobody wants any more ------------------------------------------------------------------------
@@ -265,14 +287,23 @@ def running(run: HostRun) -> Commands:
     stacks = Stacks(run)
     _await_boot_unit(run)
     reading = host.get_fact(DockerState, parts=["containers"])
+    desired = _with_remade_installs(run, stacks.desired())
     planned = rules.reconcile(
-        _with_remade_installs(run, stacks.desired()),
-        _with_environments(run, reading.containers),
+        desired,
+        _with_environments(run, stacks, reading.containers),
         run.placement.skipped,
         FileTimes(_written(run, stacks), reading.now_s),
         current().planned_actions(host.name, "stacks") if state.is_executing else None,
         lambda service: f"in {run.paths.service_data(service)} and {run.paths.service_outputs(service)}",
     )
+    if taken := rules.taken_for_service(desired, reading.containers, planned):
+        container, service = taken
+        yield from fail_host(
+            f"docker compose would replace the container {container}: it has the labels of `{service}`, of which it is "
+            "a copy",
+            f"remove it, or make it again with `docker run --label {PROJECT_LABEL}= ...`, then run again",
+        )
+        return
     yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
 
 
@@ -294,17 +325,20 @@ def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mappi
     return {name: replace(wanted, remade_install=remade(name)) for name, wanted in desired.items()}
 
 
-def _with_environments(run: HostRun, containers: Sequence[Container]) -> Sequence[Container]:
-    """The containers with what their environments hold of secrets: a label says only what they were meant to hold."""
-    names = sorted({secret for entry in run.services.values() for secret in entry.secrets})
+def _with_environments(run: HostRun, stacks: Stacks, containers: Sequence[Container]) -> Sequence[Container]:
+    """The containers with what their environments hold: a label says only what they were meant to hold."""
+    names = sorted({name for spec in stacks.specs.values() for name in environment_of(spec)})
     key = run.secrets.optional(LABEL_KEY)
-    if not (names and key and containers):
+    if not (key and containers):
         return containers
     answer = observe_secrets(run, locations.request(key, {}, {}, names))
     if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
         return containers
-    held = {each.name: each.env for each in answer.containers}
-    return [replace(each, environment=held.get(each.name)) for each in containers]
+    held = {each.name: each for each in answer.containers}
+    return [
+        replace(each, environment=held[each.name].env, added=held[each.name].added) if each.name in held else each
+        for each in containers
+    ]
 
 
 def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:

@@ -12,7 +12,7 @@ from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.secrets.locations import TO_BE_GENERATED, shown
 from gpuhost.services.binds import is_lost, lost_reason
-from gpuhost.services.compose import changed_settings, secret_differences
+from gpuhost.services.compose import changed_settings, environment_of, secret_differences
 
 WILL_BE_WRITTEN = float("inf")
 # compose makes the new container under such a name, and gives it the service's when the old one is gone.
@@ -25,7 +25,8 @@ _INTERRUPTED = "an earlier run was interrupted while it made its container"
 @dataclass(frozen=True)
 class Desired:
     """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `reads_gpus`: it only reads
-    the state of all; `environment`: the secrets that its environment holds; `start`: whether it runs, or only
+    the state of all; `environment`: the secrets that its environment holds; `variables`: the keyed fingerprint of each
+    other variable that it has besides its image's; `start`: whether it runs, or only
     exists; `remade_install`: the install that it runs from, when this run makes that anew."""
 
     stack: str
@@ -33,6 +34,7 @@ class Desired:
     gpus: frozenset[str] = frozenset()
     reads_gpus: bool = False
     environment: frozenset[str] = frozenset()
+    variables: Mapping[str, str] = field(default_factory=dict)
     start: Literal["always", "on-demand"] = "always"
     remade_install: str = ""
 
@@ -100,9 +102,9 @@ def reconcile(
 
     Whether a container runs is a volatile reading, which decides once, in the plan: one that restarts in a loop may run
     at this moment. One that began to restart since then is left to the verification, which knows the scope.
-    Containers of `docker compose run` are somebody's own and are left alone.
+    Containers that are somebody's own are left alone.
     """
-    ours = [each for each in containers if not each.one_off]
+    ours = [each for each in containers if not each.own]
     found: dict[str, _Finding] = {}
     for name, wanted in desired.items():
         finding = _finding(name, wanted, _of(ours, name), clock or FileTimes())
@@ -121,6 +123,22 @@ def reconcile(
         for name, each in found.items()
     ]
     return ServicePlan(changes, list(_steps(desired, ours, found)))
+
+
+def taken_for_service(
+    desired: Mapping[str, Desired], containers: Sequence[Container], plan: ServicePlan
+) -> tuple[str, str] | None:
+    """(container, service): one of somebody's that compose would take for the service which it is to make, by the
+    labels that came along when he copied it, and replace. None when there is none."""
+    made = {step.service for step in plan.steps if step.do == "up"}
+    return next(
+        (
+            (each.name, each.service)
+            for each in containers
+            if each.own == "copy" and each.service in made and each.project == desired[each.service].stack
+        ),
+        None,
+    )
 
 
 def _of(containers: Sequence[Container], name: str) -> list[Container]:
@@ -173,18 +191,39 @@ def _differing(wanted: Desired, current: Container) -> _Finding | None:
             return _Finding("recreate", f"it runs with another value of {', '.join(secrets)}", shown, "secret")
         public = tuple(each for each in shown if not each.field.startswith("secrets."))
         return _Finding("recreate", summary(public), shown)
-    changed = changed_settings(wanted.spec, current)
+    changed = (*changed_settings(wanted.spec, current), *_changed_variables(wanted, current))
     if changed:
         return _Finding("recreate", f"somebody changed it: {summary(changed)}", changed)
-    if current.environment is not None:
-        right: Mapping[str, str | None] = wanted.spec["secrets"]
-        held = current.environment
-        other = sorted(name for name in wanted.environment if held.get(name) != right[name])
-        if other:
-            reason = f"its environment holds another value of {', '.join(other)} than its label records"
-            diff = tuple(_shortened(Difference(f"secrets.{name}", held.get(name), right[name])) for name in other)
-            return _Finding("recreate", reason, diff, "secret")
-    return None
+    return _other_secret(wanted, current.environment) if current.environment is not None else None
+
+
+def _other_secret(wanted: Desired, held: Mapping[str, str]) -> _Finding | None:
+    right: Mapping[str, str | None] = wanted.spec["secrets"]
+    other = sorted(name for name in wanted.environment if held.get(name) != right[name])
+    if not other:
+        return None
+    reason = f"its environment holds another value of {', '.join(other)} than its label records"
+    diff = tuple(_shortened(Difference(f"secrets.{name}", held.get(name), right[name])) for name in other)
+    return _Finding("recreate", reason, diff, "secret")
+
+
+# The engine's client gives these to what it makes, when its own configuration names proxies.
+_OF_CLIENT = {f"{name}_PROXY" for name in ("HTTP", "HTTPS", "FTP", "ALL", "NO")}
+
+
+def _changed_variables(wanted: Desired, current: Container) -> tuple[Difference, ...]:
+    """What somebody changed of the variables that are no secrets. Fingerprints are shown: what he gave may be one."""
+    if current.environment is None:
+        return ()
+    right, held = wanted.variables, current.environment
+    theirs = current.added.keys() - environment_of(wanted.spec).keys()
+    before = {name: held.get(name) for name in right}
+    before |= {name: current.added[name] for name in theirs if name.upper() not in _OF_CLIENT}
+    return tuple(
+        Difference(f"environment.{name}", *(text and shown(text) for text in (before[name], right.get(name))))
+        for name in sorted(before)
+        if before[name] != right.get(name)
+    )
 
 
 def _shortened(difference: Difference) -> Difference:

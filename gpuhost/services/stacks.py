@@ -15,7 +15,7 @@ from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
 from gpuhost.services import arguments, render
 from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
-from gpuhost.services.compose import of_compose
+from gpuhost.services.compose import environment_of, of_compose
 from gpuhost.services.placement import sharing
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
@@ -84,12 +84,13 @@ class Stacks:
             name,
             entry,
             run.image(entry.image),
-            gpus,
+            run.gpu_devices(gpus),
             account,
             folders,
             egress=run.catalog.networks[entry.network].egress,
             shares_gpu=name in sharing(run.placement, run.services),
             arguments=arguments.filled(run.catalog, name, cards),
+            gpu_access=run.gpu_access,
         )
 
     # -- what should run ---------------------------------------------------------------------------------------------
@@ -103,10 +104,19 @@ class Stacks:
                 frozenset() if entry.all_gpus else frozenset(self._run.placement.gpus[name]),
                 entry.all_gpus,
                 frozenset(entry.secrets),
+                self._variable_fingerprints(name),
                 entry.start,
             )
             for name, entry in self._run.services.items()
         }
+
+    def _variable_fingerprints(self, name: str) -> dict[str, str]:
+        """variable -> the keyed fingerprint of what its container should have as it; none while there is no key."""
+        store, variables = self._run.secrets, environment_of(self.specs[name])
+        try:
+            return {key: store.fingerprint(key, text) for key, text in variables.items() if text is not None}
+        except NotYet:
+            return {}
 
     def binds(self) -> list[Bind]:
         """What the containers are given of the host."""

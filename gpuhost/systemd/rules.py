@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,4 +46,13 @@ def reconcile(
         if unit.runs and not (state.enabled and (state.active or will_start)):
             reason = "it does not run" if state.enabled else "it does not run at boot"
             changes.append(Change(stage, Resource("unit", unit.name), "enable", reason))
+        elif unit.runs and (left := _wanted_by(texts[unit.file.path]) - state.wanted_by):
+            # systemd calls a unit enabled that has any of its links.
+            reason = f"{', '.join(sorted(left))} would not start it"
+            changes.append(Change(stage, Resource("unit", unit.name), "enable", reason))
     return changes
+
+
+def _wanted_by(text: str) -> set[str]:
+    """The units that start one, by its file."""
+    return {name for line in re.findall(r"^WantedBy=(.*)$", text, re.MULTILINE) for name in line.split()}

@@ -59,7 +59,7 @@ def _running(run: HostRun) -> list[str]:
     if not on_demand:
         return list(run.services)
     there = host.get_fact(DockerState, parts=["containers"]).containers
-    started = {each.service for each in there if each.state == "running" and not each.one_off}
+    started = {each.service for each in there if each.state == "running" and not each.own}
     waiting = sorted(on_demand - started)
     if waiting:
         note("on_demand", f"not started, they run on demand: {', '.join(waiting)}", services=waiting)

@@ -143,6 +143,12 @@ def _not_healthy(seen: ServiceSeen, container: ContainerSeen) -> _Finding | None
     if container.health == "unhealthy":
         said = container.health_log or "its health check says nothing"
         return _Finding(f"unhealthy: {said}", "the health check inside the container fails: see the log")
+    if seen.outcome == "timeout" and container.health_log:
+        return _Finding(
+            f"not healthy within {seen.start_budget_s:g} s: {container.health_log}",
+            "that is what its health check says, which asks inside the container: "
+            f"docker inspect -f '{{{{json .Config.Healthcheck.Test}}}}' {seen.service}",
+        )
     if seen.outcome == "timeout":
         return _Finding(
             f"not healthy within {seen.start_budget_s:g} s",

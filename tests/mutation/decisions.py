@@ -18,6 +18,8 @@ DECISIONS = (
     "gpuhost/host/paths.py",
     "gpuhost/host/preflight.py",
     "gpuhost/host/python.py",
+    "gpuhost/images/dockerfile.py",
+    "gpuhost/images/registry.py",
     "gpuhost/images/rules.py",
     "gpuhost/installs/rules.py",
     "gpuhost/models/decided.py",
@@ -36,6 +38,7 @@ DECISIONS = (
     "gpuhost/services/render.py",
     "gpuhost/services/rules.py",
     "gpuhost/services/compose.py",
+    "gpuhost/services/forms.py",
     "gpuhost/services/stacks.py",
     "gpuhost/systemd/*.py",
     "gpuhost/verify/*.py",
@@ -70,6 +73,12 @@ class Equivalent(NamedTuple):
 _POWER = "shown only by a loss of power"
 _SET_BEFORE = "a first value that is never read"
 EQUIVALENT: tuple[Equivalent, ...] = (
+    Equivalent("trees/record.py", "HOLE_FACTOR = ", "16 -> 17", "a bound on nonsense"),
+    Equivalent("trees/record.py", "MAX_BYTES + 1", "MAX_BYTES + 1 -> (MAX_BYTES - 1)", "a bound on nonsense"),
+    Equivalent("orchestrator/connections.py", "> CONNECTIONS", "len(self.connections) >", "one more or less"),
+    Equivalent("verify/observe.py", "watch.outcome or", "watch.outcome or", "the waiting ends with an outcome"),
+    Equivalent("files/trees.py", 'words = ["timeout"', "\"-B\" -> '-BXX'", "Python ignores it"),
+    Equivalent("host/preflight.py", 'return ""', '"" -> None', "either way nothing is said"),
     Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
     Equivalent("models/meter.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),
     Equivalent("models/manifest.py", "json.dumps", "without", "how the file looks to a person"),

@@ -27,6 +27,7 @@ def container(name: str, **over: Any) -> dict[str, Any]:
     return {
         "Id": f"id-{name}",
         "Name": f"/{name}",
+        "Image": f"sha256:of-{name}",
         "RestartCount": over.get("restarts", 0),
         "State": state | over.get("state", {}),
         "Config": {
@@ -41,7 +42,8 @@ def container(name: str, **over: Any) -> dict[str, Any]:
 
 
 class FakeDocker:
-    """`containers`: name -> the inspect documents that it shows one after another; the last one stays.
+    """`containers`: name -> the inspect documents that it shows one after another; the last one stays; `images`: id ->
+    its own.
 
     `status` 500 makes every answer a failure, 0 cuts every connection; `cannot_act`: why it starts and stops nothing;
     `requests`: the path of every GET, and method and path of everything else.
@@ -56,6 +58,7 @@ class FakeDocker:
     def reset(self) -> None:
         """A working engine without containers."""
         self.containers: dict[str, list[dict[str, Any]]] = {}
+        self.images: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, str] = {}
         self.events: list[dict[str, Any]] = []
         self.delay_s = 0.0
@@ -95,6 +98,9 @@ class FakeDocker:
                 if label in (attached := states[0]["Config"]["Labels"]) and value in ("", attached[label])
             ]
             return 200, json.dumps([{"Id": state["Id"]} for state in shown]).encode()
+        if path.startswith("/images/"):
+            image = self.images.get(path.removeprefix("/images/").removesuffix("/json"))
+            return (200, json.dumps(image).encode()) if image else (404, b'{"message": "no such image"}')
         name, _, what = path.removeprefix("/containers/").removeprefix("id-").partition("/")
         if name not in self.containers:
             return 404, b'{"message": "no such container"}'

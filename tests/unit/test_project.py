@@ -25,7 +25,7 @@ def test_a_file_that_is_no_text_is_shipped_as_it_is(tmp_path: Path) -> None:
     assert {path: file.mode for path, file in found.items()} == {"a/.x.swp": "644", "run.sh": "755"}
     spec = plain(str(tmp_path / "copy"), found["a/.x.swp"].text)
     step = write_step([spec], {spec.path: spec.content()}, "/backups")
-    encoded = step.connector_arguments["_stdin"].splitlines()[0]
+    encoded = str(step.connector_arguments["_stdin"]).splitlines()[0]
     assert base64.b64decode(encoded) == ODD
     Path(spec.path).write_bytes(ODD)
     seen = subprocess.run(["sh", "-c", read_script([spec.path])], capture_output=True, text=True, check=True).stdout

@@ -12,6 +12,7 @@ with files.
 import logging
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -38,13 +39,14 @@ async def status_for_stranger(app: web.Application, path: str) -> int:
     async def reached(request: web.Request) -> web.Response:
         return web.Response()
 
-    handler = reached
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]] = reached
     for middleware in reversed(app.middlewares):
         handler = partial(middleware, handler=handler)
     try:
-        return (await handler(make_mocked_request("GET", path, app=app))).status
-    except web.HTTPException as answer:
+        answer: web.StreamResponse = await handler(make_mocked_request("GET", path, app=app))
         return answer.status
+    except web.HTTPException as ended:
+        return ended.status
 
 
 async def open_door(app: web.Application) -> str | None:
@@ -67,7 +69,7 @@ async def set_gate(app: web.Application) -> None:
     from . import attempts, gate
 
     key = (LOGIN_NODE / ".secret-key.txt").read_text().partition(",")[0]  # ComfyUI-Login has renewed it by now
-    app._handle = gate.Gate(  # aiohttp takes it for its server after on_startup
+    app._handle = gate.Gate(  # type: ignore[method-assign]  # aiohttp takes it for its server after on_startup
         app._handle,
         token=PASSWORD.read_text().partition("\n")[0].strip(),
         sessions=EncryptedCookieStorage(key),

@@ -21,7 +21,7 @@ def redact(stream: TextIO) -> None:
     def write_redacted(text: Any) -> Any:
         return write(BCRYPT_HASH.sub("[redacted]", text) if isinstance(text, str) else text)
 
-    stream.write = write_redacted
+    stream.write = write_redacted  # type: ignore[method-assign]
 
 
 held = {handler.stream for handler in logging.getLogger().handlers if isinstance(handler, logging.StreamHandler)}

@@ -105,6 +105,11 @@ def _labels(container: Mapping[str, Any]) -> Mapping[str, str]:
     return container["Config"].get("Labels") or {}
 
 
+def _is_copy(container: Mapping[str, Any]) -> bool:
+    attached, name = _labels(container), container["Name"].removeprefix("/")
+    return labels.is_copy(name, attached[labels.SERVICE], container["Config"]["Image"], attached.get(labels.SPEC))
+
+
 def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[PublishedPort]:
     ports = []
     for inside, published in bindings.items():
@@ -151,7 +156,7 @@ class Docker:
         query = urlencode({"all": "1", "filters": json.dumps({"label": [label]})})
         with self._reading:
             found = [self._inspect(each["Id"]) for each in self._get(f"/containers/json?{query}")]
-        ours = [each for each in found if each and labels.SERVICE in _labels(each)]
+        ours = [each for each in found if each and labels.SERVICE in _labels(each) and not _is_copy(each)]
         return [each for each in ours if name in (None, _labels(each)[labels.SERVICE])]
 
     def _inspect(self, container: str) -> dict[str, Any] | None:

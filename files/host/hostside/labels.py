@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 SERVICE = "gpuhost.service"  # of a container: its service
 STACK = "gpuhost.stack"
 SPEC = "gpuhost.spec"  # of a container and an image: the spec that it was made from, as JSON
 MODELS = "gpuhost.models"
 ONE_OFF = "com.docker.compose.oneoff"  # compose's, "True" on what `docker compose run` made: somebody's own
 IMAGE = "gpuhost.image"  # of an image: its name in the catalogue
+
+
+def is_copy(name: str, service: str, image: str, stamp: str | None) -> bool:
+    """Whether a container with the labels of a service's is somebody's own: one that he runs, under a name of his own,
+    from an image that he made of a service's container. `docker commit` takes the labels along.
+
+    `stamp`: its SPEC; nothing is known of one that cannot be read.
+    """
+    try:
+        made_of = json.loads(stamp or "")["image"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return name != service and image != made_of

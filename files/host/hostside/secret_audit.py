@@ -101,21 +101,35 @@ def containers(request: SecretAuditRequest) -> list[HoldingContainer]:
         for listed in api.containers(all=True, filters={"label": labels.SERVICE}):
             with contextlib.suppress(docker.errors.NotFound):  # gone since it was listed
                 inspected.append(api.inspect_container(listed["Id"]))
+        given = {image: _given(api, image) for image in {each["Image"] for each in inspected}}
     except FAILURES as error:
         # Not its text: that of a broken answer quotes the answer, and that holds every variable.
         raise DockerUnavailable(f"it failed to show containers ({type(error).__name__})") from error
-    return [_container(each, request, request.containers) for each in inspected]
+    return [_container(each, request, request.containers, given.get(each["Image"])) for each in inspected]
 
 
-def _container(inspected: dict[str, Any], request: SecretAuditRequest, wanted: list[str]) -> HoldingContainer:
+def _given(api: docker.APIClient, image: str) -> set[str] | None:
+    """The variables that an image gives, as `NAME=value`; None when it is gone."""
+    try:
+        return set(api.inspect_image(image)["Config"].get("Env") or [])
+    except docker.errors.NotFound:
+        return None
+
+
+def _container(
+    inspected: dict[str, Any], request: SecretAuditRequest, wanted: list[str], given: set[str] | None
+) -> HoldingContainer:
     state = inspected["State"]
-    pairs = [entry.partition("=") for entry in inspected["Config"]["Env"] or []]
+    every = inspected["Config"]["Env"] or []
+    pairs = [entry.partition("=") for entry in every]
+    added = [entry.partition("=") for entry in every if given is not None and entry not in given]
     return HoldingContainer(
         name=inspected["Name"].removeprefix("/"),
         service=inspected["Config"]["Labels"][labels.SERVICE],
         state=state["Status"],
         started_ns=unix_ns(state["StartedAt"]),
         env=fingerprints(request, {name: value for name, equals, value in pairs if equals and name in wanted}),
+        added=fingerprints(request, {name: value for name, _, value in added}),
     )
 
 

@@ -124,6 +124,12 @@ def by_hand(
     )
 
 
+def variable(name: str, environment: Mapping[str, str], words: str) -> Damage:
+    """A container that somebody made anew with our labels and another environment, which a whole program must see."""
+    damage = by_hand(f"with {name}", O, {"environment": environment}, f"environment.{words}")
+    return replace(damage, lanes=(*damage.lanes, "needs audit"))
+
+
 # What is done to one model's folder may concern the others, too.
 _ALL_FETCHED, _ALL_LINKED, _ALL_VERIFIED = (
     (("models", "qwen-image-e*", action),) for action in ("fetch", "link", "verify")
@@ -548,10 +554,8 @@ _UNIT = [
     Damage(
         "one of the boot unit's links gone",
         f"rm /etc/systemd/system/docker.service.wants/{UNIT}",
-        (Seen("stacks", UNIT, "enable", "docker.service"),),
+        (Seen("stacks", UNIT, "enable", "docker.service would not start it"),),
         ("unit",),
-        undo=f"systemctl enable {UNIT}",
-        gap="systemd calls a unit enabled that has one of its two links",
     ),
 ]
 
@@ -595,6 +599,26 @@ _CDI = [
         ("the CDI stamp gone", f"rm {STATE}/cdi.json", "never made by us"),
         ("the CDI stamp unreadable", f"echo '{{' > {STATE}/cdi.json", "never made by us"),
         ("the CDI stamp of another driver", f'sed -i \'s/"driver": "/&9/\' {STATE}/cdi.json', "another driver"),
+    )
+]
+_PROOF = [
+    Damage(name, shell, (Seen("gpu", "containers reach the GPUs", "prove", words),), ("gpu proof",))
+    for name, shell, words in (
+        ("the record of the GPUs' proof gone", f"rm {STATE}/gpu-proof.json", "never proved"),
+        ("the record of the GPUs' proof unreadable", f"echo '{{' > {STATE}/gpu-proof.json", "never proved"),
+        (
+            "the GPUs proved with another driver",
+            f'sed -i \'s/"driver":"/&9/\' {STATE}/gpu-proof.json',
+            "driver: 9.* -> ",
+        ),
+    )
+] + [
+    Damage(
+        "the toolkit's unit not started at boot",
+        "systemctl disable --now nvidia-cdi-refresh.path",
+        (Seen("gpu", "nvidia-cdi-refresh.path", "enable", "disabled: no CDI specification"),),
+        ("nvidia-cdi-refresh",),
+        changed=PACKAGED,
     )
 ]
 
@@ -687,6 +711,13 @@ _FILES = [
     stack_file("a secret file root's", PASSWORD, "chown root:root {}", "owner is root:root"),
     stack_file("a secret file with another content", PASSWORD, "echo other > {}", "content differs", restarts=Q),
     stack_file("a secret file gone", PASSWORD, "rm {}", "does not exist", "create", Q),
+    stack_file(
+        "a secret file that no service reads",
+        f"{STACKS}/{Q}/secrets/{Q}/KEY",
+        "install -D -m 600 /dev/null {}",
+        "goes to the backups",
+        "remove",
+    ),
 ]
 
 _OTHER_TOKEN = (
@@ -720,34 +751,17 @@ _CONTAINERS = [
     by_hand("as root", Q, {"user": "0:0"}, "user: 0:0"),
     by_hand("with a folder of the host", Q, {"volumes": ["/etc:/host-etc:ro"]}, "volumes./host-etc|/etc:ro"),
     by_hand("with a writable root file system", Q, {"read_only": False}, "read_only"),
-    by_hand(
-        "with a variable more",
-        O,
-        {"environment": {"MINE": "1"}},
-        "MINE",
-        gap="of a container's environment only the secrets are compared",
-    ),
-    by_hand(
-        "with another value of a variable",
-        O,
-        {"environment": {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}},
-        "CUDA_DEVICE_ORDER",
-        gap="of a container's environment only the secrets are compared",
-    ),
+    variable("a variable more", {"MINE": "1"}, "MINE"),
+    variable("another value of a variable", {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}, "CUDA_DEVICE_ORDER"),
+    variable("another value of its image's", {"PYTHONUNBUFFERED": ""}, "PYTHONUNBUFFERED"),
     by_hand("in the host's process space", O, {"pid": "host"}, "pid"),
     by_hand("in the host's IPC space", O, {"ipc": "host"}, "ipc"),
     by_hand("with a device of the host", O, {"devices": ["/dev/null:/dev/mine"]}, "devices"),
     by_hand("with names of its own", O, {"extra_hosts": ["github.com:192.0.2.1"]}, "extra_hosts"),
     by_hand("with other name servers", O, {"dns": ["192.0.2.1"]}, "dns"),
     by_hand("with a kernel setting", O, {"sysctls": {"net.ipv4.ip_forward": "1"}}, "sysctls"),
-    by_hand(
-        "with another program",
-        O,
-        {"entrypoint": ["/usr/bin/env"]},
-        "entrypoint",
-        True,
-        "what the image's own would be is not asked",
-    ),
+    by_hand("with another program", O, {"entrypoint": ["/usr/bin/env"]}, "entrypoint", True),
+    by_hand("with another command than its image's", O, {"command": ["sleep", "3600"]}, "command"),
     by_hand("without its health check", O, {"healthcheck": {"disable": True}}, "healthcheck"),
     by_hand("with another command", Q, {"command": ["sleep", "3600"]}, "command"),
     by_hand("in another folder", Q, {"working_dir": "/"}, "working_dir"),
@@ -764,6 +778,21 @@ _CONTAINERS = [
     Damage("paused", f"docker pause {Q}", (Seen("stacks", Q, "unpause", "it is paused"),), (Q, "dockerd")),
     container("stopped", Q, f"docker stop -t 20 {Q}", "it is exited"),
     container("killed", O, f"docker kill {O}", "it is exited"),
+    container(
+        "its folder made anew under it",
+        Q,
+        f"cp -a {DATA}/outputs/{Q} /root/o && rm -r {DATA}/outputs/{Q} && mv /root/o {DATA}/outputs/{Q}",
+        f"{DATA}/outputs/{Q} was made anew after it started",
+    ),
+    Damage(
+        "its folder removed under it",
+        f"rm -r {DATA}/outputs/{Q}",
+        (
+            Seen("stacks", f"{DATA}/outputs/{Q}", "create", "does not exist"),
+            Seen("stacks", Q, "recreate", f"{DATA}/outputs/{Q} was removed after it started"),
+        ),
+        (Q, f"tree:{DATA}/outputs/{Q}", f"folder:{DATA}/outputs/{Q}"),
+    ),
     container("removed", Q, f"docker rm -f {Q}", "no container", "create"),
     container("renamed", O, f"docker rename {O} mine", "renamed to mine"),
     container(
@@ -790,6 +819,13 @@ _CONTAINERS = [
         f"docker create --name old --label gpuhost.service=old {_ANY_IMAGE} sleep 1",
         (Seen("stacks", "old", "remove", "not among the enabled services"),),
         ("orphan",),
+    ),
+    Damage(
+        "a container made from a copy of one: its maker's own",
+        f"docker commit {O} mine:copy >/dev/null && docker run -d --name mine-copy mine:copy sleep 3600 >/dev/null",
+        (),
+        ("one-off", O, "dockerd"),
+        undo="docker rm -f mine-copy && docker rmi mine:copy",
     ),
     Damage(
         "a container of docker compose run: its maker's own",
@@ -925,6 +961,7 @@ DAMAGES = [
     *_UNIT,
     *_BROKER,
     *_CDI,
+    *_PROOF,
     *_MODELS,
     *_FILES,
     *_INSTALLS,

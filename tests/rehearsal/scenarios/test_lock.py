@@ -85,6 +85,8 @@ def test_a_deploy_takes_what_was_locked_and_nothing_else(locked: Locked) -> None
     assert done.rc == 0, done.stderr
     assert f"image {BASE}\n  + {was}\n" in done.stdout
     assert locked.content["images"] == {BASE: {"digest": was}}
+    for revisions in locked.content["models"].values():
+        assert re.fullmatch(r"[0-9a-f]{40}", revisions["main"]["commit"]) and revisions["main"]["files"]
     packages = locked.content["installs"]["comfyui"]["requirements"]
     assert {"torch==2.8.0+cu128", "aiohttp", "bcrypt"} <= {
         re.sub(r"==(?!2\.8\.0).*| .*", "", line) for line in packages

@@ -109,6 +109,20 @@ def test_two_services_swap_their_ports_in_one_apply_and_back(converged: Proof) -
     planned_then_done(converged, both)
 
 
+def test_another_start_order_is_the_boot_units_and_makes_no_container_anew(converged: Proof) -> None:
+    unit = "/etc/systemd/system/gpuhost-services.service"
+    started = {name: inspect(converged, name)["State"]["StartedAt"] for name in ("orchestrator", "comfyui-qwen")}
+    for order, first in ((99, "comfyui-qwen"), (10, "orchestrator")):
+        with site(converged, services={"orchestrator": {"start_order": order}}):
+            plan = converged.control.plan()
+            assert plan.changes == [("stacks", unit, "write")]
+            told = converged.control.apply()
+            assert (told.code, told.changes) == (0, plan.changes)
+            assert f'start_services.sh "{first} ' in converged.host.root(f"cat {unit}", check=True).stdout
+    assert started == {name: inspect(converged, name)["State"]["StartedAt"] for name in started}
+    converged.nothing_to_do()
+
+
 def test_renamed_on_demand_and_a_second_card(converged: Proof) -> None:
     """One apply: a service under another name takes the port of the old one, another waits to be asked for, and a
     second GPU service gets the second card. A `docker compose run` of somebody's is left alone. One apply back."""

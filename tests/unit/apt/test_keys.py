@@ -24,7 +24,7 @@ def test_a_url_is_one_word_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(apt, "carry_out", lambda changes, commands: steps.extend(commands) or [])
     path = str(tmp_path / "key.asc")
     source = plain(str(tmp_path / "ours.sources"), "Types: deb\n")
-    checked = {"key_url": URL, "fingerprint": FINGERPRINT, "key": path, "source": source}
+    checked: dict[str, Any] = {"key_url": URL, "fingerprint": FINGERPRINT, "key": path, "source": source}
     list(apt.repository._inner(stage="engine", backups=str(tmp_path / "backups"), **checked))
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -148,6 +148,8 @@ def test_the_option_group_data_counts(project: Path) -> None:
     found = {name: catalog.services["painter"].memory for name, catalog in site.catalogs.items()}
     assert found == {"gpu1": "3g", "gpu2": "3g", "@local": "28g"}
     assert site.layers["gpu1"].origin("services.painter.memory") == "more/group_data/lab.py"
+    one = read(Request("inventory.py", group_data=["more/group_data/lab.py"]))
+    assert one.layers["gpu1"].origin("services.painter.memory") == "more/group_data/lab.py"
 
 
 def test_group_data_may_ask_for_the_inventory(project: Path) -> None:

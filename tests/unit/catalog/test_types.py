@@ -49,6 +49,26 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.seeds.key.text` has the mark `{random_kye}`, which gpuhost does not know",
         "there is: `{now}`, `{random_key}`",
     ),
+    "an unknown mark in a URL of apt's": (
+        {"apt_repositories.docker.url": "https://apt.example/{sweet}"},
+        "`apt_repositories.docker.url`: `https://apt.example/{sweet}` has a mark that gpuhost does not know",
+        "there is: `{os}`, `{suite}`, `{arch}`",
+    ),
+    "half a mark in a key's URL": (
+        {"apt_repositories.nvidia.key_url": "https://apt.example/{os"},
+        "`apt_repositories.nvidia.key_url`: `https://apt.example/{os` has a mark that gpuhost does not know",
+        "there is: `{os}`, `{suite}`, `{arch}`",
+    ),
+    "a mark with more than a name": (
+        {"apt_repositories.docker.suites": "{os.x} {}"},
+        "`apt_repositories.docker.suites`: `{os.x} {}` has a mark that gpuhost does not know",
+        "there is: `{os}`, `{suite}`, `{arch}`",
+    ),
+    "a second line in an apt source": (
+        {"apt_repositories.docker.suites": "stable\nTrusted: yes"},
+        "`apt_repositories.docker.suites`: `stable\nTrusted: yes` is not one line of text",
+        "write it as it stands in an apt source",
+    ),
     "a file name with a folder": (
         {"services.painter.seeds": {"../key": {"text": "x"}}},
         "`services.painter.seeds.../key`: `'../key'` is not of the right form",
@@ -518,6 +538,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "subnets side by side": {"networks.outer": {"subnet": "172.21.0.0/16", "egress": True}},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "every mark in a URL of apt's": {"apt_repositories.docker.url": "https://a/{os}/{suite}/{arch}/{os}"},
     "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
     "a gated model of a hub by https": {"models.vae.gated": True},
     "what is no password in the environment": {"services.api.secrets": ["API_TOKEN", "LOGIN_USER", "GIVEN"]},
@@ -719,3 +740,24 @@ def test_what_an_entry_may_leave_out() -> None:
     }
     assert made.networks["inner"].egress is False
     assert (made.hub_endpoint, made.data_mount) == ("https://huggingface.co", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({}, "/login"),  # the check's own path wants the token
+        ({"services.painter.health.path": "/open"}, "/open"),
+        ({"services.painter.auth": None}, "/system_stats"),
+        ({"services.painter.health.path": ABSENT, "services.painter.health.command": ["true"]}, None),
+        (
+            {
+                "services.painter.auth": None,
+                "services.painter.health.path": ABSENT,
+                "services.painter.health.command": ["true"],
+            },
+            None,
+        ),
+    ],
+)
+def test_what_the_health_check_asks_needs_no_token(changes: dict[str, Any], path: str | None) -> None:
+    assert sample.catalog(changes).services["painter"].health_path == path

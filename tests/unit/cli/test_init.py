@@ -92,7 +92,7 @@ SECRETS = [
 def test_git_keeps_secrets_out_and_the_rest_in(site: Path) -> None:
     subprocess.run(["git", "init", "-q", site], check=True)
     kept = [*FILES, "secrets/gpu1.sops.env", "group_data/lab.py"]
-    ask = ["git", "-C", site, "check-ignore", "--no-index", *SECRETS, "pyinfra-debug.log", *kept]
+    ask = ["git", "-C", str(site), "check-ignore", "--no-index", *SECRETS, "pyinfra-debug.log", *kept]
     ignored = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.splitlines()
     assert ignored == [*SECRETS, "pyinfra-debug.log"]
 

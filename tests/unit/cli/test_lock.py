@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from pyinfra.api.state import State
 
-from gpuhost.catalog.lock import Lock
+from gpuhost.catalog.lock import Lock, LockedModel
 from gpuhost.cli import arguments, lock
 from gpuhost.cli import main as cli
 from gpuhost.cli import site as site_module
@@ -20,6 +20,7 @@ from gpuhost.errors import Problem, UserError
 from gpuhost.images.rules import sources
 from gpuhost.installs import requirements
 from gpuhost.installs.rules import Sources, lock_subject
+from gpuhost.models import hub
 from gpuhost.run import pyinfra
 from tests.unit import sample
 from tests.unit.images.registry import Answer, Registry, serving
@@ -39,6 +40,8 @@ class Lab:
         self.project, self.site, self.registry = folder / "project", folder / "site", registry
         self.packages: list[str] | UserError = PACKAGES
         self.resolved: list[tuple[Sources, str]] = []
+        self.commit: str | UserError = "1" * 40
+        self.asked: list[tuple[str, str, str | None]] = []
         self.digests = {
             BASE: registry.put(HUB, "library/python", "3.12.11", b'{"a": 1}'),
             OTHER_BASE: registry.put_image(
@@ -46,6 +49,16 @@ class Lab:
             ),
             SERVER: registry.put(HUB, "acme/server", "v1.2.3", b'{"b": 1}'),
         }
+
+    def model(
+        self, repo: str, revision: str, allow: Sequence[str], ignore: Sequence[str], endpoint: str, token: str | None
+    ) -> LockedModel:
+        """What the hub says."""
+        self.asked.append((repo, revision, token))
+        if isinstance(self.commit, UserError):
+            raise self.commit
+        files = {path: {"size": 1, "sha256": None, "git_sha1": "e" * 40} for path in allow}
+        return LockedModel.model_validate({"commit": self.commit, "files": files})
 
     def resolve(self, wanted: Sources, python: str) -> list[str]:
         self.resolved.append((wanted, python))
@@ -70,6 +83,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: State) -
     for module in (arguments, site_module):
         monkeypatch.setattr(module, "PROJECT", made.project)
     monkeypatch.setattr(requirements, "resolve", made.resolve)
+    monkeypatch.setattr(hub, "resolve", made.model)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delattr(pyinfra, "_run")  # no run: no host is contacted
     with serving(registry) as http:
@@ -100,8 +114,11 @@ def test_everything_is_looked_up_shown_and_written(lab: Lab, capsys: pytest.Capt
         "install tree: 2 of 2 packages",
         "  + one 1.0",
         "  + two 2.0",
+        "model Acme/Models main",
+        f"  + {'1' * 40}",
     ]
-    assert said.err.count("looking up ") == 3 and "Written: site/lock.json" in said.err
+    assert lab.content["models"]["Acme/Models"]["main"]["commit"] == "1" * 40
+    assert said.err.count("looking up ") == 4 and "Written: site/lock.json" in said.err
 
 
 def test_a_second_lock_changes_nothing(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +164,38 @@ def test_only_what_is_named(lab: Lab) -> None:
     lab.registry.put(HUB, "acme/server", "v1.2.3", b"{}")
     run("tree")
     assert lab.content["images"] == {SERVER: {"digest": lab.digests[SERVER]}} and "tree" in lab.content["installs"]
+
+
+MORE = {"repo": "Acme/Models", "allow": ["other.bin"], "gated": True}
+
+
+def test_a_model_has_the_files_of_all_its_entries(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is sent for those that are gated only; models that no service needs are looked up when named."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    secret = {"HF_TOKEN": {"about": "x"}}
+    write_group_data(lab.site, {"all": {"models": {"more": MORE, "idle": {"repo": "Acme/Idle"}}, "secrets": secret}})
+    run()
+    assert set(lab.content["models"]["Acme/Models"]["main"]["files"]) == {"other.bin", "split/vae/one.safetensors"}
+    assert set(lab.content["models"]) == {"Acme/Models"}
+    assert {(repo, token) for repo, _, token in lab.asked} == {("Acme/Models", None), ("Acme/Models", "hf_secret")}
+    assert "hf_secret" not in (lab.site / "lock.json").read_text()
+    run("idle")
+    assert set(lab.content["models"]) == {"Acme/Idle", "Acme/Models"}
+    run()
+    assert set(lab.content["models"]) == {"Acme/Idle", "Acme/Models"}  # it is in the data
+
+
+def test_a_model_that_moved_or_is_not_shown(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    run()
+    capsys.readouterr()
+    lab.commit = "2" * 40
+    run("--check", "vae", code=2)
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["model Acme/Models main", f"  - {'1' * 40}", f"  + {'2' * 40}"]
+    lab.commit = UserError(Problem("it is gated", "accept"))
+    run("vae", code=1)
+    assert lab.content["models"]["Acme/Models"]["main"]["commit"] == "1" * 40
+    run("pulled")
 
 
 def test_a_name_that_is_none(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import paramiko
 import pytest
@@ -85,13 +85,13 @@ class Operator:
         quiet = {"ssh_allow_agent": False, "ssh_look_for_keys": False, "ssh_password": "x"}
         given = {name: value for name, value in (values | quiet | data).items() if value is not None}
         [host] = State(Inventory((["gpu1"], given)), Config()).inventory
-        host.init(SimpleNamespace(config=Config()))
+        host.init(cast(State, SimpleNamespace(config=Config())))
         with pytest.raises(ConnectError) as caught:
             host.connector.connect()
         return str(caught.value)
 
     def knows(self, key: PKey, name: str | None = None) -> bool:
-        asked = ["ssh-keygen", "-F", name or self.name, "-f", self.known_hosts]
+        asked = ["ssh-keygen", "-F", name or self.name, "-f", str(self.known_hosts)]
         found = subprocess.run(asked, capture_output=True, text=True, check=False)
         return f"{key.get_name()} {key.get_base64()}" in found.stdout
 

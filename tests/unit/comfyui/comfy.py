@@ -87,15 +87,15 @@ class Comfy:
         @web.middleware
         async def check(request: web.Request, handler: Any) -> web.StreamResponse:
             if request.path == "/login" or request.path.endswith((".css", ".css.map", ".js", ".ico")):
-                return await handler(request)  # type: ignore[no-any-return]
+                return await handler(request)
             if (await get_session(request)).get("logged_in"):
-                return await handler(request)  # type: ignore[no-any-return]
+                return await handler(request)
             if header := request.headers.get("Authorization"):
                 kind, given = header.split()
                 if kind == "Bearer" and given == TOKEN:
-                    return await handler(request)  # type: ignore[no-any-return]
+                    return await handler(request)
             if request.query.get("token") == TOKEN:
-                return await handler(request)  # type: ignore[no-any-return]
+                return await handler(request)
             return web.json_response({"error": "Authentication required."}, status=401)
 
         app.router.add_get("/login", page)

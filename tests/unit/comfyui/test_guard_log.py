@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 from unittest import mock
 from urllib.parse import quote, quote_plus
 
@@ -44,7 +44,11 @@ def streams_of_comfyui() -> Iterator[tuple[Stream, Stream]]:
     """stdout and stderr of a ComfyUI that has set up its log: its handler holds stderr."""
     out, err = Stream(), Stream()
     handlers = [logging.StreamHandler(err)]
-    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(logging.getLogger(), "handlers", handlers):
+    with (
+        redirect_stdout(cast(TextIO, out)),
+        redirect_stderr(cast(TextIO, err)),
+        mock.patch.object(logging.getLogger(), "handlers", handlers),
+    ):
         yield out, err
 
 
@@ -96,7 +100,7 @@ def test_a_stream_stays_what_it_is() -> None:
         run_script()
         assert sys.stdout is out and sys.stderr is err
         assert (out.encoding, out.isatty(), out.line_buffering, out.writable()) == ("utf-8", False, True, True)
-        assert out.write("text") is None  # type: ignore[func-returns-value]
+        assert out.write("text") is None
     assert out.shown() == "text"
 
 

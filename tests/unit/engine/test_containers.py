@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from gpuhost.engine.containers import Container, parse, size_bytes, size_text
+from gpuhost.engine.containers import Container, parse, parse_image, size_bytes, size_text
 from gpuhost.plan.spec import canonical
 from gpuhost.services.compose import changed_settings
 
@@ -39,9 +40,12 @@ HOST: dict[str, Any] = {
         {"Driver": "cdi", "Count": 0, "DeviceIDs": ["nvidia.com/gpu=GPU-1"], "Capabilities": [["gpu"]], "Options": None}
     ],
 }
+IMAGE_ID = "sha256:aa"
 SPEC: dict[str, Any] = {
     "name": "api",
     "image": "gpuhost/api:1",
+    "command": ["serve"],
+    "entrypoint": ["/entry"],
     "user": "10001:10001",
     "restart": "unless-stopped",
     "memory": "2g",
@@ -68,6 +72,17 @@ HEALTH = {"Test": ["CMD", "true"], "Interval": 15 * 10**9, "Timeout": 60 * 10**9
 HEALTH |= {"StartPeriod": 90 * 10**9, "StartInterval": 10**9}
 
 
+# What the container above has of its image.
+IMAGE: dict[str, Any] = {
+    "id": IMAGE_ID,
+    "user": "",
+    "command": ["serve"],
+    "entrypoint": ["/entry"],
+    "working_dir": "/app",
+}
+IMAGE |= {"stop_signal": None, "health": None}
+
+
 def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]:
     """One container's line, parsed."""
     labels = {"gpuhost.service": "api", "gpuhost.spec": canonical(SPEC), "com.docker.compose.project": "front"}
@@ -76,8 +91,21 @@ def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]
         {"Type": "bind", "Source": "/srv/models", "Destination": "/models", "Mode": "", "RW": False},
         {"Type": "tmpfs", "Destination": "/tmp", "RW": True},
     ]
-    made = {"id": "abc", "name": "/api", "labels": labels, "image": "gpuhost/api:1", "user": "10001:10001"}
-    made |= {"command": ["serve"], "state": "running", "started": "2026-11-21T11:41:15.25Z", "restarts": 0}
+    made: dict[str, Any] = {
+        "id": "abc",
+        "name": "/api",
+        "labels": labels,
+        "image": "gpuhost/api:1",
+        "user": "10001:10001",
+    }
+    made |= {
+        "image_id": IMAGE_ID,
+        "entrypoint": ["/entry"],
+        "command": ["serve"],
+        "state": "running",
+        "started": "2026-11-21T11:41:15.25Z",
+        "restarts": 0,
+    }
     made |= {"working_dir": "/app", "stop_signal": "SIGINT", "health": HEALTH}
     made |= {"host": {**HOST, **(host or {})}, "mounts": mounts, "networks": ["inner", None]}
     return {**made, **over}
@@ -89,7 +117,7 @@ def container(host: dict[str, Any] | None = None, **over: Any) -> Container:
 
 def test_a_container_that_nobody_touched_is_its_spec() -> None:
     seen = container()
-    assert (seen.name, seen.service, seen.project, seen.one_off) == ("api", "api", "front", False)
+    assert (seen.name, seen.service, seen.project, seen.own) == ("api", "api", "front", "")
     assert seen.spec == SPEC
     assert (seen.started_s, seen.restarts, container(started="0001-01-01T00:00:00Z").started_s) == (1795261275.25, 0, 0)
     assert (seen.gpus, seen.ports) == (["GPU-1"], {"127.0.0.1:9001:9001"})
@@ -145,6 +173,7 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "a health check that always succeeds": ({}, {"health": {**HEALTH, "Test": ["CMD", "exit"]}}, {"healthcheck"}),
     "another user": ({}, {"user": "root"}, {"user"}),
     "another image": ({}, {"image": "gpuhost/api:0"}, {"image"}),
+    "another program": ({}, {"entrypoint": ["/usr/bin/env"]}, {"entrypoint"}),
     "a mount more": (
         {},
         {"mounts": [*inspected()["mounts"], {"Type": "bind", "Source": "/", "Destination": "/host", "RW": True}]},
@@ -195,7 +224,7 @@ def test_a_label_that_cannot_be_read(stamp: str) -> None:
 
 
 def test_a_one_off_container_says_so() -> None:
-    assert container(labels={"gpuhost.service": "api", "com.docker.compose.oneoff": "True"}).one_off
+    assert container(labels={"gpuhost.service": "api", "com.docker.compose.oneoff": "True"}).own == "run"
 
 
 @pytest.mark.parametrize(
@@ -210,3 +239,64 @@ def test_a_one_off_container_says_so() -> None:
 )
 def test_sizes(text: str, size: int, shown: str) -> None:
     assert (size_bytes(text), size_text(size)) == (size, shown)
+
+
+# --- What a container has of its image --------------------------------------------------------------------------------
+
+# A service that asks for none of it.
+ASKED = ("user", "command", "entrypoint", "working_dir", "stop_signal", "healthcheck")
+PLAIN = {key: value for key, value in SPEC.items() if key not in ASKED}
+
+
+def of_image(image: dict[str, Any] | None = None, **over: Any) -> Container:
+    """A container for which nobody asked for more than its image gives. `image`: where it gives something else."""
+    identity, settings = parse_image(json.dumps({**IMAGE, **(image or {})}))
+    made = {"user": "", "stop_signal": None, "health": None, **over}
+    found = container(**made)
+    assert found.image_id == identity
+    return replace(found, image_settings=settings)
+
+
+def test_what_an_image_gives_was_changed_by_nobody() -> None:
+    assert changed_settings(PLAIN, of_image()) == ()
+
+
+@pytest.mark.parametrize(
+    ("over", "field"),
+    [
+        ({"entrypoint": ["/usr/bin/env"]}, "entrypoint"),
+        ({"entrypoint": None}, "entrypoint"),
+        ({"command": ["sleep", "3600"]}, "command"),
+        ({"user": "0:0"}, "user"),
+        ({"working_dir": "/"}, "working_dir"),
+        ({"stop_signal": "SIGKILL"}, "stop_signal"),
+        ({"health": {"Test": ["NONE"]}}, "healthcheck.test"),
+    ],
+)
+def test_what_is_not_as_the_image_gives_it_is_seen(over: dict[str, Any], field: str) -> None:
+    assert [each.field for each in changed_settings(PLAIN, of_image(**over))] == [field]
+    gone = replace(of_image(**over), image_settings={})
+    assert changed_settings(PLAIN, gone) == ()  # nobody knows what it gave
+
+
+def test_what_a_service_asks_for_counts_before_what_its_image_gives() -> None:
+    assert changed_settings({**PLAIN, "entrypoint": ["/mine"]}, of_image(entrypoint=["/mine"], command=None)) == ()
+    [seen] = changed_settings({**PLAIN, "entrypoint": ["/mine"]}, of_image(entrypoint=["/mine"]))
+    assert (seen.field, seen.after) == ("command", "[]")  # an image's command goes with its own entrypoint
+    assert changed_settings({**PLAIN, "command": ["other"]}, of_image(command=["other"])) == ()
+    assert changed_settings({**PLAIN, "entrypoint": []}, of_image(entrypoint=[])) == ()
+
+
+@pytest.mark.parametrize(
+    ("over", "own"),
+    [
+        ({"name": "/mine", "image": "mine:1"}, "copy"),  # docker commit api mine:1; docker run --name mine mine:1
+        ({"name": "/mine"}, ""),  # renamed
+        ({"image": "mine:1"}, ""),  # made again by hand from another image
+    ],
+)
+def test_what_somebody_runs_from_a_copy_of_a_container_is_his(over: dict[str, Any], own: str) -> None:
+    assert container(**over).own == own
+    for stamp in ("{", "[]", "{}", "3"):  # nobody knows of what it was made
+        labels = {**inspected()["labels"], "gpuhost.spec": stamp}
+        assert container(**over, labels=labels).own == ""

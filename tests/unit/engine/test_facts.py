@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from gpuhost.engine.facts import DockerReading, DockerState
+from gpuhost.engine.facts import DockerReading, DockerState, Part
 from gpuhost.errors import UserError
 from gpuhost.host.facts import HostReading, HostState
-from tests.unit.engine.test_containers import inspected
+from tests.unit.engine.test_containers import IMAGE, inspected
 
-PARTS = ["images", "networks", "containers"]
+PARTS: list[Part] = ["images", "networks", "containers"]
 
 SYSTEMCTL = """
 case "$1" in
@@ -44,6 +44,7 @@ inspect() {
 }
 case "$*" in
   version*) echo 29.0.1;;
+  info*) printf 'docker_info\\ttrue\\tinactive\\n';;
   "image ls --filter"*) echo image-1; echo image-1;;
   "image ls --digests"*) echo 'gpuhost/api:1 gpuhost/api@sha256:aa';;
   "network ls"*) echo network-1;;
@@ -60,12 +61,13 @@ OBJECTS = {
     "network-1": {"name": "inner", "subnets": ["172.20.0.0/16"]},
     "container-1": CONTAINER,
     "container-2": {**CONTAINER, "name": "/painter", "id": "def"},
+    "sha256:aa": IMAGE,
 }
 CONTAINERS = ("container-1", "container-2")
 LINES = {
     "network-1": "docker_network\tinner\t172.20.0.0/16 \t{}",
-    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t',
-    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t',
+    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t\t"api:1"\tnull\tfalse',
+    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t\t"painter:1"\tnull\tfalse',
 }
 
 
@@ -111,8 +113,10 @@ class Host:
     def engine(self) -> DockerReading:
         """All that the stages read of Docker."""
         for name, value in OBJECTS.items():
-            kind = "container\t" if name in CONTAINERS else ""  # the script's template begins with it
-            (self.folder / name).write_text(f"{kind}{json.dumps(value)}\n")
+            text = f"{json.dumps(value)}\n"
+            if name in CONTAINERS:  # as the script's template has it
+                text = f"container\t{text}made_of\tsha256:aa\n"
+            (self.folder / name).write_text(text)
         return DockerState().read(self.sh(DockerState().command(PARTS)))
 
     def preflight(self) -> HostReading:
@@ -192,6 +196,7 @@ def test_what_vanishes_while_it_is_read_is_left_out(host: Host, vanished: str) -
     held = {"image-1": found.images, "network-1": found.networks}
     names = {each.name for each in found.containers}
     there = {name for name, what in held.items() if what} | {f"container-{1 if name == 'api' else 2}" for name in names}
+    there |= {"sha256:aa" for each in found.containers if each.image_settings}
     assert there == OBJECTS.keys() - {vanished}
     if vanished in LINES:
         assert not poorer.preflight().docker_silent

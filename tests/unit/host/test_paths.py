@@ -68,6 +68,7 @@ def test_where_everything_lies() -> None:
         "venv": "/opt/tools/venv",
         "broker": "/run/gpuhost/broker",
         "backups": "/var/lib/state/backups",
+        "gpu_proof": "/var/lib/state/gpu-proof.json",
         "model_manifest": "/var/lib/state/models/manifest.json",
         "model_revisions": "/var/lib/state/revisions.json",
         "models_speed": "/var/lib/state/models-speed",
@@ -82,6 +83,7 @@ def test_where_everything_lies() -> None:
     assert PATHS.install("tree") == "/srv/data/installs/tree"
     assert PATHS.install_manifests("tree") == "/var/lib/state/installs/tree"
     assert PATHS.service_data("api") == "/srv/data/services/api/data"
+    assert PATHS.service_outputs("api") == "/srv/data/outputs/api"
     assert PATHS.service_seeds("api") == "/srv/data/services/api/seeds"
     assert PATHS.stack("front") == "/srv/data/stacks/front"
     assert PATHS.compose_file("front") == "/srv/data/stacks/front/docker-compose-front.yml"

@@ -197,6 +197,15 @@ def test_two_containers_that_claim_a_name_are_none(path: str, fake: FakeDocker) 
     assert not [each for each in fake.requests if each.startswith("POST")]
 
 
+def test_what_somebody_runs_from_a_copy_of_a_container_is_not_the_service(path: str, fake: FakeDocker) -> None:
+    """`docker commit` takes the labels along."""
+    stamped = {"gpuhost.service": "flux", "gpuhost.spec": '{"image": "gpuhost/other:1"}'}
+    fake.containers["copy"] = [container("copy", labels=stamped)]
+    assert said(path, b"stop flux\n")["services"][0]["state"] == "exited"
+    assert [each for each in fake.requests if each.startswith("POST")] == ["POST /containers/id-flux/stop"]
+    assert "copy" not in [each["name"] for each in said(path, b"list\n")["services"]]
+
+
 def test_a_compose_run_of_somebodys_is_not_the_service(path: str, fake: FakeDocker) -> None:
     one_off = {"gpuhost.service": "flux", "com.docker.compose.oneoff": "True"}
     fake.containers["run"] = [container("run", labels=one_off)]
@@ -293,12 +302,12 @@ def test_docker_makes_one_list_at_a_time_however_many_ask(path: str, fake: FakeD
             with lock:
                 running -= 1
 
-    fake.answer = counted  # type: ignore[method-assign]
+    fake.answer = counted  # type: ignore[method-assign, assignment]
     try:
         with ThreadPoolExecutor(6) as pool:
             list(pool.map(lambda _: said(path, b"list\n"), range(6)))
     finally:
-        del fake.answer  # type: ignore[method-assign]
+        del fake.answer
     assert asked and max(asked) == 1
 
 

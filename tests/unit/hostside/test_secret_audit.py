@@ -257,11 +257,30 @@ def test_containers_running_and_stopped(ask: Ask, engine: Engine) -> None:
         "state": "running",
         "started_ns": 1767225600123456789,
         "env": {"TOKEN": of("TOKEN", f"{MARK}=a=b"), "EMPTY": of("EMPTY", "")},
+        "added": {},
     }
     assert second == {"name": "b", "service": "b", "state": "exited", "started_ns": 1767225601500000000} | {
         "env": {},
+        "added": {},
     }
     assert (third["state"], third["started_ns"], third["env"]) == ("created", 0, {})
+
+
+def test_what_a_container_has_that_its_image_does_not_give(ask: Ask, engine: Engine) -> None:
+    engine.containers = {"a": [container("a")]}
+    engine.containers["a"][0]["Config"]["Env"] = ["PATH=/evil", "LANG=C", f"MINE={MARK}", "TOKEN=t"]
+    engine.images = {"sha256:of-a": {"Config": {"Env": ["PATH=/bin", "LANG=C", "UNUSED=1"]}}}
+    [found] = ask(containers=["TOKEN"])["containers"]
+    added = {"PATH": "/evil", "MINE": MARK, "TOKEN": "t"}
+    assert found["added"] == {name: of(name, value) for name, value in added.items()}
+    assert found["env"] == {"TOKEN": of("TOKEN", "t")}
+    engine.images = {"sha256:of-a": {"Config": {"Env": None}}}
+    assert ask(containers=[])["containers"][0]["added"].keys() == {"PATH", "LANG", "MINE", "TOKEN"}
+
+
+def test_what_an_image_gave_that_is_gone_nobody_knows(ask: Ask, engine: Engine) -> None:
+    engine.containers = {"a": [container("a")]}
+    assert ask(containers=["TOKEN"])["containers"][0]["added"] == {}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ esac
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("states", "about", "binds", "bin", "health", "started"):
+    for name in ("states", "about", "binds", "bin", "health", "started", "places"):
         (tmp_path / name).mkdir()
     for name, text in {
         "docker": DOCKER.replace("@FOLDER@", str(tmp_path)),
@@ -41,32 +41,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def started(folder: Path, **containers: tuple[str, str, str]) -> tuple[int, list[str], str]:
-    """Run it; name -> (state, `failed` or nothing, binds): (exit status, what was started and stopped, stderr)."""
+def started(folder: Path, services: str = "", **containers: tuple[str, str, str]) -> tuple[int, list[str], str]:
+    """Run it for these services, or one a container: (exit status, what was started and stopped, stderr).
+
+    `containers`: name -> (state, `failed` or nothing, binds).
+    """
     written(folder, **containers)
-    code, calls, said = run(folder)
+    code, calls, said = run(folder, services)
     return code, [call for call in calls if call.split()[0] in ("start", "stop")], said
 
 
 def written(folder: Path, **containers: tuple[str, str, str]) -> None:
     for name, (state, error, binds) in containers.items():
         (folder / "states" / name).write_text(state)
-        (folder / "about" / name).write_text(f"10 /{name} unless-stopped {error or '-'} ")
+        (folder / "about" / name).write_text(f"unless-stopped {error or '-'} ")
+        (folder / "places" / name).write_text("10")
         (folder / "binds" / name).write_text(binds)
 
 
 def sharing(folder: Path, name: str, order: int, gpus: str, state: str = "exited", health: str = "healthy") -> None:
     """A service that shares GPUs; `health`: what each question after its start gets, a line each, the last for ever."""
     (folder / "states" / name).write_text(f"{state}\n")
-    (folder / "about" / name).write_text(f"{order} /{name} on-failure - {gpus}")
+    (folder / "about" / name).write_text(f"on-failure - {gpus}")
+    (folder / "places" / name).write_text(str(order))
     (folder / "binds" / name).write_text("/srv/a")
     (folder / "health" / name).write_text(f"{health}\n")
 
 
-def run(folder: Path) -> tuple[int, list[str], str]:
+def run(folder: Path, services: str = "") -> tuple[int, list[str], str]:
     """(exit status, every call of docker, stderr)."""
+    places = {path.name: int(path.read_text()) for path in (folder / "places").iterdir()}
+    order = services or " ".join(sorted(places, key=lambda name: (places[name], name)))
     done = subprocess.run(
-        ["sh", PROJECT / "files/host/start_services.sh", f"{folder}/bin/check", "-x"],
+        ["sh", PROJECT / "files/host/start_services.sh", order, f"{folder}/bin/check", "-x"],
         env={"PATH": f"{folder}/bin:/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -84,6 +91,17 @@ def test_what_dockerd_could_not_start_is_started_and_nothing_else(folder: Path) 
         failed=("created", "failed", "/srv/a"),
         without=("running", "", ""),
     ) == (0, ["start failed"], "")
+
+
+def test_they_start_in_the_order_of_the_services(folder: Path) -> None:
+    failed = dict.fromkeys(("a", "b", "c", "d"), ("created", "failed", ""))
+    assert started(folder, "c a.b d b a", **failed)[1] == ["start c", "start d", "start b", "start a"]
+
+
+def test_one_that_is_no_service_is_somebodys_own(folder: Path) -> None:
+    """A container that somebody runs from an image of ours has our labels, and a name of his own."""
+    there = dict.fromkeys(("api", "copy", "pi"), ("exited", "failed", ""))
+    assert started(folder, "api painter", **there)[:2] == (0, ["start api"])
 
 
 def test_a_running_one_that_others_can_turn_elsewhere_is_stopped_and_the_unit_fails(folder: Path) -> None:

@@ -265,6 +265,19 @@ def test_what_is_set_aside_is_whole_and_an_empty_folder_takes_its_place(
     assert len(list(folder.parent.glob("a tree.replaced-*"))) == 2
 
 
+@pytest.mark.parametrize("there", ["link", "file"])
+def test_a_folder_that_is_none_is_not_recorded(request_: TreeRequest, tmp_path: Path, there: str) -> None:
+    """What is in its place leads elsewhere."""
+    path = tmp_path / "other"
+    if there == "link":
+        path.symlink_to(request_.folder)
+    else:
+        path.touch()
+    with pytest.raises(OSError, match=str(path)):
+        record._opened(TreeRequest(str(path), request_.manifest))
+    os.close(record._opened(request_))
+
+
 def test_what_cannot_be_set_aside_stays_and_says_why(
     request_: TreeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

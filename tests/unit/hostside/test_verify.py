@@ -110,7 +110,14 @@ def expecting(status: int = 200, json: Any = None, contains: str | None = None) 
 
 
 def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> Probe:
-    known = {"name": path, "method": "GET", "path": path, "headers": {}, "body": None, "timeout_s": 30.0}
+    known: dict[str, Any] = {
+        "name": path,
+        "method": "GET",
+        "path": path,
+        "headers": {},
+        "body": None,
+        "timeout_s": 30.0,
+    }
     header = Header("Authorization", f"Bearer {TOKEN}") if secret else None
     return Probe(**(known | {"secret_header": header, "expect": expecting()} | over))
 
@@ -164,7 +171,7 @@ LOOPING = {"Status": "restarting", "Health": {"Status": "starting"}}
     ],
 )
 def test_how_the_waiting_ends(first: Any, last: Any, outcome: str | None) -> None:
-    looks = [look and _observation(look) for look in (first, last)]
+    looks = (first and _observation(first), last and _observation(last))
     assert end_of_waiting(*looks, out_of_time=False) == outcome
     assert end_of_waiting(*looks, out_of_time=True) == (outcome or "timeout")
 
@@ -276,6 +283,19 @@ def test_a_restart_loop_ends_the_wait_with_the_exit_code_of_the_event_log(fake: 
     assert judge(lines).failures[0].cause.startswith("restarts in a loop (3 restarts in 1 s): exited with code 3")
 
 
+def test_only_the_events_of_the_container_are_asked_for(fake: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.containers, asked, answer = {"a": [starting(restarts=n) for n in range(5)]}, [], fake.answer
+
+    def seen(path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
+        if path == "/events":
+            asked.append(json.loads(query["filters"][0]))
+        return answer(path, query)
+
+    monkeypatch.setattr(fake, "answer", seen)
+    observe(fake)
+    assert asked == [{"container": ["id-a"], "event": ["die", "oom"]}]
+
+
 def test_a_restart_within_the_window_is_seen(fake: FakeDocker) -> None:
     again = container("a", restarts=1, state={"StartedAt": "2026-01-01T00:09:00Z"})
     fake.containers = {"a": [container("a"), container("a"), again]}
@@ -290,7 +310,7 @@ def test_the_budget_ends_the_wait(fake: FakeDocker, health: str) -> None:
     fake.containers = {"a": [container("a", state={"Health": {"Status": health, "Log": log}})]}
     lines, _, took_s = observe(fake)
     assert lines[0].outcome == "timeout" and took_s == pytest.approx(29, abs=0.3)  # it had used one second
-    cause = "unhealthy: refused" if health == "unhealthy" else "not healthy within 30 s"
+    cause = "unhealthy: refused" if health == "unhealthy" else "not healthy within 30 s: refused"
     assert judge(lines).failures[0].cause == cause
 
 
@@ -381,6 +401,18 @@ def test_no_secret_leaves_the_host(fake: FakeDocker, port: int, form: str) -> No
     assert "[redacted]" in lines[0].log_tail[0] and lines[0].log_tail[0].endswith(" and more")
 
 
+def test_no_secret_of_a_health_check_or_of_dockers_own_error_leaves_the_host(fake: FakeDocker, port: int) -> None:
+    state = {
+        "Status": "exited",
+        "Error": f"exec {TOKEN}",
+        "Health": {"Status": "unhealthy", "Log": [{"Output": TOKEN}]},
+    }
+    fake.containers = {"a": [container("a", state=state)]}
+    lines, _, _ = observe(fake, port, (a_probe("/locked", secret=True),))
+    seen = lines[0].container
+    assert seen and (seen.error, seen.health_log) == ("exec [redacted]", "[redacted]")
+
+
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("length", range(9, 15))
 @pytest.mark.parametrize("after", range(4))
@@ -442,6 +474,7 @@ def test_short_innocent_text_survives_redaction() -> None:
     ],
 )
 def test_json_subset(expected: Any, difference: str) -> None:
+    assert answers.missing(1, 1) == "" and answers.missing({"a": "x"}, {"a": "x"}) == ""
     assert answers.missing(expected, {"a": 1, "b": [{"x": 1, "y": 0}, {"x": 2}]}) == difference
 
 

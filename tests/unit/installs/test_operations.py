@@ -53,7 +53,7 @@ class Host:
         """(action, reason) of what would be done; carried[-1] holds it."""
         self.carried.clear()
         list(
-            operations.installed._inner(  # type: ignore[attr-defined]
+            operations.installed._inner(
                 path=str(self.path),
                 manifest=str(self.manifest),
                 spec=SPEC,
@@ -70,7 +70,7 @@ class Host:
 
     def apply(self, **environ: str) -> subprocess.CompletedProcess[str]:
         [step] = self.carried[0][1]
-        script, stdin = str(step), step.connector_arguments["_stdin"]
+        script, stdin = str(step), str(step.connector_arguments["_stdin"])
         command = ["sh", "-c", script]
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, check=False, env={**self.environ, **environ}
@@ -181,7 +181,7 @@ def test_an_install_that_failed_is_not_recorded_and_goes_on_in_its_folder(host: 
 def test_one_that_was_killed_before_its_record_is_recorded_by_the_next_run(host: Host) -> None:
     host.plan()
     [step] = host.carried[0][1]
-    step.bits = [bit.replace("tree record", "kill -9 $$") for bit in step.bits]
+    step.bits = tuple(bit.replace("tree record", "kill -9 $$") for bit in step.bits)
     assert host.apply().returncode == -9
     assert host.plan() == ("install", "it was not finished")
     assert host.apply().returncode == 0
@@ -193,7 +193,7 @@ def test_one_that_was_killed_after_it_was_set_aside_is_installed(host: Host) -> 
     (host.path / "code/server.py").write_text("")
     host.plan()
     [step] = host.carried[0][1]
-    step.bits = [bit.replace("tree begin", "kill -9 $$") for bit in step.bits]
+    step.bits = tuple(bit.replace("tree begin", "kill -9 $$") for bit in step.bits)
     assert host.apply().returncode == -9
     assert host.plan() == ("install", "not installed")
     assert host.apply().returncode == 0

@@ -122,7 +122,7 @@ def test_where_two_containers_claim_a_name_the_running_one_counts(
 @pytest.mark.parametrize("path", ["/services", "/services/x", "/metrics"])
 @pytest.mark.parametrize("header", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer é"])
 def test_everything_else_is_locked(api: httpx.Client, fake: FakeDocker, path: str, header: str | None) -> None:
-    answer = api.get(path, headers={} if header is None else {"Authorization": header.encode()})
+    answer = api.get(path, headers={} if header is None else {b"Authorization": header.encode()})
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert fake.requests == []  # nobody without the token makes us ask Docker
 
@@ -204,7 +204,10 @@ def test_metrics(api: httpx.Client, fake: FakeDocker) -> None:
     fake.containers["sd35"] = [container("sd35", state={"Health": {"Status": "unhealthy"}, "OOMKilled": True})]
     fake.containers["bare"] = [container("bare", state={"Health": None})]
     fake.containers["gone"] = [container("gone", state={"Status": "exited", "StartedAt": "0001-01-01T00:00:00Z"})]
+    fake.containers["alone"] = [container("alone", labels={"gpuhost.stack": ""})]
+    del fake.containers["alone"][0]["Config"]["Labels"]["gpuhost.stack"]
     text = api.get("/metrics", headers=AUTH).text
+    assert 'gpuhost_service_up{service="alone",stack=""} 1.0' in text
     assert 'gpuhost_service_up{service="bare",stack="stack-a"} 1.0' in text
     assert 'gpuhost_service_up{service="gone",stack="stack-a"} 0.0' in text
     assert 'gpuhost_service_start_time_seconds{service="flux",stack="stack-a"} 1.767225600123456e+09' in text

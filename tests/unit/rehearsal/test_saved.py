@@ -36,10 +36,10 @@ def test_every_maker_counts(tree: Path, maker: str) -> None:
     assert digest(*saved.makers()) != before
 
 
-CHANGES: dict[str, tuple[Callable[[Path], None], bool]] = {
+CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
     "a new file deep inside": (lambda tree: write(tree / "files/host/deep/new", ""), True),
     "a mode": (lambda tree: (tree / "files/file").chmod(0o755), True),
-    "another name": (lambda tree: (tree / "tasks/file").rename(tree / "tasks/other") and None, True),
+    "another name": (lambda tree: (tree / "tasks/file").rename(tree / "tasks/other"), True),
     "bytecode": (lambda tree: write(tree / "gpuhost/__pycache__/x.pyc", "x"), False),
     "a scenario": (lambda tree: write(tree / "tests/rehearsal/scenarios/test_new.py", "x"), False),
     "a document": (lambda tree: write(tree / "README.md", "x"), False),

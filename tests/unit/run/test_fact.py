@@ -23,7 +23,7 @@ for path in (PROJECT / "gpuhost").rglob("*.py"):
     importlib.import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
 
 
-def facts(base: type = HostFact) -> Iterator[type[HostFact[Any]]]:
+def facts(base: type[HostFact[Any]] = HostFact) -> Iterator[type[HostFact[Any]]]:
     for each in base.__subclasses__():
         yield each
         yield from facts(each)

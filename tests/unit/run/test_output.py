@@ -82,7 +82,7 @@ class OverSsh(BufferedFile):  # type: ignore[type-arg]
     def __init__(self, content: bytes) -> None:
         super().__init__()
         self._content = content
-        self._set_mode("r", -1)
+        self._set_mode("r", -1)  # type: ignore[attr-defined]
 
     def _read(self, size: int) -> bytes:
         piece, self._content = self._content[:size], self._content[size:]
@@ -127,7 +127,7 @@ def test_everything_that_gpuhost_prints_is_text(capsys: pytest.CaptureFixture[st
         "write",
         ATTACK,
         (Difference("field", ATTACK, ATTACK),),
-        Impact(stops=(ATTACK,), restarts=()),
+        impact=Impact(stops=(ATTACK,), restarts=()),
     )
     events = [event(kind, message=ATTACK, service=ATTACK, reason=ATTACK) for kind in text.NOTES]
     events += [event("host"), event("problem", what=ATTACK, hint=ATTACK, detail=[ATTACK])]

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from sd35 import jobs, model
+from sd35.gpu import GpuMemory
 from sd35.settings import Limits
 from tests.unit.sd35.serving import (
     Cache,
@@ -306,7 +307,7 @@ def test_a_server_that_stops_while_it_loads_ends(tmp_path: Path, cache: Cache, f
 
 
 def test_unloading_ends_the_process_and_says_what_was_measured(tmp_path: Path, cache: Cache, fifo: Fifo) -> None:
-    def read_gpu() -> model.GpuMemory:
+    def read_gpu() -> GpuMemory:
         return gpu_memory(18000 if any(map(alive, cache.processes())) else 500)
 
     with serving(settings(tmp_path), read_gpu) as api:

@@ -129,7 +129,14 @@ Rows = list[tuple[str, str, str, str, str | None]]
 
 
 def container(env: Mapping[str, str] | None = None, **over: Any) -> HoldingContainer:
-    made = {"name": "x", "service": "x", "state": "running", "started_ns": STARTED, "env": dict(env or {})}
+    made: dict[str, Any] = {
+        "name": "x",
+        "service": "x",
+        "state": "running",
+        "started_ns": STARTED,
+        "env": dict(env or {}),
+        "added": {},
+    }
     return HoldingContainer(**(made | over))
 
 
@@ -143,7 +150,8 @@ def rows(
     wanted: Mapping[str, str | None] = RIGHT,
     **seen: Any,
 ) -> Rows:
-    answer = SecretAuditAnswer(**({"env_files": {}, "secret_files": {}, "containers": [], "now_ns": NOW} | seen))
+    nothing: dict[str, Any] = {"env_files": {}, "secret_files": {}, "containers": [], "now_ns": NOW}
+    answer = SecretAuditAnswer(**(nothing | seen))
     found = audit(wanted, held_by or {}, services or {}, answer)
     assert all(isinstance(each, SecretLocation) for each in found)
     return [(each.secret, each.kind, each.where, each.state, each.fingerprint) for each in found]
@@ -211,6 +219,7 @@ API = Holding(["TOKEN"], {})
 def test_the_environment_of_a_container(containers: list[Any], state: str, print_of: str | None) -> None:
     found = of_containers(rows(services={"x": API}, containers=containers))
     assert found == [("TOKEN", "x", state, print_of)]
+    assert {kind for _, kind, *_ in rows(services={"x": API}, containers=containers)} == {"container"}
 
 
 @pytest.mark.parametrize(
@@ -239,7 +248,7 @@ def test_the_environment_of_a_container(containers: list[Any], state: str, print
 def test_what_a_container_read_when_it_started(
     secret_file: HeldFile | None, started_ns: int, state: str, print_of: str | None
 ) -> None:
-    seen = {
+    seen: dict[str, Any] = {
         "secret_files": {FILE: secret_file} if secret_file else {},
         "containers": [container(started_ns=started_ns)],
     }
@@ -280,7 +289,7 @@ def test_a_value_that_the_control_side_does_not_know_is_stale() -> None:
 
 def test_a_secret_in_two_locations_of_one_service() -> None:
     both = {"x": Holding(["HASH"], {FILE: ["HASH"]})}
-    seen = {"secret_files": {FILE: file(RIGHT)}, "containers": [container({"HASH": OLD["HASH"]})]}
+    seen: dict[str, Any] = {"secret_files": {FILE: file(RIGHT)}, "containers": [container({"HASH": OLD["HASH"]})]}
     assert [state for _, _, state, _ in of_containers(rows(services=both, **seen))] == ["stale", "in sync"]
 
 

@@ -410,7 +410,8 @@ def test_interrupted_and_run_again(
     generated: dict[str, str], monkeypatch: pytest.MonkeyPatch, name: str, moment: int, then: str
 ) -> None:
     """Cut before, between or after the two files, then run again, or another one first."""
-    replace, calls = envfile.replace, []
+    calls: list[Path] = []
+    replace = envfile.replace
 
     def cut(path: Path, content: str) -> None:
         if len(calls) == moment:
@@ -605,7 +606,8 @@ def test_killed_while_it_generates() -> None:
             one.generate([name])
             say(f"{name}={one.value(name)}")
 
-    killed, said = Killed(seed=3), {}
+    said: dict[str, str] = {}
+    killed = Killed(seed=3)
     for _ in range(30):
         said |= dict(line.split("=", 1) for line in killed.run(generate))
         held = envfile.read(OWN)

@@ -94,12 +94,14 @@ def test_a_container_made_with_nothing_but_an_image() -> None:
         dict.fromkeys(("Tmpfs", "DeviceRequests", "Memory", "NanoCpus", "ShmSize", "ReadonlyRootfs", "Privileged")),
     ):
         bare = {**inspected(), "host": host, "mounts": None, "networks": [None], "command": None, "user": ""}
-        bare |= {"working_dir": "", "stop_signal": None, "health": None}
+        bare |= {"entrypoint": None, "working_dir": "", "stop_signal": None, "health": None}
         seen = parse(json.dumps(bare))
         assert dict(seen.settings) == {
             "image": "gpuhost/api:1",
             "user": "",
             "command": [],
+            "entrypoint": [],
+            "runtime": "",
             "restart": "no",
             "memory": "0",
             "cpus": "0",
@@ -170,7 +172,7 @@ def test_what_a_container_runs_with() -> None:
 
 def test_a_container_of_another_project_or_of_none() -> None:
     seen = parse(json.dumps(inspected(labels={"gpuhost.service": "x"})))
-    assert (seen.project, seen.service, seen.one_off, seen.spec) == ("", "x", False, None)
+    assert (seen.project, seen.service, seen.own, seen.spec) == ("", "x", "", None)
     with pytest.raises(KeyError):
         parse(json.dumps(inspected(labels=None)))
 

@@ -120,7 +120,7 @@ def accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str, compo
     stacks = Stacks(sample.run(None, {**SECRETS, "API_TOKEN": secret}))
     monkeypatch.setattr(stacks, "compose", lambda stack: f"services: {compose}\n")
     step = operations._accepted("front", "/data/stacks/front", stacks)
-    stdin = step.connector_arguments["_stdin"]
+    stdin = str(step.connector_arguments["_stdin"])
     assert secret not in step.get_raw_value() and base64.b64decode(stdin.split()[0]).decode().startswith("services:")
     done = subprocess.run(
         ["sh", "-c", step.get_raw_value()],

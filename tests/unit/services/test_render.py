@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
 from gpuhost.services.compose import of_compose
-from gpuhost.services.render import _yaml, env_file, variables
+from gpuhost.services.render import _yaml, env_file, text, variables
 from gpuhost.services.rules import Desired
 from gpuhost.services.stacks import Stacks, broker_group
 from hostside import placeholders
@@ -139,6 +140,20 @@ def test_gpus_are_named_by_uuid() -> None:
     [all_of_them] = devices("api", gpus=both)
     assert all_of_them["device_ids"] == [f"nvidia.com/gpu={gpu.uuid}" for gpu in (GPU, SMALL_GPU)]
     assert devices("api", gpus=[]) is None
+    [on_wsl2] = devices("painter", gpus=both, wsl=True)
+    assert on_wsl2["device_ids"] == ["nvidia.com/gpu=all"]
+
+
+def test_gpus_by_the_nvidia_runtime() -> None:
+    found = service("painter", {"gpu_access": "runtime"}, gpus=[GPU])
+    [device] = found["deploy"]["resources"]["reservations"]["devices"]
+    assert found["runtime"] == "nvidia"
+    assert device == {"driver": "nvidia", "device_ids": [GPU.uuid], "capabilities": ["gpu"]}
+    assert "runtime" not in service("api", {"gpu_access": "runtime"}, gpus=[])
+    # The way is in the spec, so that a container that has its GPU the other way is made anew.
+    other = rendered({"gpu_access": "runtime"}, gpus=[GPU]).specs["painter"]
+    assert {**other, "runtime": None} == {**rendered(gpus=[GPU]).specs["painter"], "runtime": None}
+    assert other["runtime"] == "nvidia" and other["gpus"] == [GPU.uuid]
 
 
 def test_without_a_gpu_it_is_told_to_use_the_processor() -> None:
@@ -263,12 +278,25 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 def test_what_should_run_of_each_service() -> None:
     found = rendered({"services.painter.start": "on-demand"}).desired()
     stacks = rendered({"services.painter.start": "on-demand"})
-    assert found == {
-        "api": Desired("front", stacks.specs["api"], frozenset(), True, frozenset({"API_TOKEN"}), "always"),
-        "painter": Desired("paint", stacks.specs["painter"], frozenset({GPU.uuid}), False, frozenset(), "on-demand"),
+    assert {name: replace(each, variables={}) for name, each in found.items()} == {
+        "api": Desired("front", stacks.specs["api"], frozenset(), True, frozenset({"API_TOKEN"}), {}, "always"),
+        "painter": Desired(
+            "paint", stacks.specs["painter"], frozenset({GPU.uuid}), False, frozenset(), {}, "on-demand"
+        ),
     }
     assert list(found) == ["api", "painter"]
     assert {type(each.gpus) for each in found.values()} == {frozenset}  # rules take them from each other
+
+
+def test_a_variable_that_is_no_secret_is_known_by_its_fingerprint() -> None:
+    """As the host's program makes it of what a container holds; the secret itself is compared by its own."""
+    stacks = rendered({"services.api.environment": {"MINE": "a $x", "PRICE": "5 ${X}"}})
+    store = stacks._run.secrets
+    assert stacks.desired()["api"].variables == {
+        "CUDA_DEVICE_ORDER": store.fingerprint("CUDA_DEVICE_ORDER", "PCI_BUS_ID"),
+        "MINE": store.fingerprint("MINE", "a $x"),
+    }  # what looks like another name is not compared
+    assert rendered(secrets={}).desired()["api"].variables == {}
 
 
 # --- The spec ---------------------------------------------------------------------------------------------------------
@@ -308,7 +336,6 @@ SPEC_CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "open files": ({"services.painter.open_files": 99}, {"ulimits.nofile"}),
     "a larger /tmp": ({"services.painter.tmp": "2g"}, {"tmpfs"}),
     "account": ({"services.painter.account.uid": 10009}, {"user"}),
-    "start order": ({"services.painter.start_order": 51}, {"labels.gpuhost.start-order"}),
 }
 
 
@@ -334,6 +361,7 @@ NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
     "another service": {"services.api.port": 9009},
     "a network's subnet": {"networks.inner.subnet": "172.22.0.0/16"},
     "the account that owns models": {"account.uid": 10009},
+    "start order": {"services.painter.start_order": 1},
     "models, which it reads from a folder": {"services.painter.models": []},
 }
 
@@ -341,6 +369,14 @@ NO_SPEC_CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", NO_SPEC_CHANGES.values(), ids=NO_SPEC_CHANGES)
 def test_what_does_not_is_not(changes: dict[str, Any]) -> None:
     assert rendered().specs["painter"] == rendered(changes).specs["painter"]
+
+
+def test_the_boot_unit_knows_in_which_order_services_start() -> None:
+    """It, and not their containers: another order makes none of them anew."""
+    for changes, order in (({}, "api painter"), ({"services.painter.start_order": 1}, "painter api")):
+        services = list(sample.run(changes).services)
+        unit = text("gpuhost-services.service.j2", programs="/opt/p", services=services, check="/opt/check")
+        assert f'ExecStart=/bin/sh /opt/p/start_services.sh "{order}" /opt/check\n' in unit
 
 
 def test_a_changed_secret_changes_the_spec_of_its_services_alone() -> None:

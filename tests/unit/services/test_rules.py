@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuhost.engine.containers import Container
-from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile
+from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile, taken_for_service
 from hostside.protocol import Held
 
 SPEC: dict[str, Any] = {
@@ -48,7 +48,7 @@ def desired(name: str = "api", **over: Any) -> Desired:
 
 def container(name: str = "api", **over: Any) -> Container:
     spec = {**SPEC, "name": name}
-    made = Container(f"id-{name}", name, name, "front", "running", spec, dict(SETTINGS), False, STARTED_S)
+    made = Container(f"id-{name}", name, name, "front", "running", spec, dict(SETTINGS), "", STARTED_S)
     return replace(made, **over)
 
 
@@ -208,6 +208,48 @@ def test_what_a_container_holds_counts_not_what_its_label_says() -> None:
         assert not reconcile(wanted, [container(environment=right)]).changes
 
 
+def test_a_variable_and_a_limit_are_told_together() -> None:
+    there = replace(running(memory="1g"), environment={}, added={"MINE": THEIRS})
+    [change] = reconcile(API, [there]).changes
+    assert [each.field for each in change.diff] == ["memory", "environment.MINE"]
+
+
+PLAIN, THEIRS = "1" * 64, "2" * 64
+VARIABLES: dict[str, Any] = {"environment": {"ORDER": "pci", "API_TOKEN": "${API_TOKEN}"}}
+
+
+@pytest.mark.parametrize(
+    ("held", "added", "told"),
+    [
+        ({"ORDER": PLAIN}, {"ORDER": PLAIN, "API_TOKEN": THEIRS}, None),
+        ({"ORDER": PLAIN}, {}, None),  # its image gives the same
+        ({"ORDER": PLAIN}, {"https_proxy": THEIRS, "NO_PROXY": THEIRS}, None),  # of the engine's client
+        ({"ORDER": THEIRS}, {"ORDER": THEIRS}, [("ORDER", THEIRS, PLAIN)]),
+        ({}, {}, [("ORDER", None, PLAIN)]),
+        ({"ORDER": PLAIN}, {"MINE": THEIRS}, [("MINE", THEIRS, None)]),
+        ({"ORDER": THEIRS}, {"MINE": THEIRS}, [("MINE", THEIRS, None), ("ORDER", THEIRS, PLAIN)]),
+        (None, {}, None),  # nobody looked
+    ],
+)
+def test_what_somebody_changed_of_its_other_variables(
+    held: dict[str, str] | None, added: dict[str, str], told: list[tuple[str, str | None, str | None]] | None
+) -> None:
+    wanted = {"api": replace(desired(**VARIABLES), variables={"ORDER": PLAIN})}
+    there = container(spec={**SPEC, **VARIABLES}, environment=held, added=added)
+    changes = reconcile(wanted, [there]).changes
+    if told is None:
+        assert changes == []
+        return
+    [change] = changes
+    assert change.action == "recreate" and change.reason.startswith("somebody changed it: ")
+    assert all(f"environment.{name}" in change.reason for name, _, _ in told)
+    assert change.scope == ""  # no secret was renewed
+    assert [(each.field, each.before, each.after) for each in change.diff] == [
+        (f"environment.{name}", before and f"({before[:12]})", after and f"({after[:12]})")
+        for name, before, after in told
+    ]
+
+
 def test_only_a_secret_is_a_matter_of_secrets() -> None:
     both = container(spec={**SPEC, "memory": "1g", "secrets": {}})
     for there in ([], [both], [container(state="exited")], [running(memory="1g")], [container(state="paused")]):
@@ -269,9 +311,25 @@ def test_what_a_killed_run_left_is_cleared_away() -> None:
 
 
 def test_a_container_of_docker_compose_run_is_somebodys_own() -> None:
-    own = container(name="front-api-run-0123456789ab", service="api", one_off=True)
+    own = container(name="front-api-run-0123456789ab", service="api", own="run")
     assert reconcile(API, [container(), own]).steps == []
     assert "remove" not in {step.do for step in reconcile({}, [own]).steps}
+
+
+def test_a_copy_of_somebodys_that_compose_would_take_for_the_service_is_named() -> None:
+    """compose knows containers by labels, and would replace it; while it has nothing to make, nothing happens to it."""
+    copy = replace(container(), name="mine", own="copy", id="copied")
+    for there, taken in (
+        ([container(), copy], None),
+        ([copy], ("mine", "api")),
+        ([running(memory="1g"), copy], ("mine", "api")),
+        ([running(memory="1g"), replace(copy, project="")], None),
+        ([running(memory="1g"), replace(copy, own="run")], None),
+        ([running(memory="1g"), replace(copy, own="")], None),
+        ([container(state="paused"), copy], None),
+        ([running(memory="1g"), replace(copy, service="other")], None),
+    ):
+        assert taken_for_service(API, there, reconcile(API, there)) == taken
 
 
 # -- the order of steps ------------------------------------------------------------------------------------------------

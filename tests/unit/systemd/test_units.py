@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,6 +134,42 @@ def test_a_file_that_is_right_and_was_not_read_is_not_written_again(monkeypatch:
     files = right(SERVICE, SOCKET)
     write, *_ = scripts(monkeypatch, files, {"ours.service": UnitState(stale=True), "ours.socket": RUNS})
     assert f"own {FOLDER}/ours.service" in write and f"put {FOLDER}/ours.service" not in write
+
+
+WANTED = Unit(plain(f"{FOLDER}/wanted.service", "[Service]\n[Install]\nWantedBy=multi-user.target docker.service\n"))
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ({"multi-user.target", "docker.service"}, None),
+        ({"multi-user.target", "docker.service", "mine.target"}, None),
+        ({"multi-user.target"}, "docker.service would not start it"),
+        (set(), "docker.service, multi-user.target would not start it"),
+    ],
+)
+def test_one_of_its_links_that_is_gone_is_named(there: set[str], reason: str | None) -> None:
+    """systemd calls a unit enabled that has any of them."""
+    state = UnitState(enabled=True, active=True, wanted_by=frozenset(there))
+    found = reconcile("stacks", [WANTED], right(WANTED), {"wanted.service": state})
+    assert [(each.action, each.reason) for each in found] == ([("enable", reason)] if reason else [])
+    off = replace(state, enabled=False)
+    [change] = reconcile("stacks", [WANTED], right(WANTED), {"wanted.service": off})
+    assert change.reason == "it does not run at boot"
+    idle = replace(WANTED, runs=False)
+    assert reconcile("stacks", [idle], right(idle), {"wanted.service": state}) == []
+
+
+def test_who_starts_a_unit_is_read_from_its_links(tmp_path: Path) -> None:
+    for name, unit in (("a.target", "x.service"), ("b.service", "x.service"), ("c.target", "y.service")):
+        (tmp_path / f"{name}.wants").mkdir()
+        (tmp_path / f"{name}.wants" / unit).symlink_to("/nowhere")
+    (tmp_path / "d.target.wants").mkdir()
+    (tmp_path / "d.target.wants" / "x.service").touch()  # no link
+    script = UnitsState().command(["x.service", "z.service"]).replace("/etc/systemd/system", str(tmp_path))
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, timeout=20)
+    links = [line for line in done.stdout.splitlines() if "WantedBy=" in line]
+    assert UnitsState().read(links) == {"x.service": UnitState(wanted_by=frozenset({"a.target", "b.service"}))}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -207,8 +207,8 @@ def test_before_the_first_apply_there_is_no_secret(stage: Stage) -> None:
     assert "is still to be generated" in what and hint == "`gpuhost apply`" and stage.asked == []
 
 
-def started(name: str, state: str = "running", one_off: bool = False) -> Container:
-    return Container(f"id-{name}", name, name, "front", state, None, {}, one_off, 1.0)
+def started(name: str, state: str = "running", own: Literal["", "run", "copy"] = "") -> Container:
+    return Container(f"id-{name}", name, name, "front", state, None, {}, own, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def started(name: str, state: str = "running", one_off: bool = False) -> Contain
     [
         ((), ["api"]),
         ((started("painter", "exited"),), ["api"]),
-        ((started("painter", one_off=True),), ["api"]),  # somebody's own
+        ((started("painter", own="run"),), ["api"]),  # somebody's own
         ((started("painter"),), ["api", "painter"]),
     ],
 )

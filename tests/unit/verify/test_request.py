@@ -43,7 +43,7 @@ def probes(service: str = "api", changes: dict[str, Any] | None = None) -> list[
 
 
 def sent(probe: Probe) -> str | None:
-    return probe.secret_header and probe.secret_header.value
+    return probe.secret_header.value if probe.secret_header else None
 
 
 def refused(found: list[Probe]) -> list[tuple[str, str | None]]:
@@ -93,7 +93,7 @@ def test_a_token_in_the_query_is_asked_for_empty_and_wrong() -> None:
 
 
 def test_what_a_stranger_might_make_is_made_as_it_stands() -> None:
-    locked = [
+    locked: list[dict[str, Any]] = [
         {"method": "POST", "path": "/files/..%2Fx.js"},
         {"method": "OPTIONS", "path": "/files", "headers": {"Authorization": "Bearer"}},
         {"method": "OPTIONS", "path": "/files"},

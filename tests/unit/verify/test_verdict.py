@@ -46,7 +46,13 @@ def seen(probes: list[ProbeAnswer] | None = None, **over: Any) -> ServiceSeen:
 
 
 def probe(name: str = "answers", status: int | None = 200, ok: bool = True, **over: Any) -> ProbeAnswer:
-    known = {"detail": "", "seconds": 0.1, "error": None, "authenticated": False, "expected_status": 200}
+    known: dict[str, Any] = {
+        "detail": "",
+        "seconds": 0.1,
+        "error": None,
+        "authenticated": False,
+        "expected_status": 200,
+    }
     return ProbeAnswer(name=name, status=status, ok=ok, **(known | over))
 
 
@@ -109,6 +115,11 @@ FAULTS = {
     "unhealthy": (
         seen(health="unhealthy", health_log="connection refused", outcome="timeout"),
         "unhealthy: connection refused",
+        None,
+    ),
+    "never healthy, and its check says why": (
+        seen(health="starting", health_log="HTTP Error 404", outcome="timeout"),
+        "not healthy within 180 s: HTTP Error 404",
         None,
     ),
     "too slow": (seen(health="starting", outcome="timeout"), "not healthy within 180 s", None),

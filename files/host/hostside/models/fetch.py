@@ -242,6 +242,7 @@ class Run:
             if there is None:
                 continue
             if there.size == file.size:
+                self._meter.expect(file.size)
                 read = self._read(path, file)
                 if read.agrees(file):
                     if path == self._store.blob(file):
