@@ -89,7 +89,8 @@ def _start(unit: str, lines: Path, command: Sequence[str], stdin: bytes) -> Bina
     followed = lines.open("rb")
     behind = shlex.join([sys.executable, "-I", "-B", "-m", "hostside.job", "ended", str(lines)])
     start = ["systemd-run", f"--unit={unit}", "--quiet", "--collect", "--pipe", f"--property=ExecStopPost={behind}"]
-    start += ["--property=NoNewPrivileges=yes", "--", *command]
+    # systemd would put its own variables into the words.
+    start += ["--property=NoNewPrivileges=yes", "--", *(word.replace("$", "$$") for word in command)]
     with os.fdopen(output, "wb") as out, os.fdopen(os.memfd_create("stdin"), "w+b") as memory:
         memory.write(stdin)
         memory.seek(0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast, get_args
 
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 HOST = "0.0.0.0"  # inside the container; which host address publishes it is the compose file's decision
 PORT = 8000

@@ -38,7 +38,8 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
 ) -> None:
     reading = DockerReading(installed=True, active=True, at_boot="enabled", config={}, config_owner=owner)
     seen = Seen(monkeypatch, engine, reading, True)
-    assert "/etc/docker/daemon.json" in seen.of(engine.configured, wanted={"debug": True}, backups="/backups")
+    asked = {"wanted": {"debug": True}, "backups": "/backups", "lives_on": True}
+    assert "/etc/docker/daemon.json" in seen.of(engine.configured, **asked)
     [put] = [script for script in seen.scripts if "put /etc/docker/daemon.json" in script]
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
 

@@ -19,7 +19,7 @@ import os, shlex, subprocess, sys
 from pathlib import Path
 state = Path(os.environ["STAND_IN"])
 at = sys.argv.index("--")
-given, command = sys.argv[1:at], sys.argv[at + 1:]
+given, command = sys.argv[1:at], [word.replace("$$", "$") for word in sys.argv[at + 1:]]
 assert {{"--quiet", "--collect", "--pipe"}} <= set(given)
 (state / "argv").write_text(str(sys.argv))
 if command == ["refused"]:

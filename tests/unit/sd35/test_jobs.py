@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -208,6 +209,26 @@ def test_of_pictures_that_were_written_in_part_none_is_left(tmp_path: Path, monk
     with pytest.raises(OSError, match="No space"):
         jobs.outputs.write(tmp_path, "job", [b"a", b"b", b"c"])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
+
+
+def test_a_fault_of_the_server_ends_one_job_and_no_other(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = jobs.outputs.write
+    monkeypatch.setattr(jobs.outputs, "write", lambda *_: [][0])
+    with serving(settings(tmp_path)) as api:
+        found = ended(api, start(api, "a cat"))
+        assert (found["status"], found["error"]["code"]) == ("failed", "internal_error")
+        monkeypatch.setattr(jobs.outputs, "write", written)
+        assert made(api, "a cat")
+
+
+@pytest.mark.parametrize("said", ["{}", "[]", "nonsense", '{"said": "step", "bytes": 99999999999}'])
+def test_a_process_that_says_what_is_no_answer_is_ended(tmp_path: Path, cache: Cache, said: str) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(f"import sys, time\nprint({said!r}, flush=True)\ntime.sleep(60)\n")
+    with serving(settings(tmp_path), worker=(sys.executable, str(program))) as api:
+        assert ended(api, start(api, "a cat"))["error"]["message"] == "the model's process ended by signal 9"
 
 
 def test_what_libraries_print_is_not_taken_for_an_answer(tmp_path: Path, cache: Cache) -> None:

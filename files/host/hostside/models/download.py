@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx2
 from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.utils import hf_raise_for_status
+from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
 from hostside.models.hub_errors import FetchError, explain, retry_after_s
 from hostside.models.meter import Meter

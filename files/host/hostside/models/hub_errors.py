@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import httpx2
 from huggingface_hub import constants, errors
-from huggingface_hub.utils import parse_ratelimit_headers
+from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
 from hostside.protocol import ModelFile
 from hostside.wire import printable
