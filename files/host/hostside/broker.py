@@ -256,7 +256,7 @@ def _serve_one(docker: Docker, connection: socket.socket, free: threading.Semaph
 
 def _own_files() -> list[Path]:
     """The files of this program."""
-    modules = (module for name, module in sys.modules.items() if name.partition(".")[0] == "hostside")
+    modules = (module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "hostside")
     return [Path(file) for file in (__file__, *(module.__file__ for module in modules)) if file]
 
 
