@@ -452,6 +452,16 @@ def test_how_long_the_hub_asks_to_wait(headers: dict[str, str], seconds: float |
     assert hub_errors.retry_after_s(ValueError()) is None
 
 
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_status_that_may_pass_is_tried_again(status: int) -> None:
+    assert hub_errors.explain(refused(status), a_file(), False).transient
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 451])
+def test_a_final_refusal_is_not_tried_again(status: int) -> None:
+    assert not hub_errors.explain(refused(status), a_file(), True).transient
+
+
 # -- the manifest, the meter -------------------------------------------------------------------------------------------
 
 
