@@ -7,6 +7,7 @@ pyinfra inventory.py deploy.py --dry      (only shows them)
 from tasks import engine, gpu, images, installs, layout, models, preflight, secrets, stacks, verify
 
 run = preflight.preflight()  # refuses before anything changes; None: this host is refused
+run = gpu.driver(run)  # a host that lacks a driver which the data asks for gets that first, and alone
 engine.packages(run)
 gpu.toolkit(run)
 engine.configuration(run)
@@ -14,9 +15,11 @@ layout.layout(run)
 secrets.secrets(run)
 models.models(run)
 images.images(run)
+gpu.proof(run)
 installs.installs(run)
 stacks.stacks(run)
 verify.verify(run)
+gpu.prove(run)  # only when asked for: `gpuhost verify --gpu`
 secrets.audit(run)  # only when asked for: `gpuhost secrets audit`
 models.status(run)  # only when asked for, as the next three: `gpuhost models status`
 models.verify(run)

@@ -26,7 +26,10 @@ engine_packages = {
     "debian": ["docker.io", "docker-cli", "docker-buildx", "docker-compose"],
     "ubuntu": ["docker.io", "docker-buildx", "docker-compose-v2"],
 }
+engine_version = None  # "28.3.3": Docker's own packages in this version, held; None: what is there, or the newest
 # Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is.
+# A site adds its own, such as "registry-mirrors": ["https://mirror.example"], or "live-restore": True: containers then
+# outlive every end of dockerd, and a shutdown of the host waits for them. A restart that we cause stops none anyway.
 engine_config = {
     "features": {"cdi": True},
     "log-driver": "json-file",
@@ -50,7 +53,23 @@ apt_key_fingerprints = {
     "docker": "9DC858229FC7DD38854AE2D88D81803C0EBFCD88",
     "nvidia": "C95B321B61E88C1809C4F759DDCAE044F796ECB0",
 }
-nvidia_toolkit_version = "1.20.0-1"  # all four packages, held
+
+# --- NVIDIA: the driver, and how containers get GPUs -----------------------------------------------------------------
+# None: the driver is yours, gpuhost reports it. "580": installed from the distribution where there is none and the host
+# has a card; never on WSL2, never over one that works. Debian 12 has 535, Debian 13 has 550 (component non-free).
+driver = None
+driver_packages = {
+    "debian": ["linux-headers-{arch}", "nvidia-kernel-dkms", "nvidia-driver"],
+    # Blackwell cards need the open modules: "nvidia-headless-{branch}-server-open".
+    "ubuntu": ["linux-headers-generic", "nvidia-headless-{branch}-server", "nvidia-utils-{branch}-server"],
+}
+allow_reboot = False  # True: the host is rebooted when a driver was installed that cannot be loaded otherwise
+nvidia_toolkit_version = "1.20.0-1"  # all four packages, held; 1.18.0-1 at least
+# "cdi": by CDI (Docker 26.1 or later). "runtime": by the nvidia runtime. "auto": CDI where the Docker that runs has it.
+gpu_access = "auto"
+# Run when driver, GPUs, toolkit or engine are others than at the last proof: does a container get the GPUs that it asks
+# for, none when it asks for none, and is what it computes on them right?
+gpu_check = {"image": "gpu-check", "source": "gpu-check/compute.py", "timeout_s": 120}
 
 # --- Networks: containers of one find each other by name, and reach nothing else --------------------------------------
 # Published ports work all the same. `"egress": True` gives a network's containers a way out, not to the host.
@@ -152,6 +171,7 @@ images = {
     # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
     # holds the hashes of these very files: another CUDA is another index and another lock.
     "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python, "PACKAGE_INDEX_URL": "https://pypi.org/simple"}},
+    "gpu-check": {"pull": _python},
 }
 
 # --- Models: one shared Hugging Face cache ---------------------------------------------------------------------------

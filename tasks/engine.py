@@ -7,7 +7,7 @@ from pyinfra.operations import apt as builtin_apt
 from gpuhost.apt import operations as apt
 from gpuhost.apt import repository as apt_repository
 from gpuhost.engine import operations as engine
-from gpuhost.engine.rules import CONFIG
+from gpuhost.engine.rules import CONFIG, pinned
 from gpuhost.files.folders import Folder, folders
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
@@ -26,23 +26,38 @@ def packages(run: HostRun) -> None:
     wanted = [Folder(path, "755", "root") for path in ours]
     wanted.append(Folder(run.paths.backups, "700", "root"))  # before the first file is replaced
     folders(name="engine | folders", stage="engine", wanted=wanted)
+    apt.repaired(name="engine | packages are whole", stage="engine")
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.paths.apt_stamp)
     _install(run, "base packages", catalog.base_packages)
     if catalog.engine_source == "docker":
         apt_repository.declared(run, "docker", KEY, SOURCE, "engine")
-        _install(run, "Docker Engine", catalog.engine_packages["docker"])
+        _docker(run)
     else:
         _install(run, "Docker Engine", catalog.engine_packages["ubuntu" if run.reading.os_id == "ubuntu" else "debian"])
 
 
-def _install(run: HostRun, subject: str, packages: list[str]) -> None:
+def _docker(run: HostRun) -> None:
+    """Docker's own packages, held where the data names their version."""
+    catalog, seen = run.catalog, run.reading
+    names = catalog.engine_packages["docker"]
+    packages = pinned(names, catalog.engine_version, seen.os_id, seen.os_version, seen.suite)
+    if catalog.engine_version is None:
+        _install(run, "Docker Engine", packages)
+        return
+    _install(run, "Docker Engine", packages, "--allow-change-held-packages", downgrades=True)
+    versions = dict(each.split("=") for each in packages if "=" in each)
+    apt.held(name="engine | packages held", stage="engine", packages=versions, stamp=run.paths.apt_stamp)
+
+
+def _install(run: HostRun, subject: str, packages: list[str], options: str = "", downgrades: bool = False) -> None:
     builtin(
         Change("engine", Resource("packages", subject), "install", f"not all installed: {', '.join(packages)}"),
         builtin_apt.packages(
             name=f"engine | {subject}",
             packages=packages,
             no_recommends=True,
-            extra_install_args=apt.LOCK_WAIT,
+            allow_downgrades=downgrades,
+            extra_install_args=f"{apt.LOCK_WAIT} {options}".strip(),
         ),
         apt.explain,
         lambda: apt.why_missing(packages, run.paths.apt_stamp),
@@ -52,5 +67,7 @@ def _install(run: HostRun, subject: str, packages: list[str]) -> None:
 @stage("engine")
 def configuration(run: HostRun) -> None:
     """Our keys in daemon.json, and a dockerd that loaded them and answers."""
-    engine.configured(name="engine | dockerd", wanted=run.catalog.engine_config, backups=run.paths.backups)
-    engine.new_enough(name="engine | Docker is new enough")
+    engine.configured(
+        name="engine | dockerd", wanted=run.engine_config, backups=run.paths.backups, lives_on=run.lives_on
+    )
+    engine.new_enough(name="engine | Docker is new enough", cdi=bool(run.reading.gpus) and run.gpu_access == "cdi")

@@ -1,4 +1,4 @@
-"""The NVIDIA Container Toolkit, on a host that has an NVIDIA GPU."""
+"""NVIDIA's driver where it is asked for, the Container Toolkit, and the proof that containers reach the GPUs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,38 @@ from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
 from gpuhost.apt import repository as apt_repository
+from gpuhost.gpu import driver as driver_rules
 from gpuhost.gpu import operations as gpu
-from gpuhost.gpu.rules import TOOLKIT
+from gpuhost.gpu.rules import TOOLKIT, whole
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.session import builtin
+from gpuhost.run.session import builtin, note, only
 from gpuhost.run.stage import stage
 
 KEY = "/etc/apt/keyrings/gpuhost-nvidia.asc"
 SOURCE = "gpuhost-nvidia"
+
+
+def driver(run: HostRun | None) -> HostRun | None:
+    """NVIDIA's driver, where the data asks for one and the host has none. It comes alone: which GPUs there are, and so
+    who runs where, only the next run knows. None then: there is nothing else to do now."""
+    missing = driver_rules.missing(run.reading, run.catalog) if run and only() is None else None
+    if run is None or missing is None:
+        return run
+    apt.index(name="gpu | apt index", stage="gpu", subject="apt index", stamp=run.paths.apt_stamp)
+    builtin(
+        Change("gpu", Resource("packages", f"NVIDIA driver {missing.branch}"), "install", ", ".join(missing.packages)),
+        builtin_apt.packages(
+            name="gpu | NVIDIA driver",
+            packages=list(missing.packages),
+            no_recommends=True,
+            extra_install_args=apt.LOCK_WAIT,
+        ),
+        apt.explain,
+    )
+    gpu.driver_loaded(name="gpu | driver loaded", missing=missing, allow_reboot=run.catalog.allow_reboot)
+    note("gpu", "the driver comes first: run `gpuhost apply` again when it is loaded, for everything else")
+    return None
 
 
 @stage("gpu")
@@ -48,10 +71,26 @@ def toolkit(run: HostRun) -> None:
         packages=dict.fromkeys(TOOLKIT, version),
         stamp=run.paths.apt_stamp,
     )
+    if run.gpu_access == "runtime":  # the runtime makes its own
+        return
     gpu.cdi(
         name="gpu | CDI specification",
-        uuids=[gpu.uuid for gpu in run.reading.gpus],
+        uuids=run.gpu_devices([each.uuid for each in whole(run.reading.gpus)]),
         driver=run.reading.gpus[0].driver,
         toolkit=version,
         stamp=run.paths.cdi_stamp,
     )
+
+
+@stage("gpu")
+def proof(run: HostRun) -> None:
+    """Containers reach the GPUs: proved when what that rests on has changed."""
+    if run.gpu_check:
+        gpu.proved(name="gpu | containers reach the GPUs", run=run, check=run.gpu_check)
+
+
+@stage("gpu-proof", on_request=True)
+def prove(run: HostRun) -> None:
+    """The same proof, whatever has changed: `gpuhost verify --gpu`."""
+    if run.gpu_check:
+        gpu.reached(name="gpu | containers reach the GPUs now", run=run, check=run.gpu_check)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pyinfra.context import host, state
 
 from gpuhost.errors import Cause, Problem, UserError, suggest
+from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
 from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
@@ -24,7 +25,7 @@ from gpuhost.services import arguments
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import bind_problems
 
-READ_ONLY_STAGES = {"verify", "audit", "model_status"}
+READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -53,7 +54,8 @@ def preflight() -> HostRun | None:
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
-            run = HostRun(catalog, reading, place(catalog.enabled(), reading.gpus, reading.placed), secrets, read.pins)
+            gpus = whole(reading.gpus)
+            run = HostRun(catalog, reading, place(catalog.enabled(), gpus, reading.placed), secrets, read.pins)
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
@@ -71,14 +73,24 @@ def preflight() -> HostRun | None:
             report_problem(problem)
         state.fail_hosts({host})
         return None
-    living = [
-        {"name": each.name, "restart": each.restart, "ours": bool(each.service)}
-        for each in reading.containers
-        if each.lives
-    ]
-    current().report.add("running", host.name, containers=living)
+    living = [each for each in reading.containers if each.lives]
+    current().report.add(
+        "running",
+        host.name,
+        containers=[
+            {"name": each.name, "restart": each.restart, "ours": bool(each.service), "removed": each.removed}
+            for each in living
+        ],
+        live_restore=run.lives_on,
+    )
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")
+    for gpu in reading.gpus:
+        if gpu.mig:
+            undo = f"`nvidia-smi -i {gpu.index} -mig 0` makes it whole"
+            note("gpu", f"GPU {gpu.index} is cut into instances (MIG), no service gets it; {undo}")
+    if reading.gpus and run.gpu_access == "runtime":
+        note("gpu", f"containers get GPUs by the nvidia runtime, not by CDI: {run.gpu_access_reason}")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):

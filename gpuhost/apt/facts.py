@@ -66,3 +66,27 @@ class AptState(HostFact[AptReading]):
             elif kind == "unread":
                 reading.unread[values[0]] = values[1]
         return reading
+
+
+# A status of dpkg's is three letters: wanted, is, error. Unpacked, half-configured, triggers awaited or pending.
+_CUT_OFF = r"""
+dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' 2>/dev/null | awk -F '\t' 'substr($1,2,1) ~ /[UFHWt]/ {print $2}'
+[ -z "$(ls -A /var/lib/dpkg/updates 2>/dev/null)" ] || echo 'a journal of dpkg'
+"""
+
+
+class CutOff(HostFact[list[str]]):
+    """The packages whose installation was cut off in the middle: `apt-get` installs nothing before they are whole."""
+
+    def command(self) -> str:
+        """dpkg's own status."""
+        return _CUT_OFF
+
+    @staticmethod
+    def default() -> list[str]:
+        """None."""
+        return []
+
+    def read(self, output: list[str]) -> list[str]:
+        """A name a line."""
+        return [line for line in output if line]

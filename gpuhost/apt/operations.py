@@ -10,7 +10,7 @@ from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
 
 from gpuhost import errors
-from gpuhost.apt.facts import AptState
+from gpuhost.apt.facts import AptState, CutOff
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
@@ -63,6 +63,16 @@ _CAUSES = (
         r"dpkg was interrupted",
         "an earlier installation of packages was cut off in the middle",
         "`dpkg --configure -a` on the host, then run again",
+    ),
+    (
+        r"Held packages were changed|held broken packages",
+        "a package that somebody holds stands in the way",
+        "`apt-mark showhold` lists them: let go of it (`apt-mark unhold NAME`), or upgrade it yourself",
+    ),
+    (
+        r"unmet dependencies",
+        "packages on the host do not fit together",
+        "`apt-get --fix-broken install` on the host says which, then run again",
     ),
     (r"No space left on device", "the disk is full", "free space on /var and run again"),
     (
@@ -150,10 +160,40 @@ for source in @SOURCES@; do
   case "$source" in /etc/apt/sources.list.d/gpuhost-*) [ "$source" = @OURS@ ] || continue ;; esac
   [ ! -e "$source" ] || ln -s "$source" "$parts/"
 done
-@APT@ -o APT::Update::Error-Mode=any -o APT::Get::List-Cleanup=0 -o Dir::Etc::SourceParts="$parts" @OPTIONS@ update || {
-  @FAILED@; }  # a source of ours that cannot be read would break apt for everybody
+i=0  # apt itself waits for dpkg's lock, not for that of its indexes
+until said="$(@APT@ -o APT::Update::Error-Mode=any -o APT::Get::List-Cleanup=0 \
+  -o Dir::Etc::SourceParts="$parts" @OPTIONS@ update 2>&1)"; do
+  case "$said" in *"Could not get lock"*) i=$((i+1)); [ $i -gt 300 ] || { sleep 2; continue; };; esac
+  printf '%s\n' "$said"; @FAILED@  # a source of ours that cannot be read would break apt for everybody
+done
 touch @STAMP@
 """
+
+
+# It waits for whoever installs something: what he has unpacked and not configured yet looks just like a cut.
+_REPAIR = r"""
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C; i=0
+until said="$(dpkg --force-confdef --force-confold --configure -a 2>&1)"; do
+  case "$said" in *"lock"*) i=$((i+1)); [ $i -gt 300 ] || { sleep 2; continue; };; esac
+  printf '%s\n' "$said" >&2
+  echo "error: packages whose installation was cut off cannot be configured: $(printf %s "$said" | tail -n1)" >&2
+  echo "hint: \`dpkg --configure -a\`, then \`apt-get --fix-broken install\` on the host; then run again" >&2; exit 1
+done
+half="$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^.H.* //p' | tr '\n' ' ')"
+[ -z "$half" ] || {
+  echo "error: these packages are installed by half: $half" >&2
+  echo "hint: \`apt-get install --reinstall $half\` on the host, then run again" >&2; exit 1; }
+"""
+
+
+@operation()
+def repaired(stage: str) -> Commands:
+    """dpkg was not cut off in the middle of an installation; else what it left is configured, files that people changed
+    stay as they are."""
+    cut_off: list[str] = host.get_fact(CutOff)
+    what = f"an earlier installation was cut off: {', '.join(cut_off[:4])}{' and more' if len(cut_off) > 4 else ''}"
+    changes = [Change(stage, Resource("packages", "dpkg"), "repair", what)] if cut_off else []
+    yield from carry_out(changes, [Script(_REPAIR, explain)])
 
 
 def source_text(url: str, suites: str, components: str, architecture: str, key: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from gpuhost.catalog.messages import refuse
 from gpuhost.errors import suggest
+from gpuhost.project import PROJECT
 
 if TYPE_CHECKING:
     from gpuhost.catalog.types import Account, Catalog
@@ -21,6 +22,7 @@ def check(catalog: Catalog) -> None:
     """Raises PydanticCustomError, with a hint in its context, for the first thing that does not fit."""
     for rule in (
         _complete,
+        _engine,
         _ports,
         _variables,
         _accounts,
@@ -46,6 +48,23 @@ def _complete(catalog: Catalog) -> None:
                 refuse(f"`{field}` lacks `{key}`", f"copy `{key}` from gpuhost's own group_data/all.py")
     if LABEL_KEY not in catalog.secrets:
         refuse(f"`secrets` lacks `{LABEL_KEY}`", f"copy `{LABEL_KEY}` from gpuhost's own group_data/all.py")
+
+
+def _engine(catalog: Catalog) -> None:
+    if catalog.engine_version and catalog.engine_source == "distro":
+        refuse(
+            "`engine_version` chooses among the versions of Docker's own repository",
+            'leave it out, or set `engine_source = "docker"`',
+        )
+    if catalog.driver and set(catalog.driver_packages) != {"debian", "ubuntu"}:
+        refuse("`driver_packages` lacks `debian` or `ubuntu`", "copy it from gpuhost's own group_data/all.py")
+    if catalog.gpu_check and catalog.gpu_check.image not in catalog.images:
+        refuse(
+            f"`gpu_check.image`: there is no image `{catalog.gpu_check.image}`",
+            suggest(catalog.gpu_check.image, list(catalog.images), "image"),
+        )
+    if catalog.gpu_check and not (PROJECT / "files" / catalog.gpu_check.source).is_file():
+        refuse(f"`gpu_check.source`: there is no file `{catalog.gpu_check.source}` in files/", "name one that is there")
 
 
 def _ports(catalog: Catalog) -> None:

@@ -333,6 +333,15 @@ class GpuNeed(Entry):
     vram_mib: int | None = Field(default=None, ge=1)
 
 
+class GpuCheck(Entry):
+    """The proof that containers reach the GPUs: `image` has `python3`, `source` (a file under `files/`) is run in it
+    and computes on each GPU; each of its questions gets `timeout_s`."""
+
+    image: Name
+    source: str
+    timeout_s: int = Field(default=120, ge=1)
+
+
 class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
@@ -418,6 +427,12 @@ class Catalog(Entry):
     engine_config: dict[str, Any]
     apt_repositories: dict[Literal["docker", "nvidia"], AptRepository]
     apt_key_fingerprints: dict[Literal["docker", "nvidia"], Fingerprint]
+    engine_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+    driver: Annotated[str, StringConstraints(pattern=r"^\d{3}$")] | None = None
+    driver_packages: dict[Literal["debian", "ubuntu"], list[str]] = {}
+    allow_reboot: bool = False
+    gpu_access: Literal["auto", "cdi", "runtime"] = "auto"
+    gpu_check: GpuCheck | None = None
     nvidia_toolkit_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")]
     base_packages: list[str]
     data_root: HostPath

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from gpuhost.cli.progress import Progress, duration
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
+from gpuhost.plan.impact import foreign_stops
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
 from gpuhost.run import pyinfra
@@ -51,13 +52,16 @@ def add_to(commands: Commands) -> None:
     shown_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    about = "with --yes: also stop containers that are not gpuhost's, when a restart of Docker does"
+    command.add_argument("--stop-foreign", action="store_true", help=about)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Apply and print; the exit code."""
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
-    return print_applied(apply(target(options), options.yes, options.json, show=show), options.json)
+    applied = apply(target(options), options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+    return print_applied(applied, options.json)
 
 
 def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
@@ -77,16 +81,20 @@ def apply(
     only: Sequence[str] = (),
     check: Check = lambda outcome: None,
     show: Show = print_changes,
+    stop_foreign: bool = False,
 ) -> Applied | None:
-    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a
-    plan."""
+    """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a plan;
+    `stop_foreign`: containers that are not ours may be stopped without a question, too."""
     planned = plan(target, only, check)
     if exit_code(planned.outcome) == ERROR or planned.problems:
         return planned
     changes = planned.outcome.changes("plan")
     if not as_json:
         show(changes)
-    if changes and not yes and not confirmed(f"Apply {counted(len(changes))}?"):
+    foreign = {} if stop_foreign else foreign_stops(changes, planned.outcome.events)
+    if foreign and yes:
+        return Applied(planned.outcome, [_stops_foreign(host, names) for host, names in foreign.items()])
+    if changes and not yes and not confirmed(_question(len(changes), foreign)):
         return None
     if not changes:  # nothing is written, nobody is asked: what is left of the run is its proof
         if not as_json:
@@ -115,6 +123,18 @@ def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str
                 progress.line(line)
 
         return run(watch), log.name if log else ""
+
+
+def _question(count: int, foreign: Mapping[str, Sequence[str]]) -> str:
+    """By name what is not ours and stops."""
+    stops = "; ".join(f"{', '.join(names)} on {host}" for host, names in foreign.items())
+    stopped = f", and stop {stops} (not gpuhost's)" if stops else ""
+    return printable(f"Apply {counted(count)}{stopped}?")
+
+
+def _stops_foreign(host: str, names: Sequence[str]) -> Problem:
+    what = f"Docker's restart stops containers that are not gpuhost's: {', '.join(names)}"
+    return Problem(what, "add --stop-foreign when they may stop, or answer the question of `gpuhost apply`", host)
 
 
 def print_applied(applied: Applied | None, as_json: bool, document: dict[str, Any] | None = None) -> int:

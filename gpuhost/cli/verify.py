@@ -14,10 +14,13 @@ def add_to(commands: Commands) -> None:
     about = "ask every service through its published port"
     command = commands.add_parser("verify", help=about, description=about)
     run_options(command)
+    about = "also go through the chain from the driver to a computation in a container, on every GPU"
+    command.add_argument("--gpu", action="store_true", help=about)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask and print; the exit code."""
-    return print_result(pyinfra.look(target(options), "verify"), options.json)
+    stages = ("verify", "gpu-proof") if options.gpu else ("verify",)
+    return print_result(pyinfra.look(target(options), *stages), options.json)

@@ -147,6 +147,7 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_of_image(seen),
         "image": seen["image"],
+        "runtime": host.get("Runtime") or "",
         "restart": _restart(host.get("RestartPolicy") or {}),
         "memory": size_text(host.get("Memory") or 0),
         "swap": swap_text(host.get("Memory") or 0, host.get("MemorySwap") or 0),

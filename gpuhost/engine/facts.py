@@ -23,6 +23,10 @@ _NETWORK = (
     '{"name":{{json .Name}},"subnets":[{{range $i, $c := .IPAM.Config}}{{if $i}},{{end}}{{json $c.Subnet}}{{end}}]}'
 )
 
+# The file itself, while a restart of ours lets dockerd read a copy of it with live-restore.
+OWN = "/etc/docker/daemon.json.gpuhost-own"
+RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of dockerd of ours goes on
+
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
 # between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
 _SCRIPT = r"""
@@ -32,13 +36,15 @@ failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'died\n' >&3; }
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 printf 'at_boot\t%s\n' "$(systemctl is-enabled docker 2>/dev/null)"
-if [ -e /etc/docker/daemon.json ]; then
-  printf 'config\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"
-  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' /etc/docker/daemon.json)"
+json=/etc/docker/daemon.json; [ ! -e @OWN@ ] || json=@OWN@
+if [ -e $json ]; then
+  printf 'config\t%s\n' "$(base64 -w0 < $json)"
+  printf 'config_owner\t%s\n' "$(stat -L -c '%a %U %G' $json)"
 fi
 if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/docker.pid 2>/dev/null)" ]; then
   printf 'stale\n'
 fi
+{ [ ! -e @RAN@ ] && [ ! -e @OWN@ ]; } || printf 'cut_off\n'
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
@@ -84,7 +90,8 @@ class DockerReading:
     """The engine and what it holds, as far as it was asked for.
 
     `at_boot`: whether systemd starts it then, in its words; `config`: daemon.json parsed, None when there is none;
-    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `images`: tag -> spec stamp
+    `config_owner`: its mode, user and group; `stale`: written after dockerd last started; `cut_off`: a
+    restart of ours did not come to its end; `images`: tag -> spec stamp
     of our builds; `tags`: every local reference; `now_s`: the host's clock, Unix time; `containers`: those with our
     label, whatever their names and states, with what they hold (`binds` and `inodes` are what that is read from) and
     have of their images (that: `image_settings`).
@@ -98,6 +105,7 @@ class DockerReading:
     config: dict[str, Any] | None = None
     config_owner: tuple[str, str, str] | None = None
     stale: bool = False
+    cut_off: bool = False
     images: dict[str, str] = field(default_factory=dict)
     tags: set[str] = field(default_factory=set)
     networks: dict[str, list[str]] = field(default_factory=dict)
@@ -159,6 +167,7 @@ _READERS = {
     "active": lambda r, v: setattr(r, "active", True),
     "at_boot": lambda r, v: setattr(r, "at_boot", v),
     "stale": lambda r, v: setattr(r, "stale", True),
+    "cut_off": lambda r, v: setattr(r, "cut_off", True),
     "config": _config,
     "config_owner": lambda r, v: setattr(r, "config_owner", tuple(v.split(" "))),
     "version": lambda r, v: setattr(r, "version", v),
@@ -178,7 +187,7 @@ class DockerState(HostFact[DockerReading]):
 
     def command(self, parts: Sequence[Part] = ()) -> str:
         """One script; the templates name labels and states, never the environment."""
-        marks = {"LOCK": STACKS_LOCK, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
+        marks = {"LOCK": STACKS_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS, "IMAGECONFIG": containers.INSPECT_IMAGE}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)

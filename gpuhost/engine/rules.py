@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuhost.engine.facts import DockerReading
 from gpuhost.plan.change import Change, Resource
 
 CONFIG = "/etc/docker/daemon.json"
-LEAST_VERSION = (26, 1)  # CDI spec 0.7
+LEAST_VERSION = (25, 0)  # a health check's `start_interval`
+PINNED = ("docker-ce", "docker-ce-cli")  # containerd.io and the plugins have versions of their own
+CDI_VERSION = (26, 1)  # CDI spec 0.7
+LIVE_RESTORE = "live-restore"  # dockerd's key: containers outlive it; taken at a reload; not in a swarm
 
 
 def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,8 +43,10 @@ def reconcile(reading: DockerReading, wanted: Mapping[str, Any]) -> list[Change]
     keys = differing(reading.config, wanted)
     if keys:
         changes.append(Change("engine", Resource("file", CONFIG), "write", f"keys differ: {', '.join(keys)}"))
-    if keys or reading.stale or not reading.active:
+    if keys or reading.stale or reading.cut_off or not reading.active:
         why = f"{CONFIG} changes" if keys else f"it started before {CONFIG} changed" if reading.stale else "not running"
+        if reading.cut_off and reading.active and not keys:
+            why = "an earlier restart was cut off before every container ran again"
         changes.append(Change("engine", Resource("engine", "dockerd"), "restart", why))
     # Debian's packages enable the unit that they install.
     if reading.installed and reading.at_boot not in ("enabled", "not-found", ""):
@@ -50,7 +55,15 @@ def reconcile(reading: DockerReading, wanted: Mapping[str, Any]) -> list[Change]
     return changes
 
 
-def too_old(version: str) -> bool:
-    """True for an engine without CDI. `version` as `docker version` prints it, "" when it does not run."""
+def pinned(packages: Sequence[str], version: str | None, os_id: str, os_version: str, suite: str) -> list[str]:
+    """Docker's own packages, those of the engine in one version: `docker-ce=5:28.3.3-1~debian.13~trixie`."""
+    if version is None:
+        return list(packages)
+    full = f"5:{version}-1~{os_id}.{os_version}~{suite}"
+    return [f"{name}={full}" if name in PINNED else name for name in packages]
+
+
+def too_old(version: str, least: tuple[int, int] = LEAST_VERSION) -> bool:
+    """True for an engine below `least`. `version` as `docker version` prints it, "" when it does not run."""
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    return bool(numbers) and numbers < LEAST_VERSION
+    return bool(numbers) and numbers < least

@@ -9,16 +9,17 @@ import ipaddress
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gpuhost.gpu import facts as gpu
+from gpuhost.gpu.facts import Gpu as Gpu
 from gpuhost.run.fact import HostFact
 from hostside import labels
 
 # Of a Docker network: its bridge's name, and whether Docker translates the addresses of what leaves it.
 BRIDGE_OPTION = "com.docker.network.bridge.name"
 MASQUERADE_OPTION = "com.docker.network.bridge.enable_ip_masquerade"
-NVIDIA_SMI_FIELDS = ("uuid", "name", "memory.total", "memory.free", "driver_version")
 
 _SCRIPT = r"""
 LC_ALL=C; export LC_ALL; t="$(printf '\t')"
@@ -36,7 +37,18 @@ awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
 awk -v OFS="$t" 'NR>1{print "route",$1,$2,$8}' /proc/net/route
-if [ -e /etc/docker/daemon.json ]; then printf 'daemon_json\t%s\n' "$(base64 -w0 < /etc/docker/daemon.json)"; fi
+json=/etc/docker/daemon.json  # itself, also while a restart of ours lends dockerd a copy (engine/facts.py)
+[ ! -e $json.gpuhost-own ] || json=$json.gpuhost-own
+if [ -L $json ] || [ -e $json ]; then
+  printf 'daemon_json_kind\t%s\t%s\n' "$(stat -c %F $json)" "$(readlink $json)"
+  # What lies elsewhere is read, too: dockerd reads it.
+  text="$(head -c 1048576 $json 2>/dev/null | base64 -w0)"
+  if [ -f $json ] && head -c 1 $json >/dev/null 2>&1; then printf 'daemon_json\t%s\n' "$text"; fi
+fi
+# Docker Desktop lends its engine to a distribution of WSL2 by these links.
+case "$(readlink -f "$(command -v docker || true)" /run/docker.sock 2>/dev/null)" in
+  */docker-desktop/*) printf 'docker_desktop\tyes\n';;
+esac
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing. It may die between two questions.
 exec 3>&1
 failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'docker_silent\tyes\n' >&3; }
@@ -45,6 +57,7 @@ elif systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)"
 then
   printf 'docker_version\t%s\n' "$version"
+  timeout 30 docker info --format "docker_info$t{{.LiveRestoreEnabled}}$t{{.Swarm.LocalNodeState}}" || failed
   { docker network ls -q || failed; } | {
     xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{
       range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}" || failed
@@ -56,7 +69,7 @@ then
       json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
       range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}$t{{json .Config.Image}}$t{{
-      json (index .Config.Labels \"gpuhost.spec\")}}" 2>/dev/null || failed
+      json (index .Config.Labels \"gpuhost.spec\")}}$t{{.HostConfig.AutoRemove}}" 2>/dev/null || failed
   }
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
@@ -79,39 +92,15 @@ done
 stat -c "above$t%F$t%a$t%u$t%g$t%n" "$@" 2>/dev/null | sort -u
 dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
   awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'
-for vendor in /sys/bus/pci/devices/*/vendor; do
-  if [ "$(cat "$vendor" 2>/dev/null)" = 0x10de ]; then
-    class="$(cat "${vendor%vendor}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
-  fi
-done
-smi="$(command -v nvidia-smi || true)"
-[ -z "$smi" ] && [ -x /usr/lib/wsl/lib/nvidia-smi ] && smi=/usr/lib/wsl/lib/nvidia-smi
-if [ -n "$smi" ]; then
-  if out="$("$smi" --query-gpu=@FIELDS@ --format=csv,noheader,nounits 2>&1)"; then
-    printf '%s\n' "$out" | sed "s/^/gpu$t/"
-  else
-    printf 'nvidia_error\t%s\n' "$(printf '%s' "$out" | head -n1)"
-  fi
-fi
+@GPUS@
 printf 'end\tend\n'
 """
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU as `nvidia-smi --query-gpu` reports it; memory in MiB."""
-
-    uuid: str
-    name: str
-    vram_mib: int
-    vram_free_mib: int
-    driver: str
-
-
-@dataclass(frozen=True)
 class HostContainer:
     """Any container on the host. `service`: of which service of ours it is, "" for a foreign one; `ports`: of the host,
-    those it is bound to; `gpus`: UUIDs of its CDI devices."""
+    those it is bound to; `gpus`: UUIDs of its devices; `removed`: when it ends (`docker run --rm`)."""
 
     name: str
     state: str
@@ -119,6 +108,7 @@ class HostContainer:
     service: str
     ports: frozenset[int] = frozenset()
     gpus: tuple[str, ...] = ()
+    removed: bool = False
 
     @property
     def lives(self) -> bool:
@@ -156,14 +146,22 @@ class HostReading:
     containers: list[HostContainer] = field(default_factory=list)
     docker_version: str = ""  # of the engine that runs
     docker_silent: bool = False  # it has containers and does not answer
+    docker_desktop: bool = False  # the Docker of this WSL2 distribution is Docker Desktop's
+    live_restore: bool = False  # containers outlive the dockerd that runs
+    swarm: bool = False
     engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
     apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
     daemon_json: str | None = None  # base64
+    daemon_json_kind: tuple[str, str] | None = None  # what lies at its path in stat's words, where a link leads to
     users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have an account's name or id
     groups: dict[str, int] = field(default_factory=dict)  # name -> gid, likewise
     above: list[FolderAbove] = field(default_factory=list)  # our folders, up to the root
     nvidia_pci: int = 0
-    nvidia_error: str = ""
+    nvidia_error: str = ""  # nvidia-smi's own words when it fails, or names a card that does not work
+    nvidia_module: str = ""  # version of the kernel module that is loaded
+    nvidia_library: str = ""  # version of the driver's libraries; another one: the host was not rebooted since
+    nouveau: bool = False  # the kernel's own driver has the card
+    secure_boot: bool = False
     gpus: list[Gpu] = field(default_factory=list)
 
     @property
@@ -244,6 +242,12 @@ def _network(reading: HostReading, values: list[str]) -> None:
     reading.network_options[name] = json.loads(options) or {}
 
 
+def _docker_info(reading: HostReading, values: list[str]) -> None:
+    live, swarm = values
+    reading.live_restore = live == "true"
+    reading.swarm = swarm not in ("inactive", "")
+
+
 def _range(port: str) -> range:
     """`8000` or, as Docker keeps a range that it chooses from, `8000-8010`."""
     first, _, last = port.partition("-")
@@ -251,7 +255,7 @@ def _range(port: str) -> range:
 
 
 def _container(reading: HostReading, values: list[str]) -> None:
-    name, state, restart, service, one_off, ports, gpus, image, spec = values
+    name, state, restart, service, one_off, ports, gpus, image, spec, removed = values
     name = name.removeprefix("/")
     uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
     numbers = frozenset(number for port in ports.split() for number in _range(port))
@@ -259,16 +263,15 @@ def _container(reading: HostReading, values: list[str]) -> None:
     ours = "" if json.loads(one_off) == "True" else json.loads(service) or ""
     if labels.is_copy(name, ours, json.loads(image), json.loads(spec)):
         ours = ""
-    reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids))
+    reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids, removed == "true"))
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:
-    parts = [part.strip() for part in values[0].split(",")]
-    if len(parts) != len(NVIDIA_SMI_FIELDS):  # some versions exit 0 after "No devices were found"
-        reading.nvidia_error = values[0].strip() or "it names no GPU"
-        return
-    uuid, name, total, free, driver = parts
-    reading.gpus.append(Gpu(uuid, name, _mib(total), _mib(free), driver))
+    found = gpu.gpu(values[0])
+    if isinstance(found, str):
+        reading.nvidia_error = found
+    else:
+        reading.gpus.append(found)
 
 
 def _above(reading: HostReading, values: list[str]) -> None:
@@ -276,11 +279,7 @@ def _above(reading: HostReading, values: list[str]) -> None:
     reading.above.append(FolderAbove(path, kind, mode, int(uid), int(gid)))
 
 
-def _mib(text: str) -> int:
-    return int(text) if text.isdigit() else 0
-
-
-_READERS = {
+_READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
     "os": _os,
     "arch": lambda r, v: setattr(r, "arch", v[0]),
     "init": lambda r, v: setattr(r, "init", v[0]),
@@ -296,6 +295,9 @@ _READERS = {
     "above": _above,
     "group": lambda r, v: r.groups.update({v[0]: int(v[1])}),
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
+    "daemon_json_kind": lambda r, v: setattr(r, "daemon_json_kind", (v[0], v[1])),
+    "docker_desktop": lambda r, v: setattr(r, "docker_desktop", True),
+    "docker_info": _docker_info,
     "docker_network": _network,
     "docker_version": lambda r, v: setattr(r, "docker_version", v[0]),
     "docker_silent": lambda r, v: setattr(r, "docker_silent", True),
@@ -304,7 +306,12 @@ _READERS = {
     "container": _container,
     "nvidia_pci": lambda r, v: setattr(r, "nvidia_pci", r.nvidia_pci + 1),
     "nvidia_error": lambda r, v: setattr(r, "nvidia_error", v[0]),
+    "nvidia_module": lambda r, v: setattr(r, "nvidia_module", gpu.module_version(v[0])),
+    "nvidia_library": lambda r, v: setattr(r, "nvidia_library", gpu.library_version(v[0])),
+    "nouveau": lambda r, v: setattr(r, "nouveau", True),
+    "secure_boot": lambda r, v: setattr(r, "secure_boot", True),
     "gpu": _gpu,
+    "gpu_process": lambda r, v: setattr(r, "gpus", gpu.with_process(r.gpus, v[0])),
 }
 
 
@@ -314,7 +321,7 @@ class HostState(HostFact[HostReading]):
 
     def command(self, roots: list[str], ours: list[str], accounts: list[tuple[str, int, int]]) -> str:
         """The script, with these quoted into it."""
-        marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "FIELDS": ",".join(NVIDIA_SMI_FIELDS)}
+        marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "GPUS": gpu.SCRIPT}
         marks["USERS"] = shlex.join(text for name, uid, _ in accounts for text in (name, str(uid)))
         marks["GROUPS"] = shlex.join(text for name, _, gid in accounts for text in (name, str(gid)))
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)

@@ -105,6 +105,16 @@ class Paths:
         return self._program("hostside.models")
 
     @property
+    def gpu_proof_command(self) -> str:
+        """Looks at every link from the driver to a computation in a container. Request on stdin."""
+        return self._program("hostside.gpu_proof")
+
+    @property
+    def gpu_proof(self) -> str:
+        """What containers' way to the GPUs was last proved with."""
+        return f"{self.state}/gpu-proof.json"
+
+    @property
     def job_command(self) -> str:
         """Runs a program as a detached unit, or attaches to the one that runs. Its stdin is the program's."""
         return f"{self._program('hostside.job')} run"

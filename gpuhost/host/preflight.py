@@ -6,13 +6,15 @@ import base64
 import contextlib
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
 from gpuhost.engine.containers import size_bytes
-from gpuhost.engine.rules import too_old
+from gpuhost.engine.rules import CDI_VERSION, LIVE_RESTORE, differing, too_old
 from gpuhost.errors import Cause, Problem
+from gpuhost.gpu import driver
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
 
@@ -33,8 +35,8 @@ def problems(reading: HostReading, catalog: Catalog, services: Iterable[str], ho
         for what, hint in (
             *_system(reading, catalog),
             *_space(reading, catalog),
-            *_gpu(reading),
-            *_daemon_json(reading),
+            *driver.findings(reading, catalog),
+            *_daemon_json(reading, catalog),
             *_docker(reading, catalog),
             *_apt_sources(reading, catalog),
             *_ports(reading, catalog, names),
@@ -53,11 +55,11 @@ def _system(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
         yield f"{name} is not a system that gpuhost supports", f"supported: {known}"
         return
     if reading.init != "systemd":
-        wsl = "; on WSL2 set `systemd=true` under `[boot]` in /etc/wsl.conf, then `wsl --shutdown`"
+        wsl = "; on WSL2 write the two lines `[boot]` and `systemd=true` into /etc/wsl.conf, then `wsl --shutdown`"
         yield f"PID 1 is `{reading.init}`, not systemd", f"boot the host with systemd{wsl if reading.wsl else ''}"
     if catalog.engine_source == "distro" and reading.os_version not in DISTRO_ENGINE[reading.os_id]:
         yield (
-            f"the Docker packages of {name} itself are too old (CDI needs Docker 26.1 or later)",
+            f"the Docker packages of {name} itself are too old (Docker 25.0 or later is needed)",
             'set `engine_source = "docker"` in group_data',
         )
 
@@ -72,6 +74,11 @@ def _space(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
     if reading.memory_kib < catalog.memory_min_gib * KIB_PER_GIB:
         have = reading.memory_kib / KIB_PER_GIB
         yield f"the host has {have:.1f} GiB of memory, {catalog.memory_min_gib:g} GiB are needed", "add memory"
+    if reading.wsl and re.match(r"/mnt/[a-z](/|$)", catalog.data_root):
+        yield (
+            f"{catalog.data_root} is Windows's disk: it keeps neither owners nor modes",
+            "set `data_root` to a folder of WSL2's own disk, such as /srv/genai",
+        )
     if catalog.data_mount and catalog.data_mount not in reading.mounts:
         yield (
             f"nothing is mounted at {catalog.data_mount}: the data would land on the system disk",
@@ -79,21 +86,16 @@ def _space(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
         )
 
 
-def _gpu(reading: HostReading) -> Iterator[Finding]:
-    if reading.nvidia_error:
-        yield (
-            f"nvidia-smi fails: {reading.nvidia_error}",
-            "reboot if the driver was updated while it was in use, else reinstall the driver",
-        )
-    elif reading.nvidia_pci and not reading.gpus:
-        yield (
-            f"the host has {reading.nvidia_pci} NVIDIA device(s) but no working driver (no nvidia-smi)",
-            "install the NVIDIA driver (on WSL2: in Windows), reboot, run again",
-        )
-
-
-def _daemon_json(reading: HostReading) -> Iterator[Finding]:
+def _daemon_json(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    kind, target = reading.daemon_json_kind or ("regular file", "")
     if reading.daemon_json is None:
+        if kind == "symbolic link":
+            yield (
+                f"/etc/docker/daemon.json is a link to {target}, where no file is",
+                "remove it, or make the file",
+            )
+        elif reading.daemon_json_kind:
+            yield f"/etc/docker/daemon.json cannot be read: it is a {kind}", "move it away; it must be a file of JSON"
         return
     try:
         value = json.loads(base64.b64decode(reading.daemon_json))
@@ -102,14 +104,26 @@ def _daemon_json(reading: HostReading) -> Iterator[Finding]:
         return
     if not isinstance(value, dict):
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
+    elif kind == "symbolic link" and (keys := differing(value, catalog.engine_config)):
+        yield (
+            f"/etc/docker/daemon.json is a link to {target}, and these keys differ there: {', '.join(keys)}",
+            f"put the file itself in its place: `cp --remove-destination {target} /etc/docker/daemon.json`",
+        )
 
 
+_UPGRADE = "upgrade it (`apt-get install --only-upgrade` its packages), then run again"
 _ENGINE = {"docker": "docker-ce", "distro": "docker.io"}  # engine_source -> the package of dockerd
 # engine_source -> the package that apt would remove for it, containers and all, without a word in the plan
 _OTHER_ENGINE = {"docker": ("docker.io", "distro"), "distro": ("docker-ce", "docker")}
 
 
 def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    if reading.docker_desktop:
+        yield (
+            "the Docker of this WSL2 distribution is Docker Desktop's, whose engine gpuhost cannot configure",
+            "Docker Desktop, Settings, Resources, WSL integration: switch this distribution off; then run again",
+        )
+        return
     package, source = _OTHER_ENGINE[catalog.engine_source]
     if package in reading.engines:
         yield (
@@ -117,10 +131,13 @@ def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
             f'keep it by `engine_source = "{source}"` where that is new enough, or remove {package} yourself',
         )
     elif too_old(reading.docker_version):
+        yield f"Docker {reading.docker_version} runs on this host: 25.0 or later is needed", _UPGRADE
+    elif reading.gpus and catalog.gpu_access == "cdi" and too_old(reading.docker_version, CDI_VERSION):
         yield (
             f"Docker {reading.docker_version} runs on this host: CDI needs 26.1 or later",
-            "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+            f'{_UPGRADE}; or set `gpu_access = "auto"`',
         )
+    yield from _engine_config(reading, catalog)
     # What it has would be planned anew, and its networks' routes taken for somebody else's.
     if reading.docker_silent and not reading.engines:
         yield (
@@ -131,6 +148,22 @@ def _docker(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
         yield (
             "Docker has containers on this host, and dockerd does not run or does not answer",
             "`systemctl restart docker`; `journalctl -u docker` says why it ended",
+        )
+
+
+def _engine_config(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
+    wants_live = catalog.engine_config.get(LIVE_RESTORE) is True
+    if reading.swarm and wants_live:
+        yield (
+            "Docker is a member of a swarm: with live-restore it would not start",
+            'leave `"live-restore"` out of `engine_config` in group_data',
+        )
+    version, pinned = reading.docker_version, catalog.engine_version
+    lives = any(each.lives for each in reading.containers)
+    if version and pinned and version != pinned and lives and not reading.live_restore:
+        yield (
+            f"Docker {version} would become {pinned} (`engine_version`), and containers would stop for it",
+            'apply `engine_config = {"live-restore": True}` first, without `engine_version`; then with it',
         )
 
 

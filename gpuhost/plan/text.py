@@ -127,7 +127,7 @@ def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
     if stops:
         yield printable(f"{indent}    stops for it: {', '.join(stops)}")
     if stay:
-        yield printable(f"{indent}    and do not start again by themselves: {', '.join(stay)}")
+        yield printable(f"{indent}    and do not start again: {', '.join(stay)}")
 
 
 def _others(change: Change) -> list[str]:

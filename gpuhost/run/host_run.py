@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.lock import NONE, Pins
-from gpuhost.catalog.types import BuildImage, Catalog, Install, Model, PullImage, Service
+from gpuhost.catalog.types import BuildImage, Catalog, GpuCheck, Install, Model, PullImage, Service
+from gpuhost.engine import rules as engine
+from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Paths
 from gpuhost.images import rules as images
@@ -70,7 +72,12 @@ class HostRun:
     def image_names(self) -> list[str]:
         """The images that this host needs."""
         names = {entry.image for entry in self.services.values()} | {item.image for item in self.installs.values()}
-        return sorted(names)
+        return sorted(names | ({self.gpu_check.image} if self.gpu_check else set()))
+
+    @property
+    def gpu_check(self) -> GpuCheck | None:
+        """The proof that containers reach the GPUs, on a host that has some to give."""
+        return self.catalog.gpu_check if gpu.whole(self.reading.gpus) else None
 
     @cached_property
     def images(self) -> Mapping[str, BuildImage | PullImage]:
@@ -89,6 +96,35 @@ class HostRun:
     def secret_names(self) -> list[str]:
         """The secrets that this host's services need, and the key of their fingerprints."""
         return sorted({name for entry in self.services.values() for name in entry.secret_names()} | {LABEL_KEY})
+
+    @cached_property
+    def _gpu_access(self) -> tuple[Literal["cdi", "runtime"], str]:
+        return gpu.access(self.catalog.gpu_access, self.reading.docker_version)
+
+    @property
+    def gpu_access(self) -> Literal["cdi", "runtime"]:
+        """How containers get GPUs here."""
+        return self._gpu_access[0]
+
+    @property
+    def gpu_access_reason(self) -> str:
+        """Why that way."""
+        return self._gpu_access[1]
+
+    def gpu_devices(self, uuids: Sequence[str]) -> list[str]:
+        """How a container asks for these GPUs."""
+        return gpu.device_names(uuids, self.reading.wsl)
+
+    @property
+    def lives_on(self) -> bool:
+        """Whether containers outlive a restart of dockerd: by live-restore, which a swarm does not have."""
+        return not self.reading.swarm
+
+    @property
+    def engine_config(self) -> Mapping[str, Any]:
+        """Our keys of daemon.json."""
+        more = gpu.RUNTIME if self.reading.gpus and self.gpu_access == "runtime" else {}
+        return engine.merge(self.catalog.engine_config, more)
 
     def image(self, name: str) -> str:
         """The reference of an image."""

@@ -78,9 +78,9 @@ def apply(
         return _run(target, ["-y"], data, watch, [allow, revisions])
 
 
-def look(target: Target, stage: str, watch: Watch = lambda line: None) -> Outcome:
-    """One stage alone, which looks and changes nothing: `verify`, `audit`."""
-    return _run(target, ["-y"], _limit([stage]), watch)
+def look(target: Target, *stages: str, watch: Watch = lambda line: None) -> Outcome:
+    """Some stages alone, which look and change nothing: `verify`, `gpu-proof`, `audit`."""
+    return _run(target, ["-y"], _limit(stages), watch)
 
 
 def _limit(stages: Sequence[str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ _DEFAULTS: dict[str, Any] = {
 # What a container has of its image, unless somebody asks otherwise.
 _OF_IMAGE = ("user", "command", "entrypoint", "working_dir", "stop_signal", "healthcheck")
 # daemon.json has defaults for some: a container then shows what nobody asked for.
-_COMPARED_WHEN_ASKED = ("image", *_OF_IMAGE, "shm", "swap", "ulimits", "logging")
+_COMPARED_WHEN_ASKED = ("image", *_OF_IMAGE, "runtime", "shm", "swap", "ulimits", "logging")
 
 
 def of_compose(

@@ -147,22 +147,24 @@ def rendered(run: HostRun) -> Commands:
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
-    first = list(_before_writing(run, stacks, written, [each.seed for each in renewed.values()]))
-    pattern = run.paths.secret_files("*", "*") + "/*"
-    if dropped := _dropped(stacks, run, host.get_fact(SecretFiles, pattern=pattern)):
-        changes += [Change("stacks", Resource("file", path), "remove", _DROPPED, scope="rendered") for path in dropped]
-        first.append(Script(_SET_ASIDE.replace("@BACKUPS@", run.paths.backups) + shlex.join(dropped)))
+    dropped = _dropped(stacks, run, host.get_fact(SecretFiles, pattern=run.paths.secret_files("*", "*") + "/*"))
+    changes += [Change("stacks", Resource("file", path), "remove", _DROPPED, scope="rendered") for path in dropped]
+    first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()], dropped)
     yield from write(changes, wanted, observed, run.paths.backups, key, first)
 
 
-def _before_writing(run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile]) -> Iterator[Script]:
-    """What must be done before any file is replaced."""
+def _before_writing(
+    run: HostRun, stacks: Stacks, written: Set[str], seeds: Sequence[SeedFile], dropped: Sequence[str]
+) -> Iterator[Script]:
+    """What must be done before any file is replaced. Drawn by a run that acts: a plan may lack secrets."""
     paths = run.paths
     for stack in run.stacks:
         if written & {paths.compose_file(stack), paths.env_file(stack)}:
             yield _accepted(stack, paths.stack(stack), stacks)
     if seeds:  # before the records: a run that dies in between makes them once more
         yield _as_root(map(_seed, seeds))
+    if dropped:
+        yield Script(_SET_ASIDE.replace("@BACKUPS@", paths.backups) + shlex.join(dropped))
 
 
 # Both files are read before one of them is in its place. Compose quotes what it cannot read: its words are those about

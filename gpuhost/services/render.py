@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 
@@ -60,7 +60,8 @@ _GET = (
 @dataclass(frozen=True)
 class ServiceContext:
     """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`; `egress`: its
-    network has a way out; `shares_gpu`: another service computes on a card of its; `arguments`: its command line."""
+    network has a way out; `shares_gpu`: another service computes on a card of its; `arguments`: its command line;
+    `gpu_access`: how this host gives GPUs to containers."""
 
     name: str
     entry: Service
@@ -71,6 +72,7 @@ class ServiceContext:
     egress: bool = False
     shares_gpu: bool = False
     arguments: Sequence[str] = ()
+    gpu_access: Literal["cdi", "runtime"] = "cdi"
 
     def fragment(self, labels: Mapping[str, str]) -> str:
         """The service's part of the compose file."""
@@ -88,6 +90,7 @@ class ServiceContext:
             "service": self.entry,
             "image": self.image,
             "gpus": self.gpus,
+            "gpu_access": self.gpu_access,
             "account": self.account,
             "paths": self.paths,
             "host_address": address(self.entry.bind),

@@ -84,12 +84,13 @@ class Stacks:
             name,
             entry,
             run.image(entry.image),
-            gpus,
+            run.gpu_devices(gpus),
             account,
             folders,
             egress=run.catalog.networks[entry.network].egress,
             shares_gpu=name in sharing(run.placement, run.services),
             arguments=arguments.filled(run.catalog, name, cards),
+            gpu_access=run.gpu_access,
         )
 
     # -- what should run ---------------------------------------------------------------------------------------------

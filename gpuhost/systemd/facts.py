@@ -30,6 +30,26 @@ class UnitState:
     wanted_by: frozenset[str] = frozenset()
 
 
+class AtBoot(HostFact[dict[str, str]]):
+    """unit -> whether it starts at boot, in systemd's words (`enabled`, `disabled`, `masked`, `static`); without those
+    that systemd does not know."""
+
+    def command(self, units: Sequence[str]) -> str:
+        """One round trip for all."""
+        ask = 'printf "%s %s\\n" "$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"'
+        return f"for unit in {shlex.join(units)}; do {ask}; done"
+
+    @staticmethod
+    def default() -> dict[str, str]:
+        """Nothing is known."""
+        return {}
+
+    def read(self, output: list[str]) -> dict[str, str]:
+        """Lines of unit and word."""
+        pairs = (line.partition(" ")[::2] for line in output)
+        return {unit: word for unit, word in pairs if word not in ("", "not-found")}
+
+
 class UnitsState(HostFact[dict[str, UnitState]]):
     """unit -> how systemd has it."""
 

@@ -77,6 +77,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("trees/record.py", "MAX_BYTES + 1", "MAX_BYTES + 1 -> (MAX_BYTES - 1)", "a bound on nonsense"),
     Equivalent("orchestrator/connections.py", "> CONNECTIONS", "len(self.connections) >", "one more or less"),
     Equivalent("verify/observe.py", "watch.outcome or", "watch.outcome or", "the waiting ends with an outcome"),
+    Equivalent("files/trees.py", 'words = ["timeout"', "\"-B\" -> '-BXX'", "Python ignores it"),
     Equivalent("host/preflight.py", 'return ""', '"" -> None', "either way nothing is said"),
     Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
     Equivalent("models/meter.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),

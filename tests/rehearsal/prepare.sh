@@ -13,7 +13,7 @@ engine_answers() { command -v docker >/dev/null && docker version --format '{{.S
 wanted="
     mmdebstrap:mmdebstrap dnsmasq:dnsmasq-base apt-ftparchive:apt-utils gpg:gnupg gpgconf:gpgconf
     docker-registry:docker-registry ssh:openssh-client ip:iproute2 iptables:iptables dpkg-deb:dpkg git:git
-    openssl:openssl zstd:zstd ps:procps
+    openssl:openssl zstd:zstd ps:procps cc:gcc
 "
 engine_answers || wanted="$wanted dockerd:docker.io docker:docker.io"
 missing=
@@ -22,6 +22,7 @@ for pair in $wanted; do
 done
 [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing="$missing debian-archive-keyring"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"
+[ -e /usr/include/stdlib.h ] || missing="$missing libc6-dev"
 if [ -n "$missing" ]; then
     [ "$(id -u)" = 0 ] || { echo "error: missing:$missing" >&2; echo "hint: run this as root" >&2; exit 1; }
     # A package must not start services here: there may be no init, and dnsmasq or the registry are ours to start.

@@ -6,6 +6,7 @@ import asyncio
 import math
 import secrets
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -183,6 +184,11 @@ class Jobs:
                 self._end(job, "generation_failed", str(error))
         except OSError as error:  # of the files; those of the model are ModelErrors
             self._end(job, "not_written", f"the pictures could not be written: {error.strerror}")
+        except Exception:
+            # A fault of ours: the others' jobs go on, with a new process.
+            traceback.print_exc()
+            self._model.kill()
+            self._end(job, "internal_error", "the server has a fault; its log says more")
         finally:
             self._running = None
 

@@ -178,7 +178,7 @@ class Model:
             if said["bytes"] > PICTURE_BYTES:
                 raise ValueError
             return said, await process.stdout.readexactly(said["bytes"])
-        except (ValueError, asyncio.IncompleteReadError) as error:
+        except (ValueError, TypeError, KeyError, asyncio.IncompleteReadError) as error:
             self.kill()
             code = await process.wait()
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"

@@ -601,6 +601,26 @@ _CDI = [
         ("the CDI stamp of another driver", f'sed -i \'s/"driver": "/&9/\' {STATE}/cdi.json', "another driver"),
     )
 ]
+_PROOF = [
+    Damage(name, shell, (Seen("gpu", "containers reach the GPUs", "prove", words),), ("gpu proof",))
+    for name, shell, words in (
+        ("the record of the GPUs' proof gone", f"rm {STATE}/gpu-proof.json", "never proved"),
+        ("the record of the GPUs' proof unreadable", f"echo '{{' > {STATE}/gpu-proof.json", "never proved"),
+        (
+            "the GPUs proved with another driver",
+            f'sed -i \'s/"driver":"/&9/\' {STATE}/gpu-proof.json',
+            "driver: 9.* -> ",
+        ),
+    )
+] + [
+    Damage(
+        "the toolkit's unit not started at boot",
+        "systemctl disable --now nvidia-cdi-refresh.path",
+        (Seen("gpu", "nvidia-cdi-refresh.path", "enable", "disabled: no CDI specification"),),
+        ("nvidia-cdi-refresh",),
+        changed=PACKAGED,
+    )
+]
 
 _MODELS = [
     model(
@@ -941,6 +961,7 @@ DAMAGES = [
     *_UNIT,
     *_BROKER,
     *_CDI,
+    *_PROOF,
     *_MODELS,
     *_FILES,
     *_INSTALLS,

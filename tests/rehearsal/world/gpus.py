@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import uuid as uuids
 from dataclasses import dataclass
+from pathlib import Path
 
+from .cache import cached, digest
 from .machine import REHEARSAL
+from .run import run
 
 DATA_DIR = "/usr/lib/nvidia-standin"
 PROGRAM = "/usr/bin/nvidia-smi"
 PROGRAM_SOURCE = REHEARSAL / "standins/scripts/nvidia-smi"
+CUDA_LIBRARY = "/usr/lib/x86_64-linux-gnu/libcuda.so.1"
+CUDA_SOURCE = REHEARSAL / "standins/scripts/libcuda.c"
 COMPUTE_CAPS = {"H200": "9.0", "H100": "9.0", "4090": "8.9", "3090": "8.6", "A100": "8.0", "5090": "12.0"}
 
 
@@ -33,11 +38,23 @@ class Gpu:
         return self.uuid or f"GPU-{uuids.uuid5(uuids.NAMESPACE_DNS, f'{host}.{index}.rehearsal.invalid')}"
 
 
+def _cuda_library() -> bytes:
+    """The stand-in for libcuda.so.1, made by this machine's compiler."""
+
+    def make(folder: Path) -> None:
+        run(["cc", "-shared", "-fPIC", "-O1", "-o", str(folder / "libcuda.so.1"), str(CUDA_SOURCE)])
+
+    return (cached("libcuda", digest(CUDA_SOURCE), make) / "libcuda.so.1").read_bytes()
+
+
 def gpu_files(host: str, gpus: list[Gpu]) -> dict[str, tuple[bytes, int]]:
     """The files below / that make `gpus` visible: path -> (content, mode); none for no GPUs."""
     if not gpus:
         return {}
-    files: dict[str, tuple[bytes, int]] = {PROGRAM: (PROGRAM_SOURCE.read_bytes(), 0o755)}
+    files: dict[str, tuple[bytes, int]] = {
+        PROGRAM: (PROGRAM_SOURCE.read_bytes(), 0o755),
+        CUDA_LIBRARY: (_cuda_library(), 0o644),
+    }
     for index, gpu in enumerate(gpus):
         identity = gpu.identity(host, index)
         cap = gpu.compute_cap or next((cap for part, cap in COMPUTE_CAPS.items() if part in gpu.name), "8.6")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gpuhost.apt import operations as apt
-from gpuhost.apt.facts import AptReading
+from gpuhost.apt.facts import AptReading, CutOff
 from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
 from gpuhost.files.folders import FolderState
@@ -361,3 +361,101 @@ echo "$1" >> {tmp_path}/asked
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["sh", "-c", step.get_raw_value()], env=environment, check=True)
     assert (tmp_path / "asked").read_text().split() == ["unpause", *["inspect"] * asked]
+
+
+# --- dpkg cut off, locks held -----------------------------------------------------------------------------------------
+
+
+def fakes(folder: Path, **programs: str) -> dict[str, str]:
+    """An environment in which these programs come first."""
+    for name, text in {"sleep": "", **programs}.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "HOST": str(folder)}
+
+
+def test_a_dpkg_that_was_cut_off_is_a_change_that_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, apt, ["a", "b", "c", "d", "e"], True)
+    assert seen.of(apt.repaired, stage="engine") == ["dpkg"]
+    assert seen.changes[0].reason == "an earlier installation was cut off: a, b, c, d and more"
+    assert "dpkg --force-confdef --force-confold --configure -a" in seen.scripts[0]
+    assert Seen(monkeypatch, apt, [], True).of(apt.repaired, stage="engine") == []
+
+
+def test_which_packages_were_cut_off(tmp_path: Path) -> None:
+    rows = "ii \\tfine\nrc \\tgone\niU \\tunpacked\niF \\thalf\niW \\tawaits\nit \\tpending\nhi \\theld\n"
+    environment = fakes(tmp_path, dpkg_query=f"printf '{rows}'")
+    updates = tmp_path / "updates"
+    updates.mkdir()
+    script = CutOff().command().replace("/var/lib/dpkg/updates", str(updates))
+
+    def found() -> list[str]:
+        done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, check=False)
+        return CutOff().read(done.stdout.splitlines())
+
+    assert found() == ["unpacked", "half", "awaits", "pending"]
+    (updates / "0001").touch()
+    assert found()[-1] == "a journal of dpkg"
+
+
+@pytest.mark.parametrize(
+    ("dpkg", "query", "code", "said"),
+    [
+        ("exit 0", "echo 'ii  fine'", 0, ""),
+        (
+            '[ -e "$HOST/free" ] || { touch "$HOST/free"; echo "dpkg: error: dpkg frontend lock was locked"; exit 2; }',
+            "",
+            0,
+            "",
+        ),
+        ("echo 'its script says no'; exit 1", "", 1, "cannot be configured: its script says no"),
+        ("exit 0", "echo 'iH  broken'", 1, "these packages are installed by half: broken"),
+    ],
+    ids=["mended", "somebody works", "it fails", "by half"],
+)
+def test_the_repair_waits_for_others_and_tells_what_it_cannot(
+    tmp_path: Path, dpkg: str, query: str, code: int, said: str
+) -> None:
+    environment = fakes(tmp_path, dpkg=dpkg, dpkg_query=query)
+    done = subprocess.run(
+        ["sh"], input=apt._REPAIR, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == code and said in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (
+            "E: Held packages were changed and -y was used without --allow-change-held-packages.",
+            "a package that somebody holds stands in the way",
+        ),
+        (
+            "E: Unable to correct problems, you have held broken packages.",
+            "a package that somebody holds stands in the way",
+        ),
+        ("The following packages have unmet dependencies:", "packages on the host do not fit together"),
+    ],
+)
+def test_packages_that_others_hold(text: str, what: str) -> None:
+    found = apt.explain(text)
+    assert found is not None and found[0] == what
+
+
+def test_the_lock_of_the_indexes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt itself waits for dpkg's only."""
+    held = """
+[ -e "$HOST/free" ] || {
+  touch "$HOST/free"; echo 'E: Could not get lock /var/lib/apt/lists/lock. It is held by process 9' >&2; exit 100; }
+echo ok >> "$HOST/updated"
+"""
+    environment = fakes(tmp_path, apt_get=held)
+    seen = Seen(monkeypatch, apt, AptReading(unread={"/etc/apt/sources.list": "not read since it changed:"}), True)
+    seen.of(apt.index, stage="engine", subject="apt index", stamp=str(tmp_path / "stamp"))
+    script = seen.scripts[0].replace("/run/gpuhost-apt", f"{tmp_path}/apt")
+    done = subprocess.run(
+        ["sh"], input=script, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "updated").read_text() == "ok\n" and (tmp_path / "stamp").exists()

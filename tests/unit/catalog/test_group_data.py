@@ -21,7 +21,9 @@ def test_nothing_unused_is_declared(shipped: Catalog) -> None:
     services = shipped.services.values()
     installs = shipped.installs.values()
     assert set(shipped.models) >= {model for service in services for model in service.models}
-    assert set(shipped.images) == {service.image for service in services} | {install.image for install in installs}
+    checked = {shipped.gpu_check.image} if shipped.gpu_check else set()
+    used = {service.image for service in services} | {install.image for install in installs}
+    assert set(shipped.images) == used | checked
     assert set(shipped.installs) == {service.install for service in services if service.install}
     assert set(shipped.networks) == {service.network for service in services}
 

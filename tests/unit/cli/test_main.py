@@ -266,6 +266,60 @@ def test_apply_asks(
     assert ("Nothing has been changed." in capsys.readouterr().err) == (code == 1)
 
 
+THEIRS: Event = {
+    "event": "running",
+    "host": "gpu1",
+    "containers": [
+        {"name": "theirs", "restart": "no", "ours": False, "removed": False},
+        {"name": "api", "restart": "no", "ours": True, "removed": False},
+    ],
+    "live_restore": False,
+}
+_IMPACT = {"stops": ["theirs", "api"], "restarts": ["theirs", "api"], "download_bytes": 0}
+RESTART = change(resource={"kind": "engine", "name": "dockerd"}, stage="engine", action="restart", impact=_IMPACT)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "code", "asked"),
+    [
+        (["--yes"], "", 1, ["plan"]),
+        (["--yes", "--stop-foreign"], "", 0, ["plan", "apply"]),
+        ([], "n\n", 1, ["plan"]),
+        ([], "y\n", 0, ["plan", "apply"]),
+        (["--stop-foreign"], "n\n", 1, ["plan"]),
+    ],
+)
+def test_containers_of_others_are_asked_for_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: Fake,
+    options: list[str],
+    answer: str,
+    code: int,
+    asked: list[str],
+) -> None:
+    fake.plan = Outcome(0, [HOST, THEIRS, RESTART], "")
+    fake.apply = Outcome(0, [HOST, {**RESTART, "event": "performed"}], "")
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert (cli.main(["apply", *options]), fake.asked) == (code, asked)
+    said = capsys.readouterr().err
+    if options == ["--yes"]:
+        assert said.splitlines() == [
+            "error: [gpu1] Docker's restart stops containers that are not gpuhost's: theirs",
+            "hint: add --stop-foreign when they may stop, or answer the question of `gpuhost apply`",
+        ]
+    elif not options:
+        assert "Apply 1 change, and stop theirs on gpu1 (not gpuhost's)? [y/N]" in said
+    else:
+        assert "not gpuhost's" not in said
+
+
+def test_where_containers_outlive_the_restart_nobody_is_asked_for(fake: Fake) -> None:
+    fake.plan = Outcome(0, [HOST, {**THEIRS, "live_restore": True}, RESTART], "")
+    fake.apply = Outcome(0, [HOST, {**RESTART, "event": "performed"}], "")
+    assert (cli.main(["apply", "--yes"]), fake.asked) == (0, ["plan", "apply"])
+
+
 def test_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.plan = Outcome(0, CHANGES, "")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))

@@ -44,6 +44,7 @@ inspect() {
 }
 case "$*" in
   version*) echo 29.0.1;;
+  info*) printf 'docker_info\\ttrue\\tinactive\\n';;
   "image ls --filter"*) echo image-1; echo image-1;;
   "image ls --digests"*) echo 'gpuhost/api:1 gpuhost/api@sha256:aa';;
   "network ls"*) echo network-1;;
@@ -65,8 +66,8 @@ OBJECTS = {
 CONTAINERS = ("container-1", "container-2")
 LINES = {
     "network-1": "docker_network\tinner\t172.20.0.0/16 \t{}",
-    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t\t"api:1"\tnull',
-    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t\t"painter:1"\tnull',
+    "container-1": 'container\t/api\trunning\tno\t"api"\tnull\t9001 \t\t"api:1"\tnull\tfalse',
+    "container-2": 'container\t/painter\texited\tno\t"painter"\tnull\t9002 \t\t"painter:1"\tnull\tfalse',
 }
 
 

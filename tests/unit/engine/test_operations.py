@@ -1,18 +1,28 @@
-"""What is done to the engine, in order."""
+"""What is done to the engine, in order; its restart, run by sh with a `docker` and `systemctl` playing their parts."""
 
 from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from gpuhost.engine import operations as engine
-from gpuhost.engine.facts import DockerReading
+from gpuhost.engine.facts import OWN, RAN, DockerReading
+from gpuhost.engine.rules import CONFIG
 from tests.unit.apt.test_operations import Seen
 
 
 def test_a_masked_engine_is_unmasked_before_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd starts no unit that is masked."""
     seen = Seen(monkeypatch, engine, DockerReading(installed=True, at_boot="masked", config={"debug": True}), True)
-    assert seen.of(engine.configured, wanted={"debug": True}, backups="/backups") == ["dockerd", "docker.service"]
+    assert seen.of(engine.configured, wanted={"debug": True}, backups="/backups", lives_on=True) == [
+        "dockerd",
+        "docker.service",
+    ]
     enable, restart = seen.scripts
     assert enable == "systemctl unmask docker.service && systemctl enable docker.service"
     assert "systemctl restart docker" in restart
@@ -31,3 +41,149 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
     assert "/etc/docker/daemon.json" in seen.of(engine.configured, wanted={"debug": True}, backups="/backups")
     [put] = [script for script in seen.scripts if "put /etc/docker/daemon.json" in script]
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
+
+
+# Containers are files in `containers`: id -> state; `started` says when each was started. dockerd has live-restore
+# while `live` is there; a reload reads that from daemon.json, unless `deaf` is there. A restart stops them without.
+OURS = '{"debug": true}'
+DOCKER = """
+state() { cat "$HOST/containers/$1"; }
+case "$*" in
+  "info --format"*) if [ -e "$HOST/live" ]; then echo true; else echo false; fi;;
+  info) [ -e "$HOST/runs" ];;
+  "ps -q --filter health=healthy") ;;
+  "ps -q --no-trunc") cd "$HOST/containers"; grep -lE 'running|paused' * || true;;
+  "inspect --format {{.State.StartedAt}}"*)
+    shift 3; for id; do
+      if [ "$(state $id)" = paused ]; then p=true; else p=false; fi; echo "$(cat "$HOST/started/$id") $id $p"; done;;
+  "inspect --format {{.State.Status}}"*) [ -e "$HOST/containers/$4" ] || exit 1; echo "$(state $4) /name-$4";;
+  "start "*) echo "$*" >> "$HOST/did"; [ "$2" != bad ] || exit 1; echo running > "$HOST/containers/$2";;
+  "pause "*) echo "$*" >> "$HOST/did"; echo paused > "$HOST/containers/$2";;
+  *) exit 64;;
+esac
+"""
+SYSTEMCTL = """
+case "$*" in
+  *is-active*) [ -e "$HOST/runs" ];;
+  *is-enabled*) exit 1;;
+  "reload docker")
+    echo reload >> "$HOST/did"; [ ! -e "$HOST/deaf" ] || exit 0
+    case "$(cat "$HOST/daemon.json")" in
+      *'"live-restore": true'*) touch "$HOST/live";; *'"live-restore": false'*) rm -f "$HOST/live";;
+    esac;;
+  "restart docker")
+    cp "$HOST/daemon.json" "$HOST/read"; echo restart >> "$HOST/did"; touch "$HOST/runs"
+    [ -e "$HOST/live" ] || for one in "$HOST"/containers/*; do
+      [ -e "$one" ] || continue
+      case "$one" in *-rm) rm "$one";; *) echo exited > "$one";; esac; done;;
+esac
+"""
+
+
+class Docker:
+    """A dockerd and what it runs: id -> state, in the order in which they were started."""
+
+    def __init__(self, folder: Path, runs: bool = True, **containers: str) -> None:
+        self.folder = folder
+        for name in ("bin", "containers", "started"):
+            (folder / name).mkdir()
+        for name, text in (("docker", DOCKER), ("systemctl", SYSTEMCTL), ("sleep", ""), ("timeout", 'shift; "$@"')):
+            (folder / "bin" / name).write_text(f"#!/bin/sh\n{text}")
+            (folder / "bin" / name).chmod(0o755)
+        (folder / "daemon.json").write_text(OURS)
+        if runs:
+            (folder / "runs").touch()
+        for number, (name, state) in enumerate(containers.items()):
+            identifier = name.replace("_", "-")
+            (folder / "containers" / identifier).write_text(f"{state}\n")
+            (folder / "started" / identifier).write_text(f"2026-11-21T11:41:1{number}Z")
+
+    def restart(self, live: bool, written: bool = False) -> subprocess.CompletedProcess[str]:
+        """Our step."""
+        step = engine._restart({"debug": True}, "/backups", live, written)
+        script = step.get_raw_value()
+        for path, name in ((RAN, "ran"), (OWN, "own"), (CONFIG, "daemon.json")):
+            script = script.replace(path, f"{self.folder}/{name}")
+        lent = [{"debug": True, "live-restore": value} for value in (True, False)]
+        stdin = "".join(f"{base64.b64encode(json.dumps(each).encode()).decode()}\n" for each in lent)
+        return subprocess.run(
+            ["sh", "-c", script],
+            input=stdin,
+            env={"HOST": str(self.folder), "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    @property
+    def did(self) -> list[str]:
+        return (self.folder / "did").read_text().splitlines()
+
+
+def test_live_restore_is_lent_for_the_time_of_the_restart(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, one="running")
+    done = docker.restart(live=True)
+    assert done.returncode == 0, done.stderr
+    assert docker.did == ["reload", "restart", "reload"]
+    assert json.loads((tmp_path / "read").read_text())["live-restore"] is True  # dockerd ends what it finds without it
+    assert not (tmp_path / "live").exists() and not (tmp_path / "ran").exists() and not (tmp_path / "own").exists()
+    assert (tmp_path / "daemon.json").read_text() == OURS
+
+
+def test_a_dockerd_that_has_it_keeps_it(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, one="running")
+    (tmp_path / "live").touch()
+    assert docker.restart(live=True).returncode == 0 and docker.did == ["restart"]
+    assert (tmp_path / "live").exists()
+
+
+def test_a_dockerd_that_does_not_take_it_is_not_restarted_under_containers(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, one="running")
+    (tmp_path / "deaf").touch()
+    done = docker.restart(live=True)
+    assert done.returncode == 1 and "does not take live-restore" in done.stderr and "hint:" in done.stderr
+    assert docker.did == ["reload"] and not (tmp_path / "ran").exists()
+    assert (tmp_path / "daemon.json").read_text() == OURS
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_file_that_an_earlier_run_lent_is_taken_back(tmp_path: Path, written: bool) -> None:
+    """Unless this run has written the right one in its place."""
+    docker = Docker(tmp_path, one="running")
+    (tmp_path / "own").write_text("the file itself")
+    assert docker.restart(live=False, written=written).returncode == 0
+    assert (tmp_path / "daemon.json").read_text() == (OURS if written else "the file itself")
+    assert not (tmp_path / "own").exists()
+
+
+def test_without_containers_nobody_needs_it(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, old="exited")
+    assert docker.restart(live=True).returncode == 0 and docker.did == ["restart"]
+
+
+def test_what_stopped_is_started_again_in_its_order(tmp_path: Path) -> None:
+    """But for what was removed, and what was not running."""
+    docker = Docker(tmp_path, z="running", gone_rm="running", old="exited", frozen="paused", a="running")
+    assert docker.restart(live=False).returncode == 0
+    assert docker.did == ["restart", "start z", "start frozen", "pause frozen", "start a"]
+
+
+def test_one_that_does_not_start_is_named_and_keeps_nobody_back(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, bad="running", good="running")
+    done = docker.restart(live=False)
+    assert done.returncode == 1 and "do not start again: name-bad" in done.stderr
+    assert docker.did == ["restart", "start bad", "start good"]
+
+
+def test_what_an_earlier_run_stopped_and_did_not_start_comes_first(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, stopped="exited", one="running")
+    (tmp_path / "ran").write_text("stopped false\nremoved false\none false\n")
+    assert docker.restart(live=False).returncode == 0
+    assert docker.did == ["restart", "start stopped", "start one"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_dockerd_that_does_not_run_is_started(tmp_path: Path) -> None:
+    docker = Docker(tmp_path, runs=False, old="exited")
+    assert docker.restart(live=True).returncode == 0 and docker.did == ["restart"]

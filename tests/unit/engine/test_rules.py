@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuhost.engine.facts import DockerReading
-from gpuhost.engine.rules import differing, merge, reconcile, too_old
+from gpuhost.engine.rules import differing, merge, pinned, reconcile, too_old
 
 WANTED = {"features": {"cdi": True}, "log-driver": "json-file"}
 RIGHT = {"features": {"cdi": True}, "log-driver": "json-file"}
@@ -25,6 +25,11 @@ def test_merging_keeps_what_is_not_ours() -> None:
         "log-driver": "json-file",
     }
     assert current["features"] == {"containerd-snapshotter": True, "cdi": False}  # untouched
+
+
+def test_the_order_of_foreign_keys_stays_and_ours_come_last() -> None:
+    merged = merge({"z": 1, "log-driver": "local", "a": {"z": 1, "a": 2}}, {**WANTED, "live-restore": True})
+    assert list(merged) == ["z", "log-driver", "a", "features", "live-restore"] and list(merged["a"]) == ["z", "a"]
 
 
 def test_merging_over_a_value_of_another_kind_and_over_nothing() -> None:
@@ -74,6 +79,8 @@ WRITE = ("write", CONFIG)
         # The file is right, but the dockerd that runs has not read it: a run died between the two.
         ({"stale": True}, {RESTART: f"it started before {CONFIG} changed"}),
         ({"active": False}, {RESTART: "not running"}),
+        ({"cut_off": True}, {RESTART: "an earlier restart was cut off before every container ran again"}),
+        ({"cut_off": True, "active": False}, {RESTART: "not running"}),
         ({"at_boot": "disabled"}, {("enable", "docker.service"): "it is disabled: it would not start at boot"}),
         ({"at_boot": "masked"}, {("enable", "docker.service"): "it is masked: it would not start at boot"}),
         # The command is there and the engine is not: its package enables the unit that it brings.
@@ -94,7 +101,8 @@ def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) ->
     ("version", "old"),
     [
         ("20.10.24+dfsg1", True),
-        ("26.0.2", True),
+        ("24.0.9", True),
+        ("25.0.0", False),
         ("26.1.0", False),
         ("26.1.5+dfsg1", False),
         ("29.0.1", False),
@@ -103,3 +111,14 @@ def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) ->
 )
 def test_the_least_version(version: str, old: bool) -> None:
     assert too_old(version) is old
+
+
+def test_a_pin_is_the_version_of_the_two_packages_of_the_engine() -> None:
+    packages = ["docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin"]
+    assert pinned(packages, None, "debian", "13", "trixie") == packages
+    assert pinned(packages, "28.3.3", "debian", "13", "trixie") == [
+        "docker-ce=5:28.3.3-1~debian.13~trixie",
+        "docker-ce-cli=5:28.3.3-1~debian.13~trixie",
+        *packages[2:],
+    ]
+    assert pinned(packages, "28.3.3", "ubuntu", "24.04", "noble")[0] == "docker-ce=5:28.3.3-1~ubuntu.24.04~noble"

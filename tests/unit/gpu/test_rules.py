@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from gpuhost.gpu import rules
+from gpuhost.gpu.facts import Gpu
 from gpuhost.gpu.rules import devices, reconcile, stamped
+from tests.unit import sample
 
 CDI = "cdiVersion: 0.7.0\ndevices:\n- name: GPU-a\n- name: all\n"
 WANTED: dict[str, object] = {"gpus": ["GPU-a", "GPU-b"], "driver": "580.1", "toolkit": "1.20.0-1"}
@@ -46,3 +49,38 @@ def test_a_cdi_file_that_cannot_be_read_names_nothing(text: str, names: list[str
 def test_a_stamp_that_cannot_be_read_is_none(text: str | None, value: object) -> None:
     """A power cut may leave an empty one."""
     assert stamped(text) == value
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "access", "reason"),
+    [
+        ("auto", "", "cdi", "Docker 26.1 or later"),  # the one that will be installed
+        ("auto", "26.1.5+dfsg1", "cdi", "Docker 26.1 or later"),
+        ("auto", "25.0.5", "runtime", "Docker 25.0.5 runs here, CDI needs 26.1 or later"),
+        ("cdi", "29.0.1", "cdi", '`gpu_access = "cdi"`'),
+        ("runtime", "29.0.1", "runtime", '`gpu_access = "runtime"`'),
+    ],
+)
+def test_how_containers_get_gpus(asked: Any, engine: str, access: str, reason: str) -> None:
+    assert rules.access(asked, engine) == (access, reason)
+
+
+def test_units_of_the_toolkit_that_would_not_run_at_boot() -> None:
+    states = {"nvidia-cdi-refresh.path": "disabled", "nvidia-cdi-refresh.service": "masked", "other.service": "masked"}
+    assert [(change.resource.name, change.reason) for change in rules.units(states)] == [
+        ("nvidia-cdi-refresh.path", "it is disabled: no CDI specification would be made at boot"),
+        ("nvidia-cdi-refresh.service", "it is masked: no CDI specification would be made at boot"),
+    ]
+    assert rules.units({"nvidia-cdi-refresh.path": "enabled", "nvidia-cdi-refresh.service": "static"}) == []
+    assert rules.units({}) == []  # a toolkit that ships none
+
+
+def test_wsl2_has_one_device_for_all_cards() -> None:
+    assert rules.device_names(["GPU-a", "GPU-b"], wsl=True) == ["all"]
+    assert rules.device_names([], wsl=True) == []
+    assert rules.device_names(["GPU-a"], wsl=False) == ["GPU-a"]
+
+
+def test_a_gpu_that_is_cut_into_instances_is_given_to_nobody() -> None:
+    cut = Gpu("GPU-b", "NVIDIA A100", 81920, 81046, "550.90.07", 3, "8.0", True)
+    assert rules.whole([sample.GPU, cut]) == [sample.GPU]

@@ -16,7 +16,8 @@ from gpuhost.apt.facts import AptReading, AptState
 from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
-from gpuhost.host.facts import BRIDGE_OPTION, Gpu, HostContainer, HostReading, HostState, parse
+from gpuhost.gpu.facts import Gpu, GpuProcess
+from gpuhost.host.facts import BRIDGE_OPTION, HostContainer, HostReading, HostState, parse
 from hostside.protocol import Held
 from tests.unit.engine.test_containers import IMAGE, inspected
 
@@ -68,22 +69,27 @@ docker_network	bridge	172.17.0.0/16 	null
 docker_network	host		{}
 docker_network	dual	172.30.0.0/16 fd00::/64 	{"com.docker.network.bridge.name":"gh-dual"}
 docker_version	29.0.1
+docker_info	true	inactive
+daemon_json_kind	symbolic link	/opt/theirs.json
 docker_silent	yes
 user	admin	10001
 group	svc	10001
 engine	docker-ce
 apt_source	/etc/apt/sources.list.d/docker.list	https://apt.example/debian
-container	/api	paused	unless-stopped	"api"	"False"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 	"a"	null
-container	/painter	exited	no	"painter"	null	9002 9003-9005 		"acme/painter"	null
-container	/api-run-1	running	no	"api"	"True"	9009 		"a"	"{\\"image\\":\\"a\\"}"
-container	/theirs	running	no	null	null			"theirs:1"	null
-container	/copy-of-api	running	no	"api"	null	9010 		"mine:1"	"{\\"image\\":\\"a\\"}"
-container	/renamed	exited	no	"painter"	null	9011 		"acme/painter"	"{\\"image\\":\\"acme/painter\\"}"
+container	/api	paused	unless-stopped	"api"	"False"	9001 	nvidia.com/gpu=GPU-1 nvidia.com/gpu=GPU-2 	"a"	null	false
+container	/painter	exited	no	"painter"	null	9002 9003-9005 		"acme/painter"	null	false
+container	/api-run-1	running	no	"api"	"True"	9009 		"a"	"{\\"image\\":\\"a\\"}"	true
+container	/theirs	running	no	null	null			"theirs:1"	null	false
+container	/copy-of-api	running	no	"api"	null	9010 		"mine:1"	"{\\"image\\":\\"a\\"}"	false
+container	/renamed	exited	no	"painter"	null	9011 		"acme/painter"	"{\\"image\\":\\"acme/painter\\"}"	false
 nvidia_pci	0x030200
-gpu	GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04
-gpu	GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04
+nvidia_module	 NVIDIA UNIX Open Kernel Module for x86_64  580.159.04  Release Build  (dvs-builder@U22)
+nvidia_library	/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.580.159.04
+gpu	0, GPU-00000000-1111-2222-3333-444444444444, NVIDIA H200, 143771, 143156, 580.159.04, 9.0, Disabled
+gpu	1, GPU-00000000-5555-2222-3333-444444444444, NVIDIA GB10, [N/A], [N/A], 580.159.04, 12.1, [N/A]
+gpu_process	4711, python3, 640, GPU-00000000-1111-2222-3333-444444444444
 end	end
-"""
+"""  # noqa: E501
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +128,7 @@ def test_containers(host: HostReading) -> None:
     assert host.containers == [
         HostContainer("api", "paused", "unless-stopped", "api", frozenset({9001}), ("GPU-1", "GPU-2")),
         HostContainer("painter", "exited", "no", "painter", frozenset({9002, 9003, 9004, 9005})),
-        HostContainer("api-run-1", "running", "no", "", frozenset({9009})),
+        HostContainer("api-run-1", "running", "no", "", frozenset({9009}), (), True),
         HostContainer("theirs", "running", "no", ""),
         HostContainer("copy-of-api", "running", "no", "", frozenset({9010})),
         HostContainer("renamed", "exited", "no", "painter", frozenset({9011})),
@@ -191,24 +197,33 @@ def test_what_lies_above_our_folders_is_read_as_it_is_called_and_where_links_lea
 
 def test_gpus(host: HostReading) -> None:
     driver = "580.159.04"
+    rest = "2222-3333-444444444444"
+    process = GpuProcess(4711, "python3", 640)
     assert host.gpus == [
-        Gpu("GPU-00000000-1111-2222-3333-444444444444", "NVIDIA H200", 143771, 143156, driver),
-        Gpu("GPU-00000000-5555-2222-3333-444444444444", "NVIDIA GB10", 0, 0, driver),  # memory shared with the host
+        Gpu(
+            "GPU-00000000-1111-2222-3333-444444444444",
+            "NVIDIA H200",
+            143771,
+            143156,
+            driver,
+            0,
+            "9.0",
+            False,
+            (process,),
+        ),
+        # memory shared with the host
+        Gpu(f"GPU-00000000-5555-{rest}", "NVIDIA GB10", 0, 0, driver, 1, "12.1"),
     ]
     assert (host.nvidia_pci, host.nvidia_error) == (1, "")
+    assert (host.nvidia_module, host.nvidia_library) == (driver, driver)
+    assert not host.nouveau and not host.secure_boot
 
 
-@pytest.mark.parametrize(
-    ("line", "error"),
-    [
-        ("nvidia_error\tFailed to initialize NVML: Driver/library version mismatch", None),
-        ("gpu\tNo devices were found", "No devices were found"),
-        ("gpu\t", "it names no GPU"),
-    ],
-)
-def test_a_driver_that_does_not_work_is_no_gpu(line: str, error: str | None) -> None:
-    reading = parse([line])
-    assert (reading.gpus, reading.nvidia_error) == ([], error or line.partition("\t")[2])
+def test_the_engine_that_runs(host: HostReading) -> None:
+    assert host.live_restore and not host.swarm and not host.docker_desktop
+    assert host.daemon_json_kind == ("symbolic link", "/opt/theirs.json")
+    other = parse(["docker_info\tfalse\tactive", "docker_desktop\tyes"])
+    assert not other.live_restore and other.swarm and other.docker_desktop
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -258,6 +273,12 @@ def test_texts_of_any_content(tmp_path: Path) -> None:
     path.write_text("tab\there\nend\nno newline at the end, ü")
     found = Texts().process(sh(Texts().command([str(path), str(tmp_path / "absent")])))
     assert found == {str(path): "tab\there\nend\nno newline at the end, ü"}
+
+
+def test_an_account_is_looked_for_by_its_name_and_by_its_ids() -> None:
+    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)])
+    assert "getent passwd svc 10001 other 10003 |" in script
+    assert "getent group svc 10002 other 10004 |" in script
 
 
 def test_no_path_at_all() -> None:

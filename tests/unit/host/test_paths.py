@@ -68,6 +68,7 @@ def test_where_everything_lies() -> None:
         "venv": "/opt/tools/venv",
         "broker": "/run/gpuhost/broker",
         "backups": "/var/lib/state/backups",
+        "gpu_proof": "/var/lib/state/gpu-proof.json",
         "model_manifest": "/var/lib/state/models/manifest.json",
         "model_revisions": "/var/lib/state/revisions.json",
         "models_speed": "/var/lib/state/models-speed",

@@ -48,18 +48,19 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"init": "init(Ubuntu)", "wsl": True},
         {},
         "PID 1 is `init(Ubuntu)`, not systemd",
-        "boot the host with systemd; on WSL2 set `systemd=true` under `[boot]` in /etc/wsl.conf, then `wsl --shutdown`",
+        "boot the host with systemd; on WSL2 write the two lines `[boot]` and `systemd=true` into /etc/wsl.conf, "
+        "then `wsl --shutdown`",
     ),
     "the distribution's Docker is too old": (
         {"os": system("debian", "12", "Debian GNU/Linux 12")},
         {"engine_source": "distro"},
-        "the Docker packages of Debian GNU/Linux 12 itself are too old (CDI needs Docker 26.1 or later)",
+        "the Docker packages of Debian GNU/Linux 12 itself are too old (Docker 25.0 or later is needed)",
         'set `engine_source = "docker"` in group_data',
     ),
     "the distribution's Docker is too old, on Ubuntu": (
         {"os": system("ubuntu", "22.04", "Ubuntu 22.04.5 LTS")},
         {"engine_source": "distro"},
-        "the Docker packages of Ubuntu 22.04.5 LTS itself are too old (CDI needs Docker 26.1 or later)",
+        "the Docker packages of Ubuntu 22.04.5 LTS itself are too old (Docker 25.0 or later is needed)",
         'set `engine_source = "docker"` in group_data',
     ),
     "a system without a name": (
@@ -93,17 +94,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "nothing is mounted at /srv: the data would land on the system disk",
         "mount the data disk (`mount /srv`), or set `data_mount = None`",
     ),
-    "broken driver": (
+    "a driver that does not work": (
         {"gpus": [], "nvidia_error": "Failed to initialize NVML: Driver/library version mismatch"},
         {},
-        "nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch",
-        "reboot if the driver was updated while it was in use, else reinstall the driver",
-    ),
-    "no driver": (
-        {"gpus": []},
-        {},
-        "the host has 1 NVIDIA device(s) but no working driver (no nvidia-smi)",
-        "install the NVIDIA driver (on WSL2: in Windows), reboot, run again",
+        "reboot needed: NVIDIA's driver was updated since the host started",
+        "reboot the host, then run again",
     ),
     "daemon.json is no JSON": (
         {"daemon_json": encoded('{"debug": true,}')},
@@ -206,10 +201,62 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "`apt-get install docker-ce`, as it was; then run again",
     ),
     "an old Docker": (
-        {"engines": {"docker-ce"}, "docker_version": "25.0.5"},
+        {"engines": {"docker-ce"}, "docker_version": "24.0.9"},
         {},
-        "Docker 25.0.5 runs on this host: CDI needs 26.1 or later",
+        "Docker 24.0.9 runs on this host: 25.0 or later is needed",
         "upgrade it (`apt-get install --only-upgrade` its packages), then run again",
+    ),
+    "a Docker without CDI, and CDI asked for": (
+        {"engines": {"docker-ce"}, "docker_version": "25.0.5"},
+        {"gpu_access": "cdi"},
+        "Docker 25.0.5 runs on this host: CDI needs 26.1 or later",
+        'upgrade it (`apt-get install --only-upgrade` its packages), then run again; or set `gpu_access = "auto"`',
+    ),
+    "Docker Desktop's engine": (
+        {"wsl": True, "docker_desktop": True, "docker_silent": True, "docker_version": "20.10.1"},
+        {},
+        "the Docker of this WSL2 distribution is Docker Desktop's, whose engine gpuhost cannot configure",
+        "Docker Desktop, Settings, Resources, WSL integration: switch this distribution off; then run again",
+    ),
+    "Windows's disk": (
+        {"wsl": True},
+        {"data_root": "/mnt/d/genai"},
+        "/mnt/d/genai is Windows's disk: it keeps neither owners nor modes",
+        "set `data_root` to a folder of WSL2's own disk, such as /srv/genai",
+    ),
+    "live-restore in a swarm": (
+        {"engines": {"docker-ce"}, "docker_version": "29.0.1", "swarm": True},
+        {"engine_config": {"live-restore": True}},
+        "Docker is a member of a swarm: with live-restore it would not start",
+        'leave `"live-restore"` out of `engine_config` in group_data',
+    ),
+    "another version of Docker, for which containers would stop": (
+        {
+            "engines": {"docker-ce"},
+            "docker_version": "27.5.1",
+            "containers": [HostContainer("theirs", "running", "no", "")],
+        },
+        {"engine_version": "28.3.3"},
+        "Docker 27.5.1 would become 28.3.3 (`engine_version`), and containers would stop for it",
+        'apply `engine_config = {"live-restore": True}` first, without `engine_version`; then with it',
+    ),
+    "daemon.json is a link, and is to be written": (
+        {"daemon_json": encoded("{}"), "daemon_json_kind": ("symbolic link", "/opt/theirs.json")},
+        {},
+        "/etc/docker/daemon.json is a link to /opt/theirs.json, and these keys differ there: features",
+        "put the file itself in its place: `cp --remove-destination /opt/theirs.json /etc/docker/daemon.json`",
+    ),
+    "daemon.json is a link to nothing": (
+        {"daemon_json_kind": ("symbolic link", "/opt/theirs.json")},
+        {},
+        "/etc/docker/daemon.json is a link to /opt/theirs.json, where no file is",
+        "remove it, or make the file",
+    ),
+    "daemon.json is a folder": (
+        {"daemon_json_kind": ("directory", "")},
+        {},
+        "/etc/docker/daemon.json cannot be read: it is a directory",
+        "move it away; it must be a file of JSON",
     ),
     "another Docker": (
         {"engines": {"docker.io"}},
@@ -276,6 +323,29 @@ def test_refused_with_one_sentence(seen: dict[str, Any], wanted: dict[str, Any],
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as it is": ({}, {}),
     "Docker is there": ({"engines": {"docker-ce"}, "docker_version": "29.0.1"}, {}),
+    "a Docker without CDI": ({"engines": {"docker-ce"}, "docker_version": "25.0.5"}, {}),
+    "a Docker without CDI, and no GPU": (
+        {"engines": {"docker-ce"}, "docker_version": "25.0.5", "gpus": [], "nvidia_pci": 0},
+        {"gpu_access": "cdi"},
+    ),
+    "a swarm without live-restore": ({"docker_version": "29.0.1", "swarm": True}, {}),
+    "another version of Docker while containers outlive its restart": (
+        {
+            "docker_version": "27.5.1",
+            "live_restore": True,
+            "containers": [HostContainer("theirs", "running", "no", "")],
+        },
+        {"engine_version": "28.3.3"},
+    ),
+    "another version of Docker while nothing runs": (
+        {"docker_version": "27.5.1", "containers": [HostContainer("theirs", "exited", "no", "")]},
+        {"engine_version": "28.3.3"},
+    ),
+    "daemon.json is a link, and all is right there": (
+        {"daemon_json": encoded('{"features": {"cdi": true}}'), "daemon_json_kind": ("symbolic link", "/opt/x")},
+        {},
+    ),
+    "Windows's disk, where there is no Windows": ({}, {"data_root": "/mnt/d/genai"}),
     "no GPU at all": ({"gpus": [], "nvidia_pci": 0}, {}),
     "a GPU that is no PCI device, as on WSL2": ({"nvidia_pci": 0}, {}),
     "the data disk is mounted": ({}, {"data_mount": "/data"}),

@@ -337,7 +337,14 @@ def test_a_neighbour_is_asked_first_and_believed_nothing(
 
 
 def a_file(**over: Any) -> ModelFile:
-    known = {"model": "vae", "repo": REPO, "commit": "a" * 40, "file": VAE, "size": 1, "sha256": "0" * 64}
+    known: dict[str, Any] = {
+        "model": "vae",
+        "repo": REPO,
+        "commit": "a" * 40,
+        "file": VAE,
+        "size": 1,
+        "sha256": "0" * 64,
+    }
     return ModelFile(**(known | {"git_sha1": None, "links": [], "action": "fetch", "gated": False} | over))
 
 
@@ -441,7 +448,7 @@ def test_each_failure_is_one_sentence_and_one_thing_to_do(
     ],
 )
 def test_how_long_the_hub_asks_to_wait(headers: dict[str, str], seconds: float | None) -> None:
-    assert hub_errors.retry_after_s(refused(429, **headers)) == seconds
+    assert hub_errors.retry_after_s(refused(429, errors.HfHubHTTPError, **headers)) == seconds
     assert hub_errors.retry_after_s(ValueError()) is None
 
 

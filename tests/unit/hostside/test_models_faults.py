@@ -3,6 +3,7 @@ wrong is ever where a service looks, and the next run finishes. A table of what 
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ class Watcher:
                     self.wrong.append(path)
 
 
-def finished(host: Host, files: list[ModelFile], content: dict[str, bytes]) -> None:
+def finished(host: Host, files: list[ModelFile], content: Mapping[str, bytes | Path]) -> None:
     for file in files:
         assert host.pointer(file).read_bytes() == content[file.file]
         assert host.pointer(file).stat().st_mode & 0o777 == 0o644
@@ -187,7 +188,7 @@ def test_what_answers_and_is_no_hub_is_told(hub: LocalHub, host: Host, monkeypat
 
 
 def test_a_failure_of_the_network_ends_every_download_at_once(hub: LocalHub, host: Host) -> None:
-    content = {f"{number}.bin": os.urandom(1000) for number in range(40)}
+    content: dict[str, bytes | Path] = {f"{number}.bin": os.urandom(1000) for number in range(40)}
     hub.store.add(REPO, content, gated=False, commit=None)
     hub.misbehave("down")
     assert len(errors_of(host.run())) == 1 and len(hub.requests) <= 8 * 5
@@ -230,7 +231,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_fills_up_meanwhile_is_told_and_goes_on_once_there_is_room(
     hub: LocalHub, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = {"weights.bin": os.urandom(40_000_000)}
+    content: dict[str, bytes | Path] = {"weights.bin": os.urandom(40_000_000)}
     hub.store.add(REPO, content, gated=False, commit=None)
     host = Host(small_disk, hub, capsys)
     other = small_disk / "somebody's"
@@ -300,6 +301,11 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def _got(process: subprocess.Popen[Any], left: Path, size: int) -> bool:
+    """The download has ended, or has more than `size` bytes."""
+    return process.poll() is not None or (left.exists() and left.stat().st_size > size)
+
+
 def test_killed_at_ten_moments_it_loses_little_and_finishes(hub: LocalHub, host: Host, big: Path) -> None:
     """kill -9, ten times in one download: each costs no more than what was perhaps not on disk."""
     hub.store.add(REPO, {"big.safetensors": big, **CONTENT}, gated=False, commit=None)
@@ -312,11 +318,7 @@ def test_killed_at_ten_moments_it_loses_little_and_finishes(hub: LocalHub, host:
         hub.misbehave("slow", slow_bytes_per_s=100 * 2**20)
         process = host.start(request)
         goal = chance.randint(0, BIG * 8 // 10)
-        wait_for(
-            lambda goal=goal, process=process: (
-                process.poll() is not None or (left.exists() and left.stat().st_size > goal)
-            )
-        )
+        wait_for(functools.partial(_got, process, left, goal))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         sizes = {path.stat().st_size for path in host.visible()}

@@ -48,8 +48,8 @@ def test_of_a_file_content_and_mode_count() -> None:
 )
 def test_built(images: dict[str, str], reason: str | None) -> None:
     found = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
-    expected = [("images", TAG, "build")] if reason else []
-    assert [(change.stage, change.resource.name, change.action) for change in found] == expected
+    expected = [("images", "image", TAG, "build")] if reason else []
+    assert [change.key for change in found] == expected
     assert [change.reason for change in found] == ([reason] if reason else [])
 
 
@@ -109,7 +109,7 @@ def test_a_base_is_locked_whether_the_data_or_the_dockerfile_names_it() -> None:
 
 
 def test_what_nobody_pinned_is_told() -> None:
-    wanted = {
+    wanted: dict[str, BuildImage | PullImage] = {
         "built": BuildImage(build="orchestrator", args={"BASE_IMAGE": "a:1"}),
         "pulled": PullImage(pull="b:1"),
         "right": PullImage(pull=f"b:1@{DIGEST}"),

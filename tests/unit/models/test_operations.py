@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.rules import Wanted
 from gpuhost.plan.change import Change, Difference
 from gpuhost.run.remote import Completed, Script
+from gpuhost.secrets.store import SecretStore
 from hostside.protocol import (
     ImportCandidate,
     ImportLook,
@@ -108,13 +109,13 @@ def fetched(gated: bool = False, size: int = 1) -> list[Script]:
             paths=PATHS,
             account=run.catalog.account,
             endpoint="https://hub.example",
-            secrets=SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get),
+            secrets=cast(SecretStore, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)),
         )
     )
 
 
 def request_of(script: Script, kind: type) -> Any:
-    return from_json(kind, script.connector_arguments["_stdin"])
+    return from_json(kind, str(script.connector_arguments["_stdin"]))
 
 
 def test_what_is_right_starts_no_program(monkeypatch: pytest.MonkeyPatch) -> None:

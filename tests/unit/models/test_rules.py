@@ -192,7 +192,8 @@ def test_data_that_do_not_fit_are_a_problem(source: Any) -> None:
 
 
 def test_what_nobody_locked_is_told() -> None:
-    for source, said in (("hub", "as the hub says now"), ("host", "as when this host asked first")):
+    sources: dict[rules.Source, str] = {"hub": "as the hub says now", "host": "as when this host asked first"}
+    for source, said in sources.items():
         each = replace(vae(), source=source)
         assert list(rules.unpinned([each])) == [
             ("vae", f"`main` of Acme/Models is {COMMIT[:12]}, {said}; `gpuhost lock` pins it")

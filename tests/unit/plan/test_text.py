@@ -15,7 +15,7 @@ from gpuhost.errors import Problem
 from gpuhost.plan import report
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.document import document
-from gpuhost.plan.impact import with_impact
+from gpuhost.plan.impact import Running, with_impact
 from gpuhost.plan.text import Shown, Sign, plan_lines
 
 WRITE = Change("stacks", Resource("file", "/a"), "write", "the content differs", (Difference("memory", "24g", "28g"),))
@@ -95,6 +95,25 @@ def test_what_has_no_name_for_people_is_counted_in_a_long_plan() -> None:
     assert everything[-1] == lines([*events, *MANY])[-1] == "Plan: 20 to add, 3 to change, 1 to remove."
 
 
+@pytest.mark.parametrize("kind", ["engine", "image", "install", "model", "network", "packages", "secret", "service"])
+def test_what_people_have_a_name_for_is_listed_in_a_long_plan(kind: str) -> None:
+    shown = "\n".join(lines([*MANY, *map(event, made(kind, "mine"))]))
+    assert "mine" in shown and "    + 1 " not in shown
+
+
+def test_how_long_a_short_plan_is() -> None:
+    folders = [event(change) for change in made("folder", *"abcdefghijklmno")]
+    assert len(folders) == 15 and not [line for line in lines(folders) if "15 folders" in line]
+    assert "    + 16 folders" in lines([*folders, *map(event, made("folder", "p"))])
+
+
+@pytest.mark.parametrize("reason", ["a-hyphened-word " * 20, "/" + "a/path" * 40 + " and more"])
+def test_no_word_is_broken(reason: str) -> None:
+    [change] = made("file", "x", reason=reason)
+    shown = " ".join(lines([event(change)])[2:-1]).split()
+    assert shown == ["+", "file", "x", "create", *reason.split()]
+
+
 def test_what_differs_in_the_name_alone_shares_a_line() -> None:
     shown = lines([event(change) for change in made("secret", "A", "B", "C", "D", stage="secrets", action="generate")])
     assert shown[2:-1] == ["    + secrets A, B, C, D  generate  why"]
@@ -144,7 +163,7 @@ def test_a_line_is_readable_without_its_colour() -> None:
         (Impact(), []),
         (Impact(("dockerd",)), []),  # itself
         (Impact(("a", "b"), ("a", "b")), ["        stops for it: a, b"]),
-        (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again by themselves: b"]),
+        (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again: b"]),
     ],
 )
 def test_what_else_stops(impact: Impact, wanted: list[str]) -> None:
@@ -159,7 +178,7 @@ def test_nothing_of_a_host_reaches_a_terminal_as_it_is() -> None:
     assert len(shown) == 8 and all(line.isprintable() for line in shown)
 
 
-@pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, [])])
+@pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, Running())])
 def test_a_change_is_read_back_from_its_event(change: Change) -> None:
     assert Change.of(json.loads(json.dumps(event(change)))) == change
 
@@ -210,6 +229,8 @@ def test_events_are_read_back_in_order(tmp_path: Path) -> None:
     told.add("gpu", "two")
     assert path.stat().st_mode & 0o777 == 0o600
     assert report.read(path) == [{"event": "host", "host": "one", "os": "debian"}, {"event": "gpu", "host": "two"}]
+    path.write_text(path.read_text().replace("\n", "\n\n"))  # torn by a full disk
+    assert len(report.read(path)) == 2
     assert list(report.select(report.read(path), "gpu", "none")) == [{"event": "gpu", "host": "two"}]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pyinfra
 import pytest
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import FunctionCommand, StringCommand
 from pyinfra.api.config import Config
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.exceptions import PyinfraError
@@ -131,6 +132,30 @@ def test_what_was_planned_is_done_and_reported(tmp_path: Path) -> None:
     assert [event["resource"]["name"] for event in performed] == [str(path)]
     assert [event["phase"] for event in events if event["event"] == "change"] == ["plan", "apply"]
     assert "problem" not in kinds(events)
+
+
+def test_what_was_done_is_reported_when_its_operation_ends(tmp_path: Path) -> None:
+    """Who watches the run sees it then, and not at its end."""
+    run, seen = Run(tmp_path), list[list[str]]()
+
+    def look(state: object, host: object) -> bool:
+        seen.append(kinds(report.read(run.report)))
+        return True
+
+    @operation()
+    def looks() -> Commands:
+        yield FunctionCommand(look, [], {})
+
+    run.go(touch(tmp_path / "file"), lambda state: add_op(state, looks, name="x | looks"))
+    assert seen == [["change", "change", "performed"]]
+
+
+def test_what_is_done_is_logged_as_it_will_be_and_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Run(tmp_path, plan_only=True).go(touch(tmp_path / "file"))
+    assert "will: " in caplog.text and "doing: " not in caplog.text and str(tmp_path / "file") in caplog.text
+    Run(tmp_path).go(touch(tmp_path / "file"))
+    assert "doing: " in caplog.text
 
 
 def test_what_was_not_planned_fails_the_host_before_it_acts(tmp_path: Path) -> None:

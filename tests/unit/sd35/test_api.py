@@ -56,7 +56,7 @@ LOCKED = [
 @pytest.mark.parametrize(("method", "path"), LOCKED)
 @pytest.mark.parametrize("header", [None, "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer", "Bearer é"])
 def test_everything_but_health_is_locked(stranger: httpx.Client, method: str, path: str, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode()}
+    headers = {} if header is None else {b"Authorization": header.encode()}
     answer = stranger.request(method, f"{stranger.base_url}{path}", headers=headers)
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
     assert answer.json()["error"]["code"] == "invalid_api_key"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from sd35 import jobs, model
+from sd35.gpu import GpuMemory
 from sd35.settings import Limits
 from tests.unit.sd35.serving import (
     Cache,
@@ -209,6 +211,26 @@ def test_of_pictures_that_were_written_in_part_none_is_left(tmp_path: Path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["mine.png"]
 
 
+def test_a_fault_of_the_server_ends_one_job_and_no_other(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = jobs.outputs.write
+    monkeypatch.setattr(jobs.outputs, "write", lambda *_: [][0])
+    with serving(settings(tmp_path)) as api:
+        found = ended(api, start(api, "a cat"))
+        assert (found["status"], found["error"]["code"]) == ("failed", "internal_error")
+        monkeypatch.setattr(jobs.outputs, "write", written)
+        assert made(api, "a cat")
+
+
+@pytest.mark.parametrize("said", ["{}", "[]", "nonsense", '{"said": "step", "bytes": 99999999999}'])
+def test_a_process_that_says_what_is_no_answer_is_ended(tmp_path: Path, cache: Cache, said: str) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(f"import sys, time\nprint({said!r}, flush=True)\ntime.sleep(60)\n")
+    with serving(settings(tmp_path), worker=(sys.executable, str(program))) as api:
+        assert ended(api, start(api, "a cat"))["error"]["message"] == "the model's process ended by signal 9"
+
+
 def test_what_libraries_print_is_not_taken_for_an_answer(tmp_path: Path, cache: Cache) -> None:
     with serving(settings(tmp_path)) as api:
         assert made(api, "print")
@@ -285,7 +307,7 @@ def test_a_server_that_stops_while_it_loads_ends(tmp_path: Path, cache: Cache, f
 
 
 def test_unloading_ends_the_process_and_says_what_was_measured(tmp_path: Path, cache: Cache, fifo: Fifo) -> None:
-    def read_gpu() -> model.GpuMemory:
+    def read_gpu() -> GpuMemory:
         return gpu_memory(18000 if any(map(alive, cache.processes())) else 500)
 
     with serving(settings(tmp_path), read_gpu) as api:

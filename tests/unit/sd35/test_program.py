@@ -98,12 +98,10 @@ def running(folder: Path, finish_s: float = 15.0, cancel_s: float = 5.0) -> Iter
     """`python -m sd35`, with the stand-in, on a port that is free, and with less patience where a test says so."""
     (folder / "outputs").mkdir(exist_ok=True)
     before = (
-        f"import runpy, sys; sys.argv = ['sd35']; from sd35 import jobs, settings; "
-        f"settings.HOST, settings.PORT = '127.0.0.1', 0; jobs.FINISH_S, jobs.CANCEL_S = {finish_s}, {cancel_s}; "
-        # What `-m sd35` runs is another module than `sd35.__main__`, so the worker is set by where it comes from.
-        f"source = __import__('pathlib').Path('sd35/__main__.py').read_text(); "
-        f'source = source.replace(\'"-m", "sd35.worker"\', repr({STANDIN!r})); '
-        f"exec(compile(source, 'sd35/__main__.py', 'exec'), {{'__name__': '__main__'}})"
+        "import sys; from sd35 import jobs, __main__ as program; "
+        f"jobs.FINISH_S, jobs.CANCEL_S = {finish_s}, {cancel_s}; "
+        f"program.HOST, program.PORT, program.WORKER = '127.0.0.1', 0, (sys.executable, {STANDIN!r}); "
+        "sys.exit(program.main())"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", before],

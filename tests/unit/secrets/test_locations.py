@@ -219,6 +219,7 @@ API = Holding(["TOKEN"], {})
 def test_the_environment_of_a_container(containers: list[Any], state: str, print_of: str | None) -> None:
     found = of_containers(rows(services={"x": API}, containers=containers))
     assert found == [("TOKEN", "x", state, print_of)]
+    assert {kind for _, kind, *_ in rows(services={"x": API}, containers=containers)} == {"container"}
 
 
 @pytest.mark.parametrize(

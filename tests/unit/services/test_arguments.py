@@ -46,7 +46,8 @@ def refusals(arguments: Sequence[str], release: str) -> list[str]:
 
 def test_the_services_and_releases_are_found() -> None:
     assert VLLM == ["qwen3-micro", "qwen3-mini", "qwen3-medium"] and RELEASES == ["v0.32.0", "v0.9.2"]
-    [image] = [image for image in shipped("v0.32.0").images.values() if isinstance(image, PullImage)]
+    image = shipped("v0.32.0").images["vllm"]
+    assert isinstance(image, PullImage)
     assert SHIPPED["images"]["vllm"]["pull"] == image.pull
 
 
@@ -96,17 +97,20 @@ def test_a_longer_context_than_the_model_was_trained_with_is_scaled() -> None:
 # -- marks -------------------------------------------------------------------------------------------------------------
 
 
-def one(*arguments: str, release: str = "v1.2.3", over: dict[str, Any] | None = None) -> Catalog:
+def one(*arguments: str, release: str = "v1.2.3", **over: Any) -> Catalog:
     """The sample with a pulled image for `painter`, whose release has these arguments."""
     image = {"pull": f"docker.io/acme/server:{release}", "arguments": {"v1.2.3": list(arguments)}}
-    return sample.catalog({"images.pulled": image, "services.painter.image": "pulled", **(over or {})})
+    return sample.catalog({"images.pulled": image, "services.painter.image": "pulled", **over})
+
+
+NO_MODELS: dict[str, Any] = {"services.painter.models": []}
 
 
 def test_what_marks_stand_for() -> None:
     release = ["{repo}", "--of={service}@{revision}", "--at={container_port}", "--on={gpu_count}", "--with={a}/{b}"]
     options = {"a": 7, "b": {"c": [1]}}
-    own = {"services.painter.options": options, "services.painter.arguments": ["--own={a}"]}
-    catalog = one(*release, over=own)
+    own: dict[str, Any] = {"services.painter.options": options, "services.painter.arguments": ["--own={a}"]}
+    catalog = one(*release, **own)
     assert filled(catalog, "painter", []) == [
         "Acme/Models",
         "--of=painter@main",
@@ -145,7 +149,7 @@ def test_an_image_that_is_built_has_no_arguments() -> None:
             "`services.painter`: its command line holds a part of the GPU's memory, and nobody says how much",
         ),
         (
-            one("{repo}", over={"services.painter.models": []}),
+            one("{repo}", **NO_MODELS),
             "`services.painter` has no model, and its command line names one",
         ),
         (one("--a", release="v2.0.0"), "`images.pulled.arguments` says nothing of the release v2.0.0"),

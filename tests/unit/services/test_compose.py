@@ -101,6 +101,7 @@ def test_a_container_made_with_nothing_but_an_image() -> None:
             "user": "",
             "command": [],
             "entrypoint": [],
+            "runtime": "",
             "restart": "no",
             "memory": "0",
             "cpus": "0",

@@ -40,7 +40,7 @@ def test_after_a_restart_of_docker_the_ordered_start_is_awaited(
     second = {**sample.data()["services"]["painter"], "port": 9009, "start_order": 60, "seeds": {}}
     second |= {"account": {"name": "svc-second", "uid": 10009, "gid": 10009}}
     changes = {"services.second": second, "enabled_services": ["api", "painter", "second"]} if shared else {}
-    session, asked = Session(Report(None), None), list[str]()
+    session, asked = Session(Report(None), None), list[Any]()
     if restarted:
         session.found.add(("here", Resource("engine", "dockerd"), "restart"))
     monkeypatch.setattr(operations, "current", lambda: session)

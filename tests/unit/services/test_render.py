@@ -140,6 +140,20 @@ def test_gpus_are_named_by_uuid() -> None:
     [all_of_them] = devices("api", gpus=both)
     assert all_of_them["device_ids"] == [f"nvidia.com/gpu={gpu.uuid}" for gpu in (GPU, SMALL_GPU)]
     assert devices("api", gpus=[]) is None
+    [on_wsl2] = devices("painter", gpus=both, wsl=True)
+    assert on_wsl2["device_ids"] == ["nvidia.com/gpu=all"]
+
+
+def test_gpus_by_the_nvidia_runtime() -> None:
+    found = service("painter", {"gpu_access": "runtime"}, gpus=[GPU])
+    [device] = found["deploy"]["resources"]["reservations"]["devices"]
+    assert found["runtime"] == "nvidia"
+    assert device == {"driver": "nvidia", "device_ids": [GPU.uuid], "capabilities": ["gpu"]}
+    assert "runtime" not in service("api", {"gpu_access": "runtime"}, gpus=[])
+    # The way is in the spec, so that a container that has its GPU the other way is made anew.
+    other = rendered({"gpu_access": "runtime"}, gpus=[GPU]).specs["painter"]
+    assert {**other, "runtime": None} == {**rendered(gpus=[GPU]).specs["painter"], "runtime": None}
+    assert other["runtime"] == "nvidia" and other["gpus"] == [GPU.uuid]
 
 
 def test_without_a_gpu_it_is_told_to_use_the_processor() -> None:

@@ -63,7 +63,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, Fil
     monkeypatch.setattr(operations, "observe", lambda wanted, key: there)
     monkeypatch.setattr(operations, "write", write)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
-    list(operations.rendered._inner(run))  # type: ignore[attr-defined]
+    list(operations.rendered._inner(run))
     scripts = [step.get_raw_value() for step in seen["first"]]
     return seen["changes"].get(RECORD), [script for script in scripts if "docker compose" not in script]
 
