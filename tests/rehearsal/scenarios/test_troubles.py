@@ -49,7 +49,11 @@ def gated(world: World, host: FreshHost) -> Iterator[None]:
         world.hub_grant(TOKEN, [repo])
         with (host.run_dir / "group_data" / "all.py").open("a") as data:
             data.write(f"models = { {name: {'gated': True} for name in GATED}!r}\n")
-        with (host.run_dir / "secrets" / f"{host.name}.env").open("a") as secrets:
+        # Refused before anything was done, so before secrets were generated: the operator makes the file.
+        own = host.run_dir / "secrets" / f"{host.name}.env"
+        own.parent.mkdir(mode=0o700, exist_ok=True)
+        own.touch(mode=0o600)
+        with own.open("a") as secrets:
             secrets.write(f"HF_TOKEN={TOKEN}\n")
 
 
