@@ -760,7 +760,7 @@ _CONTAINERS = [
     by_hand("with names of its own", O, {"extra_hosts": ["github.com:192.0.2.1"]}, "extra_hosts"),
     by_hand("with other name servers", O, {"dns": ["192.0.2.1"]}, "dns"),
     by_hand("with a kernel setting", O, {"sysctls": {"net.ipv4.ip_forward": "1"}}, "sysctls"),
-    by_hand("with another program", O, {"entrypoint": ["/usr/bin/env"]}, "entrypoint", True),
+    by_hand("with another program", O, {"entrypoint": ["sleep", "3600"]}, "entrypoint", True),
     by_hand("with another command than its image's", O, {"command": ["sleep", "3600"]}, "command"),
     by_hand("without its health check", O, {"healthcheck": {"disable": True}}, "healthcheck"),
     by_hand("with another command", Q, {"command": ["sleep", "3600"]}, "command"),
