@@ -46,6 +46,9 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
             yield write_step(chosen, texts, backups, right)
             names = shlex.join(each.name for each in wanted)
             yield Script(f"systemctl stop {names} 2>/dev/null; systemctl daemon-reload")
+        elif needed := shlex.join(each.name for each in wanted if not each.runs):
+            # systemd refuses to start a socket whose service works, as it does when somebody stopped the socket alone.
+            yield Script(f"systemctl stop {needed}")
         running = shlex.join(each.name for each in wanted if each.runs)
         yield Script(f"systemctl enable --quiet {running} && systemctl start {running}")
 

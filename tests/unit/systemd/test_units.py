@@ -111,10 +111,12 @@ def test_all_stop_before_a_new_file_is_read_and_start_after_it(monkeypatch: pyte
     assert start == "systemctl enable --quiet ours.socket && systemctl start ours.socket"
 
 
-def test_one_that_only_does_not_run_is_started_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_only_does_not_run_is_started_without_what_it_would_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd refuses to start a socket while its service works."""
     files = right(SERVICE, SOCKET)
     assert scripts(monkeypatch, files, {"ours.socket": RUNS}) == []
-    [start] = scripts(monkeypatch, files, {"ours.socket": UnitState(enabled=True)})
+    stop, start = scripts(monkeypatch, files, {"ours.socket": UnitState(enabled=True)})
+    assert stop == "systemctl stop ours.service"
     assert start == "systemctl enable --quiet ours.socket && systemctl start ours.socket"
 
 
@@ -124,7 +126,7 @@ def test_what_dockers_planned_restart_stopped_is_started_again(monkeypatch: pyte
     assert scripts(monkeypatch, files, stopped, [restart]) == ["systemctl start ours.socket"]
     assert scripts(monkeypatch, files, {"ours.socket": RUNS}, [restart]) == []
     # Without that, or when it does not start at boot either, it is a change like any other, planned or refused.
-    other = ["systemctl enable --quiet ours.socket && systemctl start ours.socket"]
+    other = ["systemctl stop ours.service", "systemctl enable --quiet ours.socket && systemctl start ours.socket"]
     assert scripts(monkeypatch, files, stopped, []) == other
     assert scripts(monkeypatch, files, {"ours.socket": UnitState()}, [restart]) == other
     assert scripts(monkeypatch, files, stopped, [restart, ["stacks", "unit", "ours.socket", "enable"]]) == other
