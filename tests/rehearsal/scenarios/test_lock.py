@@ -78,7 +78,7 @@ def test_a_deploy_takes_what_was_locked_and_nothing_else(locked: Locked) -> None
     """Between the lock and the deploy the base's tag is moved, and torch gets other bytes under its version."""
     before = locked.control.plan()
     assert before.code == 0, before.errors
-    assert unpinned(before) == ["image comfyui", "image orchestrator", "install comfyui"]
+    assert unpinned(before) == ["image comfyui", "image gpu-check", "image orchestrator", "install comfyui"]
     was = locked.world.registry_add(PYTHON_IMAGE, [locked.world.python_layer], PYTHON_CONFIG)
 
     done = locked.lock()
