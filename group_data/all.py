@@ -170,7 +170,7 @@ images = {
     },
     # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
     # holds the hashes of these very files: another CUDA is another index and another lock.
-    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python, "PACKAGE_INDEX_URL": "https://pypi.org/simple"}},
+    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python}},  # `PACKAGE_INDEX_URL`: another index than pip's own
     "gpu-check": {"pull": _python},
 }
 
