@@ -26,10 +26,11 @@ JOB = "sudo python3 -I -B -m hostside.job run models --folder /run/gpuhost/jobs 
 WAITS = "sh -c 'read secret; echo ${#secret} 100%n; read word < /root/go; echo $word; exit 7'"
 SAID = f"{len(TOKEN)} 100%n\n"
 UNIT = "gpuhost-models.service"
+PATTERN = f"{TOKEN[:-1]}[{TOKEN[-1]}]"  # by which what looks for it does not find itself
 SEEN_BY = f"""
-grep -rls -- '{TOKEN[:-1]}[{TOKEN[-1]}]' /run /tmp /root /proc/[0-9]*/cmdline /proc/[0-9]*/environ
-systemctl show {UNIT} | grep -- '{TOKEN}'; systemctl cat {UNIT} | grep -- '{TOKEN}'
-journalctl | grep -- '{TOKEN[:-1]}[{TOKEN[-1]}]'
+grep -rls -- '{PATTERN}' /run /tmp /root /proc/[0-9]*/cmdline /proc/[0-9]*/environ
+systemctl show {UNIT} | grep -- '{PATTERN}'; systemctl cat {UNIT} | grep -- '{PATTERN}'
+journalctl | grep -- '{PATTERN}'
 """
 
 
