@@ -84,7 +84,7 @@ def test_a_deploy_takes_what_was_locked_and_nothing_else(locked: Locked) -> None
     done = locked.lock()
     assert done.rc == 0, done.stderr
     assert f"image {BASE}\n  + {was}\n" in done.stdout
-    assert locked.content["images"] == {BASE: {"digest": was}}
+    assert locked.content["images"][BASE] == {"digest": was}
     for revisions in locked.content["models"].values():
         assert re.fullmatch(r"[0-9a-f]{40}", revisions["main"]["commit"]) and revisions["main"]["files"]
     packages = locked.content["installs"]["comfyui"]["requirements"]
@@ -99,7 +99,7 @@ def test_a_deploy_takes_what_was_locked_and_nothing_else(locked: Locked) -> None
     assert check.rc == 2, check.stderr
     assert f"image {BASE}\n  - {was}\n  + {moved}\n" in check.stdout
     assert "  ! torch 2.8.0+cu128: of 1 files that were locked 1 are not those any more\n" in check.stdout
-    assert locked.content["images"] == {BASE: {"digest": was}}
+    assert locked.content["images"][BASE] == {"digest": was}
 
     refused = locked.control.apply()
     assert refused.code == 1
