@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -131,6 +132,28 @@ def test_the_next_run_hashes_and_asks_nothing(
     assert states_of(host.run([vae(host, action="link", links=both)])) == ["linked"]
     assert (host.models / both[1]).samefile(linked(host)) and host.entry(vae(host)).links == both
     assert hub.requests == []
+
+
+def test_a_file_that_a_link_copies_up_is_the_one_that_is_recorded(
+    hub: LocalHub, host: Host, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As overlayfs does with a file of a lower layer: the same file, another inode."""
+    link = os.link
+
+    def copied_up(source: Path, target: Path) -> None:
+        copy = source.with_name("copy")
+        shutil.copy2(source, copy)
+        copy.replace(source)
+        link(source, target)
+
+    host.run([vae(host)])
+    linked(host).unlink()
+    before = host.entry(vae(host))
+    monkeypatch.setattr(os, "link", copied_up)
+    assert states_of(host.run([vae(host, action="link")])) == ["linked"]
+    after, there = host.entry(vae(host)), host.pointer(vae(host)).stat()
+    assert after.inode == there.st_ino != before.inode and after.mtime_ns == there.st_mtime_ns
+    assert (host.models / vae(host).links[0]).samefile(host.pointer(vae(host)))
 
 
 def test_a_lost_manifest_costs_a_hash_and_no_download(hub: LocalHub, host: Host, model: Any) -> None:

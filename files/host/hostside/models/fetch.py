@@ -335,6 +335,10 @@ class _Ready:
                 moved_to = self._store.link(pointer, link, self._ours(link))
                 if moved_to is not None:
                     report(MovedAside(file.model, str(self._store.models_dir / link), str(moved_to)))
+            # On overlayfs a file of a lower layer is copied up before it is linked: the same file under another inode.
+            there = stat(pointer)
+            if there and (there.size, there.mtime_ns) == (entry.size, entry.mtime_ns):
+                entry = replace(entry, inode=there.inode)
             self._manifest.files[_key(file)] = entry
             self._done.add(_key(file))
             self._unsaved = self._unsaved or entry != before
