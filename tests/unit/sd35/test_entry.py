@@ -50,7 +50,8 @@ def test_every_question_is_answered_as_the_entry_expects(entry: Service, tmp_pat
                 30.0,
             )
             while not (answer := ask(str(api.base_url).rstrip("/"), probe)).ok and answer.status == 503:
-                assert api.get("/health").json()["status"] == "loading"  # as a container that is not healthy yet
+                # As a container that is not healthy yet; it may be by the time that this is asked.
+                assert api.get("/health").json()["status"] in ("loading", "ok")
             assert answer.ok, (question.name, answer.detail)
 
 
