@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import socketserver
 import struct
 import threading
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from hostside import broker
 
 
 def container(name: str, **over: Any) -> dict[str, Any]:
@@ -156,3 +159,16 @@ def _handler(fake: FakeDocker) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def serve_broker(socket_path: Path, docker: FakeDocker) -> None:
+    """Serves as systemd has it: a broker that has ended is started again for the connection that waits."""
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(socket_path))
+    listening.listen()
+
+    def serve() -> None:
+        while True:
+            broker.serve(listening, broker.Docker(docker.socket_path))
+
+    threading.Thread(target=serve, daemon=True).start()

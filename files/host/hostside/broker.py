@@ -260,19 +260,28 @@ def _own_files() -> list[Path]:
     return [Path(file) for file in (__file__, *(module.__file__ for module in modules)) if file]
 
 
-def _marks(files: list[Path]) -> list[tuple[int, int]]:
-    """By which a file that was replaced is known."""
-    return [(seen.st_ino, seen.st_mtime_ns) for seen in (path.stat() for path in files)]
+def _marks(files: list[Path]) -> list[tuple[int, int] | None]:
+    """By which a file that was replaced is known; None: it is not there."""
+    return [_mark(path) for path in files]
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    try:
+        seen = path.stat()
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns
 
 
 def serve(listening: socket.socket, docker: Docker) -> None:
     """Until its own program is replaced. The connection that waits then is not taken: systemd starts the new program
     for it, so that nothing is ever answered by an old one."""
     files, free = _own_files(), threading.BoundedSemaphore(CLIENTS)
-    loaded = _marks(files)
+    loaded, waiting = _marks(files), select.poll()
+    waiting.register(listening, select.POLLIN)
     while True:
         free.acquire()
-        select.select([listening], [], [])
+        waiting.poll()
         if _marks(files) != loaded:
             return
         connection, _ = listening.accept()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from gpuhost.project import PROJECT
 from hostside import broker
 from hostside.broker import CLIENTS, QUESTION_BYTES, Answer, Docker
-from tests.unit.fake_docker import FakeDocker, container
+from tests.unit.fake_docker import FakeDocker, container, serve_broker
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +46,9 @@ def fake(engine: FakeDocker) -> FakeDocker:
 @pytest.fixture(scope="module")
 def path(engine: FakeDocker, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the broker listens."""
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(tmp_path_factory.mktemp("broker") / "socket"))
-    listening.listen()
-    threading.Thread(target=broker.serve, args=(listening, Docker(engine.socket_path)), daemon=True).start()
-    return str(listening.getsockname())
+    path = tmp_path_factory.mktemp("broker") / "socket"
+    serve_broker(path, engine)
+    return str(path)
 
 
 def said(path: str, question: bytes) -> dict[str, Any]:
@@ -347,6 +346,17 @@ def test_the_program_ends_when_it_was_replaced_and_leaves_the_connection_to_the_
             finally:
                 second.kill()
                 second.wait()
+
+
+def test_a_module_without_its_file_does_not_end_it(
+    fake: FakeDocker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while its files are replaced."""
+    gone = ModuleType("hostside.gone")
+    gone.__file__ = str(tmp_path / "gone.py")
+    monkeypatch.setitem(sys.modules, gone.__name__, gone)
+    serve_broker(tmp_path / "socket", fake)
+    assert len(said(str(tmp_path / "socket"), b"list\n")["services"]) == 2
 
 
 def test_an_answer_has_these_fields_and_no_other() -> None:

@@ -22,7 +22,7 @@ import pytest
 import uvicorn
 
 from hostside import broker as hostside_broker
-from tests.unit.fake_docker import FakeDocker, container
+from tests.unit.fake_docker import FakeDocker, container, serve_broker
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "orchestrator"))
 
@@ -46,12 +46,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDocker]:
 @pytest.fixture(scope="module")
 def broker_path(engine: FakeDocker, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Where the broker of that engine listens."""
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(tmp_path_factory.mktemp("broker") / "socket"))
-    listening.listen()
-    docker = hostside_broker.Docker(engine.socket_path)
-    threading.Thread(target=hostside_broker.serve, args=(listening, docker), daemon=True).start()
-    return str(listening.getsockname())
+    path = tmp_path_factory.mktemp("broker") / "socket"
+    serve_broker(path, engine)
+    return str(path)
 
 
 @pytest.fixture
