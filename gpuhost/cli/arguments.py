@@ -64,6 +64,13 @@ def shown_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
 
 
+def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
+    """What its help ends with. After the options: they have a word to say there, too."""
+    lines = [*(f"  {example}" for example in examples), *([command.epilog] if command.epilog else [])]
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = "\n".join(["examples:", *lines])
+
+
 def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:
     """What the command line names; `data`: for a stage that is asked for. Raises UserError."""
     if not (PROJECT / "deploy.py").is_file():

@@ -17,7 +17,22 @@ from gpuhost.cli.console import ERROR, print_problems
 from gpuhost.errors import Problem, UserError
 
 # A module each.
-COMMANDS = ("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "models", "secrets", "rehearse")
+COMMANDS = (
+    "init",
+    "config",
+    "check",
+    "trust",
+    "lock",
+    "plan",
+    "apply",
+    "verify",
+    "status",
+    "logs",
+    "open",
+    "models",
+    "secrets",
+    "rehearse",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

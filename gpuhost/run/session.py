@@ -25,7 +25,7 @@ from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run.connection import lost
-from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
+from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -130,6 +130,11 @@ def only() -> frozenset[str] | None:
 def import_folder() -> str:
     """The folder of `gpuhost models import`."""
     return str(host.data.get(IMPORT_DATA) or "")
+
+
+def asked_logs() -> str:
+    """What `gpuhost logs` asks for, as text."""
+    return str(host.data.get(LOGS_DATA) or "")
 
 
 def report_problem(problem: Problem) -> None:

@@ -68,6 +68,10 @@ class SecretStore:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
         return self._known().get(name, ("", None))[1]
 
+    def is_masked(self, name: str) -> bool:
+        """Whether its value is to be seen nowhere. The name of a user is a word like others."""
+        return self._declared[name].generate != "username"
+
     def retired(self) -> dict[str, list[str]]:
         """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""
         text = envfile.read_private(self._retired)

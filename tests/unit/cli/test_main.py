@@ -518,7 +518,5 @@ def test_a_change_whose_turn_comes_too_late(
 
 def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:
     """It would take longer than all else that `gpuhost plan` does itself; what needs it is imported by who needs it."""
-    code = (
-        "import sys; from gpuhost.cli import apply, main, plan, verify; print({'pyinfra', 'pydantic'} & {*sys.modules})"
-    )
+    code = "import sys; from gpuhost.cli import apply, main, plan, status, verify; print({'pyinfra', 'pydantic'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
