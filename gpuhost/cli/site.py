@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from gevent.hub import Hub  # type: ignore[import-untyped]
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
@@ -15,6 +16,9 @@ from gpuhost.catalog.inventory import Request, Site, inventory, read
 from gpuhost.cli.arguments import inventory_file, limits
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
+
+# pyinfra puts gevent under what waits, which prints a KeyboardInterrupt before it raises it again where it belongs.
+Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def site(options: argparse.Namespace) -> Site:

@@ -24,6 +24,7 @@ from pyinfra.context import host, state
 from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
+from gpuhost.run import stop
 from gpuhost.run.connection import lost
 from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
@@ -84,6 +85,12 @@ class _Outcome(BaseStateCallback):
     def operation_end(run: State, op_hash: str) -> None:
         for target in run.inventory:
             _ended(run, target, op_hash)
+        stop.leave(run)
+
+    @staticmethod
+    def operation_host_start(run: State, target: Host, op_hash: str) -> None:
+        if (target.name, op_hash) in current().builtins:
+            stop.begins(target.name, op_hash)
 
     @staticmethod
     def host_disconnect(run: State, target: Host) -> None:
@@ -93,6 +100,7 @@ class _Outcome(BaseStateCallback):
 
 
 def _ended(run: State, target: Host, op_hash: str) -> None:
+    stop.ends(target.name, op_hash)
     data, session = run.ops[target].get(op_hash), current()
     if data is None or not data.operation_meta.is_complete() or (target.name, op_hash) in session.reported:
         return
@@ -198,6 +206,7 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
     if not state.is_executing:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)
+    stop.begins(host.name, str(host.current_op_hash))
     for change in changes:
         if not session.allows(host.name, change):
             return _unplanned(change)
@@ -215,9 +224,24 @@ def carry_out(changes: Sequence[Change], commands: Iterable[PyinfraCommand]) -> 
     if refusal is not None:
         yield refusal
     elif state.is_executing:
-        yield from commands
+        yield from _until_stopped(commands)
     else:
         yield StringCommand("true")
+
+
+def _until_stopped(commands: Iterable[PyinfraCommand]) -> Commands:
+    """The commands as long as nobody stops the run: each may be the last, as after a death of the run."""
+    for command in commands:
+        if stop.asked():
+            yield FunctionCommand(_stopped, [], {})
+            return
+        yield command
+
+
+def _stopped(state: State, host: Host) -> bool:
+    """Ends this host's turn without a word: `gpuhost` says why."""
+    current().explained.add(host.name)
+    return False
 
 
 def builtin(
