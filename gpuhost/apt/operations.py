@@ -12,7 +12,7 @@ from pyinfra.context import host, state
 from gpuhost import errors
 from gpuhost.apt.facts import AptState, CutOff
 from gpuhost.files.facts import FilesState, FileState
-from gpuhost.files.operations import blocked, write_step
+from gpuhost.files.operations import blocked, with_text_diffs, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.remote import Script
@@ -130,7 +130,7 @@ def repository(stage: str, key_url: str, fingerprint: str, key: str, source: Fil
         yield from fail_host(*problem)
         return
     keys = key_changes(stage, key, stamp, observed)
-    files = reconcile(stage, [source], {source.path: text}, observed)
+    files = with_text_diffs(reconcile(stage, [source], {source.path: text}, observed), [source], observed)
 
     def act() -> Commands:
         if [change.action for change in keys] == ["correct"]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gpuhost.cli.arguments import Commands, run_options, shown_options, target
+from gpuhost.cli.arguments import Commands, planned_target, run_options, shown_options
 from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
 from gpuhost.cli.progress import Progress, duration
 from gpuhost.errors import Problem
@@ -60,7 +60,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Apply and print; the exit code."""
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
-    applied = apply(target(options), options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+    applied = apply(planned_target(options), options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
     return print_applied(applied, options.json)
 
 

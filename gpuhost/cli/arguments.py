@@ -14,6 +14,7 @@ from typing import NoReturn, TypeAlias
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
+from gpuhost.run.data import DIFFS_DATA
 from gpuhost.run.pyinfra import Target
 
 
@@ -60,8 +61,8 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 def shown_options(command: argparse.ArgumentParser) -> None:
     """How a plan is shown: `verbose` and `diff` of the options."""
-    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, do not count them")
-    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
+    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
+    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
 
 
 def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
@@ -69,6 +70,11 @@ def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
     lines = [*(f"  {example}" for example in examples), *([command.epilog] if command.epilog else [])]
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = "\n".join(["examples:", *lines])
+
+
+def planned_target(options: argparse.Namespace) -> Target:
+    """The same for a command that shows a plan. Raises UserError."""
+    return target(options, {DIFFS_DATA: "all"} if options.verbose and options.diff else None)
 
 
 def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from gpuhost.cli.arguments import Commands, run_options, shown_options, target
+from gpuhost.cli.arguments import Commands, planned_target, run_options, shown_options
 from gpuhost.cli.console import (
     ERROR,
     RESULTS,
@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Plan and print; the exit code."""
-    outcome = pyinfra.plan(target(options))
+    outcome = pyinfra.plan(planned_target(options))
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
     if options.json:

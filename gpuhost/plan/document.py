@@ -12,8 +12,8 @@ from gpuhost.plan.text import NOTES, Event
 
 def change_fields(changes: Iterable[Event]) -> list[Event]:
     """Changes as the JSON document holds them."""
-    fields = ("host", "stage", "resource", "action", "reason", "diff", "impact")
-    return [{key: change[key] for key in fields} for change in changes]
+    fields = ("host", "stage", "resource", "action", "reason", "diff", "text_diff", "impact")
+    return [{key: change.get(key, []) for key in fields} for change in changes]
 
 
 def document(result: str, changes: Iterable[Event], events: Sequence[Event], problems: Iterable[Problem]) -> Event:

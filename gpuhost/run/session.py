@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
@@ -26,7 +26,7 @@ from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run import stop
 from gpuhost.run.connection import lost
-from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
+from gpuhost.run.data import ALLOW_DATA, DIFFS_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -140,6 +140,13 @@ def import_folder() -> str:
     return str(host.data.get(IMPORT_DATA) or "")
 
 
+def text_diffs() -> Literal["", "changed", "all"]:
+    """Of which files a plan shows what changes in them: those that people know, or all; of none while a run acts."""
+    if state.is_executing or current().allowed is not None:
+        return ""
+    return "all" if host.data.get(DIFFS_DATA) == "all" else "changed"
+
+
 def asked_logs() -> str:
     """What `gpuhost logs` asks for, as text."""
     return str(host.data.get(LOGS_DATA) or "")
@@ -203,6 +210,8 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
         host.log(printable(f"{'doing' if state.is_executing else 'will'}: {change.line()}"))
         for difference in change.diff:
             host.log(printable(f"    {difference.line()}"))
+        for line in change.text_diff if state.config.DIFF else ():
+            host.log(printable(f"    {line}"))
     if not state.is_executing:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)

@@ -68,9 +68,12 @@ class SecretStore:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
         return self._known().get(name, ("", None))[1]
 
-    def is_masked(self, name: str) -> bool:
-        """Whether its value is to be seen nowhere. The name of a user is a word like others."""
-        return self._declared[name].generate != "username"
+    def masked(self) -> list[str]:
+        """Every value that is known or was rotated away, and that is to be seen nowhere: of a user the name is a word
+        like others."""
+        known = self._known()
+        values = [value for name, (value, _) in known.items() if self._declared[name].generate != "username"]
+        return [*values, *(value for retired in self.retired().values() for value in retired)]
 
     def retired(self) -> dict[str, list[str]]:
         """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""

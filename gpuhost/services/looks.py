@@ -13,7 +13,6 @@ from gpuhost.run.output import shown_as
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.remote import unobserved
 from gpuhost.run.session import Commands, current, failing
-from gpuhost.secrets.store import SecretStore
 from gpuhost.services.logs import Asked, shown
 from gpuhost.services.status import statuses
 from hostside.protocol import LogRequest
@@ -39,15 +38,9 @@ def logged(run: HostRun, asked: Asked) -> Commands:
     """Shows the log of one service, secrets masked; nothing on a host that does not have it."""
     if not state.is_executing or asked.service not in run.services:
         return
-    request = LogRequest(asked.service, asked.tail, asked.follow, _secrets(run.secrets, run.secret_names))
+    request = LogRequest(asked.service, asked.tail, asked.follow, run.secrets.masked())
     with shown_as(host.print_prefix, shown):
         completed = run_now(run.paths.logs_command, stdin=to_json(request), live=True)
     if not completed.ok:
         cause = unobserved(completed)
         yield failing(f"the log of {asked.service} cannot be read: {cause.what}", cause.hint)
-
-
-def _secrets(store: SecretStore, names: list[str]) -> list[str]:
-    """Every value that this host has or had, but names of users: they are words of a log like others."""
-    known = [value for name in names if store.is_masked(name) and (value := store.optional(name))]
-    return [*known, *(value for values in store.retired().values() for value in values)]

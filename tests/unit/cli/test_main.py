@@ -122,6 +122,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
                 "action": "create",
                 "reason": "why",
                 "diff": [],
+                "text_diff": [],
                 "impact": {"stops": [], "restarts": [], "download_bytes": 0},
             }
         ],
@@ -521,6 +522,13 @@ def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:
     imported = "import sys; from gpuhost.cli import apply, main, plan, status, verify;"
     code = f"{imported} print({{'pyinfra', 'pydantic'}} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
+
+
+def test_what_is_in_new_files_is_asked_for_by_v(fake: Fake) -> None:
+    for words in (["plan"], ["plan", "-v"], ["apply", "-v", "--yes"], ["plan", "-v", "--no-diff"]):
+        cli.main(words)
+    told = [target.data for asked, target in zip(fake.asked, fake.targets, strict=True) if asked == "plan"]
+    assert told == [{}, {"gpuhost_diffs": "all"}, {"gpuhost_diffs": "all"}, {}]
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------

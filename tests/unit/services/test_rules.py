@@ -160,9 +160,11 @@ def test_every_differing_field_is_told() -> None:
     ]
 
 
-def test_an_unhealthy_container_is_left_to_verify() -> None:
-    """Making it anew cures nothing: health is no part of the reading."""
-    assert not hasattr(container(), "health")
+@pytest.mark.parametrize("health", ["", "starting", "healthy", "unhealthy"])
+def test_an_unhealthy_container_is_left_to_verify(health: str) -> None:
+    """Making it anew cures nothing."""
+    way = reconcile(API, [container(health=health, ended_s=1.0, exit_code=1)])
+    assert (way.changes, way.steps) == ([], [])
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------
