@@ -35,6 +35,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
+INVENTORY = "inventory.py"
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -43,7 +44,7 @@ def host_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-i",
         "--inventory",
-        default="inventory.py",
+        default=INVENTORY,
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )

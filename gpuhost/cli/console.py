@@ -13,7 +13,7 @@ import click
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
-from gpuhost.plan.document import document
+from gpuhost.plan.document import document, error_document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
@@ -84,6 +84,12 @@ def print_problems(*problems: Problem) -> int:
     """Print problems on stderr; the exit code of a command that ends with them."""
     for problem in problems:
         print("\n".join(problem.lines()), file=sys.stderr)
+    return ERROR
+
+
+def print_error_document(problems: Sequence[Problem]) -> int:
+    """Problems as JSON on stdout, because of which nothing was begun; the exit code."""
+    print(json.dumps(error_document(problems), indent=2))
     return ERROR
 
 

@@ -26,15 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
     # What is imported here takes a moment, in which somebody may press Ctrl-C already.
     try:
-        from gpuhost.cli.console import ERROR, STOPPED, print_problems
+        from gpuhost.cli.console import ERROR, STOPPED, print_error_document, print_problems
         from gpuhost.errors import Problem, UserError
 
         try:
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            return _run(words)
         except BrokenPipeError:  # the reader of our stdout has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ERROR
         except UserError as error:
+            if "--json" in (words[: words.index("--")] if "--" in words else words):
+                return print_error_document(error.problems)
             return print_problems(*error.problems)
         except KeyboardInterrupt:
             print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))

@@ -113,6 +113,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     fake.plan = Outcome(0, [HOST, SKIPPED, change()], "pyinfra's own words")
     cli.main(["plan", "--json"])
     assert json.loads(capsys.readouterr().out) == {
+        "version": 1,
         "result": "changes",
         "changes": [
             {

@@ -199,6 +199,7 @@ def test_the_document_for_programs() -> None:
     problem = Problem("it broke", "mend it", "one")
     made = document("error", [event(COSTLY)], [*others, skipped, *noted, observed], [problem])
     assert made == {
+        "version": 1,
         "result": "error",
         "changes": [
             {
