@@ -114,7 +114,8 @@ def touched(good: Snapshot, damaged: Snapshot, end: Snapshot, damages: Sequence[
     # A service of ours that the plan leaves alone goes on; what is nobody's of ours is as it was, and as it was found.
     restarted = {("engine", "dockerd"), ("engine", "Docker Engine")} & planned
     made = {name for stage, name in planned if stage == "stacks"}
-    for was, without in ((good, made), (damaged, made | SERVICES)):
+    gone = {name for damage in damages for name in damage.goes}
+    for was, without in ((good, made), (damaged, made | SERVICES | gone)):
         kept = [_containers(snapshot, without, bool(restarted)) for snapshot in (was, end)]
         yield from _differing("containers", *kept)
     for section in ("networks", "volumes", "packages", "images"):
