@@ -115,7 +115,8 @@ def touched(good: Snapshot, damaged: Snapshot, end: Snapshot, damages: Sequence[
     restarted = {("engine", "dockerd"), ("engine", "Docker Engine")} & planned
     made = {name for stage, name in planned if stage == "stacks"}
     gone = {name for damage in damages for name in damage.goes}
-    for was, without in ((good, made), (damaged, made | SERVICES | gone)):
+    added = _names(damaged) - _names(good)  # by the damages
+    for was, without in ((good, made | added), (damaged, made | SERVICES | gone)):
         kept = [_containers(snapshot, without, bool(restarted)) for snapshot in (was, end)]
         yield from _differing("containers", *kept)
     for section in ("networks", "volumes", "packages", "images"):
@@ -147,6 +148,11 @@ def _containers(snapshot: Snapshot, without: Set[str], restarted: bool) -> list[
         for name, identity, *rest in lines
         if name.removeprefix("/") not in without
     ]
+
+
+def _names(snapshot: Snapshot) -> set[str]:
+    """Of its containers."""
+    return {line.split()[0].removeprefix("/") for line in snapshot.get("containers", [])}
 
 
 def _kept(section: str, snapshot: Snapshot, planned: Set[tuple[str, str]]) -> list[str]:
