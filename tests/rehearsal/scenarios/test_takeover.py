@@ -14,7 +14,11 @@ from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
 
-THEIRS = {"log-driver": "local", "debug": True, "default-address-pools": [{"base": "172.31.0.0/16", "size": 24}]}
+THEIRS = {
+    "max-concurrent-downloads": 2,
+    "debug": True,
+    "default-address-pools": [{"base": "172.31.0.0/16", "size": 24}],
+}
 # Debian's Docker with a daemon.json of their own, a compose project of two, a user who may ask Docker, and the toolkit
 # of an earlier version, held. Its source is gone again, as after an update of the distribution.
 BY_HAND = r"""
@@ -47,8 +51,9 @@ STARTED = "docker inspect -f '{{.Name}} {{.Id}} {{.State.StartedAt}}' theirs-onc
 def test_a_host_prepared_by_hand_is_taken_over(furnished: World, boot: Callable[..., FreshHost]) -> None:
     host = boot("byhand", gpus=[GPU])
     host.root(BY_HAND.replace("@JSON@", json.dumps(THEIRS)), check=True)
-    services = {"comfyui-qwen": None, "orchestrator": {"open_files": 16384}}  # its runc is not ours to wrap
-    host.write_inventory({**furnished.host_data(), **QUICK, "engine_source": "distro", "services": services})
+    data: dict[str, object] = {"engine_source": "distro", "enabled_services": ["orchestrator"]}
+    data["services"] = {"orchestrator": {"open_files": 16384}}  # its runc is not ours to wrap
+    host.write_inventory({**furnished.host_data(), **QUICK, **data})
     before, pid = host.root(STARTED, check=True).stdout, host.root("cat /run/docker.pid").stdout
 
     proof = Proof(host)
