@@ -20,7 +20,7 @@ THEIRS = {
     "default-address-pools": [{"base": "172.31.0.0/16", "size": 24}],
 }
 # Debian's Docker with a daemon.json of their own, a compose project of two, a user who may ask Docker, and the toolkit
-# of an earlier version, held. Its source is gone again, as after an update of the distribution.
+# of an earlier version, held, from a source with a key of its own.
 BY_HAND = r"""
 set -eu; export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
@@ -43,8 +43,8 @@ apt-get update -q
 names='nvidia-container-toolkit nvidia-container-toolkit-base libnvidia-container-tools libnvidia-container1'
 apt-get install -y -q $(for name in $names; do echo "$name=1.19.0-1"; done)
 apt-mark hold $names >/dev/null
-rm /etc/apt/sources.list.d/nvidia.list
 """
+SOURCE = "/etc/apt/sources.list.d/nvidia.list"
 STARTED = "docker inspect -f '{{.Name}} {{.Id}} {{.State.StartedAt}}' theirs-once-1 theirs-ever-1"
 
 
@@ -61,6 +61,7 @@ def test_a_host_prepared_by_hand_is_taken_over(furnished: World, boot: Callable[
     assert planned.code == 2 and planned.document, planned.errors
     [restart] = [each for each in planned.document["changes"] if each["resource"]["kind"] == "engine"]
     assert restart["impact"]["stops"] == [] and ("gpu", "NVIDIA Container Toolkit", "install") in planned.changes
+    assert ("gpu", SOURCE, "disable") in planned.changes
     told = proof.control.apply()
     assert told.code == 0, told.errors
     assert sorted(told.changes) == sorted(planned.changes)
@@ -70,6 +71,8 @@ def test_a_host_prepared_by_hand_is_taken_over(furnished: World, boot: Callable[
     assert {name: found[name] for name in THEIRS} == THEIRS and list(found)[:3] == list(THEIRS)
     assert host.root("stat -c %a /etc/docker/daemon.json").stdout.strip() == "600"
     assert "painter" in host.root("getent group docker").stdout
+    assert host.root(f"ls {SOURCE}*").stdout.split() == [f"{SOURCE}.disabled"]
+    assert host.root("apt-get -q update 2>&1").rc == 0
     versions = host.root("dpkg-query -W -f '${Version}\\n' 'nvidia-container-toolkit*' 'libnvidia-container*'").stdout
     assert versions.split() == ["1.20.0-1"] * 4
     assert len(host.root("apt-mark showhold").stdout.split()) == 4
