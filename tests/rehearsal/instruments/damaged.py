@@ -54,6 +54,14 @@ def repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
 
     `good`: the host as it is before.
     """
+    try:
+        _repaired(proof, damages, good)
+    finally:
+        undone = [proof.host.root(damage.undo) for damage in damages if damage.undo]
+    expect(all(each.rc == 0 for each in undone), "what is nobody's to repair was still there", undone)
+
+
+def _repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
     damaged = broken(proof, damages)
     plan = proof.control.plan()
     expect(plan.code == 2, "the plan finds changes", (plan.code, plan.errors, plan.stderr[-2000:]))
@@ -74,9 +82,6 @@ def repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
     proof.nothing_to_do()
     left = list(touched(good, damaged, proof.host.snapshot(), damages, plan))
     expect(not left, "everything is as it was, and nothing else was touched", "\n".join(left))
-    for damage in damages:
-        if damage.undo:
-            proof.host.root(damage.undo, check=True)
 
 
 def unseen(plan: Told, damages: Sequence[Damage]) -> list[str]:
