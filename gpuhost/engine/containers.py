@@ -48,6 +48,11 @@ BINDS = (
     '{{range .Mounts}}{{if eq .Type "bind"}}{{"\\n"}}bind{{"\\t"}}{{$.Id}}{{"\\t"}}{{$.State.Pid}}'
     '{{"\\t"}}{{.Source}}{{"\\t"}}{{.Destination}}{{end}}{{end}}'
 )
+# And a line for one that runs and was given GPUs: its id and its process.
+GIVEN_GPUS = (
+    '{{if and .HostConfig.DeviceRequests .State.Running (not .State.Paused)}}{{"\\n"}}gpus{{"\\t"}}{{.Id}}'
+    '{{"\\t"}}{{.State.Pid}}{{end}}'
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,9 @@ class Container:
     `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by Docker, since somebody started it;
     `health`: in Docker's words, "" without a health check; `ended_s`, `exit_code`: of its last end, 0 when it never
     ended; `environment`: secret -> keyed fingerprint of what its environment holds, None when nobody looked; `added`:
-    the same of all that its image does not give it; `holds`: what it has of the host while it runs; `image_id`: by
-    which `image_settings` are found, those fields of `settings` that it has of its image when nobody asks otherwise
-    (empty when the image is gone)."""
+    the same of all that its image does not give it; `holds`: what it has of the host while it runs; `gpus_denied`: it
+    was given GPUs, and the kernel does not let it reach them any more; `image_id`: by which `image_settings` are found,
+    those fields of `settings` that it has of its image when nobody asks otherwise (empty when the image is gone)."""
 
     id: str
     name: str
@@ -77,6 +82,7 @@ class Container:
     environment: Mapping[str, str] | None = None
     added: Mapping[str, str] = field(default_factory=dict)
     holds: tuple[Held, ...] = ()
+    gpus_denied: bool = False
     image_id: str = ""
     image_settings: Mapping[str, Any] = field(default_factory=dict)
 

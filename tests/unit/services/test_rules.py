@@ -89,6 +89,12 @@ def test_a_container_that_holds_a_removed_folder_is_made_anew(
     assert found(API, container(holds=tuple(holds), **over)) == expected
 
 
+def test_a_container_whose_gpus_are_denied_is_made_anew() -> None:
+    [(action, name, reason)] = found(API, container(gpus_denied=True))
+    assert (action, name) == ("recreate", "api") and "denies it the GPUs" in reason
+    assert found(API, container(gpus_denied=True, state="exited")) == [("recreate", "api", "it is exited")]
+
+
 def test_one_that_runs_on_demand_and_holds_a_removed_folder_runs_on_as_a_new_one() -> None:
     way = reconcile({"api": replace(desired(), start="on-demand")}, [container(holds=(LOST,))])
     assert [change.reason for change in way.changes] == [ANEW]
