@@ -14,7 +14,7 @@ from typing import NoReturn, TypeAlias
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
-from gpuhost.run.data import DIFFS_DATA
+from gpuhost.run.data import DIFFS_DATA, STAGES
 from gpuhost.run.pyinfra import Target
 
 
@@ -61,8 +61,16 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 
 def shown_options(command: argparse.ArgumentParser) -> None:
-    """How a plan is shown: `verbose` and `diff` of the options."""
+    """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options."""
     command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
+    command.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=STAGES,
+        metavar="STAGE",
+        help=f"only this one of {', '.join(STAGES)}",
+    )
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     found = site(options)
     problems = [problem for host in found.chosen for problem in conformity.problems(found.catalogs[host])]
     problems += [problem for folder in dict.fromkeys((PROJECT, found.folder)) for problem in _foreign(folder)]
+    for sentence in found.unused:
+        print(f"note: {sentence}", file=sys.stderr)
     if problems:
         return print_problems(*dict.fromkeys(problems))
     print(f"in order: {', '.join(found.chosen)}")
