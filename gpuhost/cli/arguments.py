@@ -63,14 +63,8 @@ def run_options(command: argparse.ArgumentParser) -> None:
 def shown_options(command: argparse.ArgumentParser) -> None:
     """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options."""
     command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
-    command.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        choices=STAGES,
-        metavar="STAGE",
-        help=f"only this one of {', '.join(STAGES)}",
-    )
+    about = f"only this stage; may be repeated ({', '.join(STAGES)})"
+    command.add_argument("--only", action="append", default=[], choices=STAGES, metavar="STAGE", help=about)
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
 
 
