@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
@@ -48,9 +49,10 @@ def host_options(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )
-    command.add_argument(
+    limit = command.add_argument(
         "-l", "--limit", action="append", default=[], metavar="HOST", help="only this host or group; may be repeated"
     )
+    completed_by(limit, hosts)
     command.epilog = "What follows `--` are options for pyinfra: -- --parallel 2"
 
 

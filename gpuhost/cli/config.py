@@ -12,6 +12,7 @@ from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.layers import leaves, plain
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import ERROR, OK
 from gpuhost.cli.literal import literal
 from gpuhost.cli.site import site
@@ -26,7 +27,8 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "what is in force for each host; contacts none"
     command = commands.add_parser("config", help=about, description=about)
-    command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
+    named = command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
+    completed_by(named, hosts)
     host_options(command)
     command.add_argument("--origin", action="store_true", help="which file each value comes from")
     command.add_argument("--table", action="store_true", help="only the services, as a table in Markdown")

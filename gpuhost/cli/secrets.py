@@ -18,6 +18,7 @@ from typing import Any
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Catalog
+from gpuhost.cli import complete
 from gpuhost.cli.apply import Applied, apply, plan, print_applied
 from gpuhost.cli.arguments import Commands, host_options, run_options, target
 from gpuhost.cli.console import (
@@ -63,7 +64,8 @@ def add_to(commands: Commands) -> None:
     for name, text in about.items():
         command = secrets.add_parser(name, help=text, description=text)
         if name in ("rotate", "show"):
-            command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
+            name_of = command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
+            complete.completed_by(name_of, complete.secrets)
         if name in ("export", "import"):
             command.add_argument("file", metavar="FILE", type=Path)
             command.add_argument(

@@ -10,6 +10,7 @@ from pathlib import Path
 from paramiko import PKey
 
 from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import ERROR, OK, confirmed
 from gpuhost.cli.site import inventory_hosts
 from gpuhost.errors import Problem, UserError, suggest
@@ -23,7 +24,8 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "show the fingerprint of a host's SSH key, ask, and put the key into known_hosts"
     command = commands.add_parser("trust", help=about, description=about)
-    command.add_argument("host", metavar="HOST", help="its name in the inventory")
+    host = command.add_argument("host", metavar="HOST", help="its name in the inventory")
+    completed_by(host, hosts)
     host_options(command)
     command.add_argument(
         "--fingerprint",
