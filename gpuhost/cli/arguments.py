@@ -72,7 +72,7 @@ def shown_options(command: argparse.ArgumentParser) -> None:
 
 def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
     """What its help ends with. After the options: they have a word to say there, too."""
-    lines = [*(f"  {example}" for example in examples), *([command.epilog] if command.epilog else [])]
+    lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = "\n".join(["examples:", *lines])
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.console import OK, print_problems
 from gpuhost.cli.site import site
 from gpuhost.errors import Problem
@@ -24,6 +24,7 @@ def add_to(commands: Commands) -> None:
     about = "pinned images, arguments, paths, compose files: is the data in order? Contacts no host"
     command = commands.add_parser("check", help=about, description=about)
     host_options(command)
+    add_examples(command, "gpuhost check", "gpuhost check -i ~/lab")
     command.set_defaults(run=run)
 
 

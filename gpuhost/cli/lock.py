@@ -14,7 +14,7 @@ from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.lock import Lock, LockedFile, LockedImage, LockedInstall, LockedModel
 from gpuhost.catalog.moved import OTHER_BYTES, moved
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.complete import completed_by, lockable
 from gpuhost.cli.console import CHANGES, OK
 from gpuhost.cli.site import site
@@ -38,6 +38,7 @@ def add_to(commands: Commands) -> None:
     completed_by(names, lockable)
     host_options(command)
     command.add_argument("--check", action="store_true", help="write nothing; exit 2 when something moved")
+    add_examples(command, "gpuhost lock", "gpuhost lock --check", "gpuhost lock comfyui")
     command.set_defaults(run=run)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from paramiko import PKey
 
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import ERROR, OK, confirmed
 from gpuhost.cli.site import inventory_hosts
@@ -33,6 +33,7 @@ def add_to(commands: Commands) -> None:
         help=f"the only one that is taken ({ON_HOST})",
     )
     command.add_argument("-y", "--yes", action="store_true", help="do not ask; only with --fingerprint")
+    add_examples(command, "gpuhost trust gpu1", "gpuhost trust gpu1 --yes --fingerprint SHA256:...")
     command.set_defaults(run=run)
 
 
