@@ -14,11 +14,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hostside.models.hub_errors import FetchError
-from hostside.models.store import CHUNK_BYTES, Digest, Hasher
+from hostside.models.store import CHUNK_BYTES, FILE_MODE, Digest, Hasher
 from hostside.protocol import ModelFile
 
 SYNC_BYTES = 16 * 2**20
-BEING_WRITTEN, CLOSED = 0o600, 0o644  # the modes
+BEING_WRITTEN, CLOSED = 0o600, FILE_MODE  # the modes
 LOST_BYTES_MAX = 2 * SYNC_BYTES + CHUNK_BYTES  # written, but perhaps not on disk
 
 _disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
