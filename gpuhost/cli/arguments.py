@@ -14,6 +14,7 @@ from typing import NoReturn, TypeAlias
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
+from gpuhost.run.data import DIFFS_DATA
 from gpuhost.run.pyinfra import Target
 
 
@@ -34,6 +35,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
+INVENTORY = "inventory.py"
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -42,7 +44,7 @@ def host_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-i",
         "--inventory",
-        default="inventory.py",
+        default=INVENTORY,
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )
@@ -60,8 +62,20 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 def shown_options(command: argparse.ArgumentParser) -> None:
     """How a plan is shown: `verbose` and `diff` of the options."""
-    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, do not count them")
-    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
+    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
+    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
+
+
+def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
+    """What its help ends with. After the options: they have a word to say there, too."""
+    lines = [*(f"  {example}" for example in examples), *([command.epilog] if command.epilog else [])]
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = "\n".join(["examples:", *lines])
+
+
+def planned_target(options: argparse.Namespace) -> Target:
+    """The same for a command that shows a plan. Raises UserError."""
+    return target(options, {DIFFS_DATA: "all"} if options.verbose and options.diff else None)
 
 
 def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:
