@@ -80,6 +80,8 @@ networks = {
     "qwen3-mini": {"subnet": "172.20.12.0/24"},
     "qwen3-medium": {"subnet": "172.20.13.0/24"},
     "stable-diffusion-35": {"subnet": "172.20.21.0/24"},
+    "flux-1-dev": {"subnet": "172.20.22.0/24"},
+    "comfyui-workflows": {"subnet": "172.20.23.0/24"},
 }
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
@@ -310,6 +312,47 @@ _vllm_auth = {
         {"method": "GET", "path": "//v1/models"},
     ],
 }
+# What the ComfyUI services have in common: one install, read-only; each has folders of its own for users, input, output
+# and workflows, and a key of its own for the cookies of its login.
+_comfyui = {
+    "image": "comfyui",
+    "template": "comfyui.yml.j2",
+    "container_port": 8188,
+    "shm": "16g",
+    "tmp": "1g",
+    "install": "comfyui",
+    "folders": ["custom_nodes"],  # ComfyUI does not start without it
+    # MiB of a request: without files (the guard node's limit), and of an upload (ComfyUI's, which the guard takes).
+    "environment": {"GPUHOST_MAX_BODY_MIB": "32"},
+    "arguments": ["--max-upload-size=100"],
+    # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
+    # A new password ends the sessions of the old one.
+    "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
+    "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
+    # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
+    "auth": {
+        "token": "COMFYUI_PASSWORD_HASH",
+        "token_parameter": "token",
+        "locked_paths": ["/system_stats"],
+        # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
+        # they got through, they would find no file, or one outside the user's folder, and change nothing.
+        "locked_requests": [
+            {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.js"},
+            {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.css"},
+            {"method": "POST", "path": "/userdata/gpuhost-asks/move/x.js"},
+            {"method": "DELETE", "path": "/userdata/gpuhost-asks.js"},
+            {"method": "GET", "path": "/api/userdata/gpuhost-asks.ico"},
+            {"method": "OPTIONS", "path": "/system_stats"},
+            {"method": "GET", "path": "/%6cogin"},
+            {"method": "GET", "path": "/system_stats", "headers": {"Authorization": "Bearer"}},
+            {"method": "GET", "path": "/system_stats", "headers": {"Cookie": "AIOHTTP_SESSION=gpuhost-asks"}},
+        ],
+        "open_paths": ["/login"],
+    },
+    "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
+    "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
+}
+_comfyui_health = {"path": "/system_stats", "interval_s": 30, "timeout_s": 10}
 # Contexts above the 32768 tokens that these models were trained with.
 _yarn = {"rope_type": "yarn", "rope_theta": 1000000, "original_max_position_embeddings": 32768}
 
@@ -352,51 +395,44 @@ services = {
     },
     "comfyui-qwen": {
         "stack": "comfyui-qwen",
-        "image": "comfyui",
-        "template": "comfyui.yml.j2",
         "account": {"name": "genai-comfyui-qwen", "uid": 10003, "gid": 10003},
         "port": 8188,
-        "container_port": 8188,
         "network": "comfyui-qwen",
         "memory": "28g",
         "cpus": 4,
-        "shm": "16g",
-        "tmp": "1g",
         "gpu": {"count": 1},
-        "install": "comfyui",
-        "folders": ["custom_nodes"],  # ComfyUI does not start without it
-        # MiB of a request: without files (the guard node's limit), and of an upload (ComfyUI's, which the guard takes).
-        "environment": {"GPUHOST_MAX_BODY_MIB": "32"},
-        "arguments": ["--max-upload-size=100"],
-        # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
-        # A new password ends the sessions of the old one.
-        "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
-        "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
+        "shipped_files": {"comfyui-qwen.json": "workflows/comfyui-qwen.json"},
         "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
-        # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
-        "auth": {
-            "token": "COMFYUI_PASSWORD_HASH",
-            "token_parameter": "token",
-            "locked_paths": ["/system_stats"],
-            # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
-            # they got through, they would find no file, or one outside the user's folder, and change nothing.
-            "locked_requests": [
-                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.js"},
-                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.css"},
-                {"method": "POST", "path": "/userdata/gpuhost-asks/move/x.js"},
-                {"method": "DELETE", "path": "/userdata/gpuhost-asks.js"},
-                {"method": "GET", "path": "/api/userdata/gpuhost-asks.ico"},
-                {"method": "OPTIONS", "path": "/system_stats"},
-                {"method": "GET", "path": "/%6cogin"},
-                {"method": "GET", "path": "/system_stats", "headers": {"Authorization": "Bearer"}},
-                {"method": "GET", "path": "/system_stats", "headers": {"Cookie": "AIOHTTP_SESSION=gpuhost-asks"}},
-            ],
-            "open_paths": ["/login"],
-        },
-        "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
-        "health": {"path": "/system_stats", "interval_s": 30, "timeout_s": 10, "retries": 5, "start_budget_s": 180},
-        "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
+        "health": {**_comfyui_health, "retries": 5, "start_budget_s": 180},
         "start_order": 50,
+        **_comfyui,
+    },
+    "flux-1-dev": {
+        "stack": "flux-1-dev",
+        "account": {"name": "genai-flux-1-dev", "uid": 10022, "gid": 10022},
+        "port": 8189,
+        "network": "flux-1-dev",
+        "memory": "40g",  # the weights are 34 GB, the largest file of them 23.8
+        "cpus": 4,
+        "gpu": {"count": 1},
+        "shipped_files": {"flux-1-dev.json": "workflows/flux-1-dev.json"},
+        "models": ["flux-1-dev", "flux-text-encoders"],
+        "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "start_order": 51,
+        **_comfyui,
+    },
+    # For workflows of your own. It brings no models: it sees those that the other services of this host use.
+    "comfyui-workflows": {
+        "stack": "comfyui-workflows",
+        "account": {"name": "genai-comfyui-flows", "uid": 10023, "gid": 10023},
+        "port": 8191,
+        "network": "comfyui-workflows",
+        "memory": "40g",  # enough for the largest model of this catalogue that ComfyUI reads
+        "cpus": 3,
+        "gpu": {"count": 1},
+        "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "start_order": 52,
+        **_comfyui,
     },
     "qwen3-micro": {
         "stack": "qwen3-micro",

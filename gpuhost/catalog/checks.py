@@ -32,6 +32,7 @@ def check(catalog: Catalog) -> None:
         _toolkit,
         _auth,
         _seeds,
+        _shipped,
         _commits,
         _models,
         _environments,
@@ -216,6 +217,16 @@ def _seeds(catalog: Catalog) -> None:
                     "know",
                     f"there is: {', '.join(f'`{{{mark}}}`' for mark in sorted(SEED_MARKS))}",
                 )
+
+
+def _shipped(catalog: Catalog) -> None:
+    """What a template makes, and what is shipped as it is, lies in one folder."""
+    for name, service in catalog.services.items():
+        for file in sorted(service.shipped_files.keys() & service.config_files.keys()):
+            refuse(
+                f"`services.{name}.shipped_files.{file}`: `config_files` makes a file of that name, too",
+                "give one of them another name",
+            )
 
 
 def _commits(catalog: Catalog) -> None:

@@ -352,7 +352,8 @@ class Service(Entry):
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
     `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
     /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
-    service; `config_files`: file -> template; `options`: for the template and for marks in arguments; `arguments`:
+    service; `config_files`: file -> template; `shipped_files`: file -> what it is below files/, given as it is beside
+    them; `options`: for the template and for marks in arguments; `arguments`:
     added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
     -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
     is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
@@ -381,6 +382,7 @@ class Service(Entry):
     folders: list[FileName] = []
     seeds: dict[FileName, Seed] = {}
     config_files: dict[FileName, str] = {}
+    shipped_files: dict[FileName, str] = {}
     options: dict[str, Any] = {}
     arguments: list[str] = []
     models: list[Name] = []
