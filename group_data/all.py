@@ -5,8 +5,19 @@ before any host is contacted.
 """
 
 # --- Which services this host runs -----------------------------------------------------------------------------------
-# Services that need a GPU are skipped, with a line that says so, on a host without one.
-enabled_services = ["orchestrator", "comfyui-qwen"]
+# What this host's GPUs cannot carry is skipped, with a line that says what it lacks. Of these the orchestrator and
+# comfyui-qwen always run; the others are made and not started (`"start": "on-demand"`, docs/services.md): their models
+# and images are there. FLUX.1-dev and Stable Diffusion 3.5 are gated: they want HF_TOKEN, and their licences accepted.
+enabled_services = [
+    "orchestrator",
+    "stable-diffusion-35",
+    "comfyui-qwen",
+    "flux-1-dev",
+    "comfyui-workflows",
+    "qwen3-micro",
+    "qwen3-mini",
+    "qwen3-medium",
+]
 
 # --- Where things live on the host -----------------------------------------------------------------------------------
 data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
@@ -400,7 +411,8 @@ services = {
         "network": "comfyui-qwen",
         "memory": "28g",
         "cpus": 4,
-        "gpu": {"count": 1},
+        # The weights are 30.0 GB; beside its own FLUX took 2700 MiB more. Nobody has measured this one.
+        "gpu": {"count": 1, "vram_mib": 31400, "vram_least_mib": 20000},
         "shipped_files": {"comfyui-qwen.json": "workflows/comfyui-qwen.json"},
         "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
         "health": {**_comfyui_health, "retries": 5, "start_budget_s": 180},
@@ -414,7 +426,9 @@ services = {
         "network": "flux-1-dev",
         "memory": "40g",  # the weights are 34 GB, the largest file of them 23.8
         "cpus": 4,
-        "gpu": {"count": 1},
+        # Measured on an H200, at its peak and at rest. A card of 24 GB holds a part of the weights at a time.
+        "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 20000},
+        "start": "on-demand",
         "shipped_files": {"flux-1-dev.json": "workflows/flux-1-dev.json"},
         "models": ["flux-1-dev", "flux-text-encoders"],
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
@@ -429,7 +443,9 @@ services = {
         "network": "comfyui-workflows",
         "memory": "40g",  # enough for the largest model of this catalogue that ComfyUI reads
         "cpus": 3,
-        "gpu": {"count": 1},
+        # As much as the largest model of this catalogue takes; a small model makes do with a small card.
+        "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 8000},
+        "start": "on-demand",
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
         "start_order": 52,
         **_comfyui,
@@ -442,6 +458,7 @@ services = {
         "memory": "16g",
         "cpus": 4,
         "gpu": {"count": 1, "vram_mib": 9339},  # 0.38 of a card with 24 GB
+        "start": "on-demand",
         "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
         "models": ["qwen3-micro"],
         "secrets": ["VLLM_API_KEY_MICRO"],
@@ -459,6 +476,7 @@ services = {
         "memory": "24g",
         "cpus": 6,
         "gpu": {"count": 1, "vram_mib": 11797},  # 0.48 of a card with 24 GB
+        "start": "on-demand",
         "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
         "models": ["qwen3-mini"],
         "secrets": ["VLLM_API_KEY_MINI"],
@@ -476,6 +494,7 @@ services = {
         "memory": "32g",
         "cpus": 8,
         "gpu": {"count": 2, "vram_mib": 21627},  # 0.88 of a card with 24 GB, on each of two
+        "start": "on-demand",
         "options": {"context": 70000, "rope": {**_yarn, "factor": 2.14}},
         "models": ["qwen3-medium"],
         "secrets": ["VLLM_API_KEY_MEDIUM"],
@@ -485,7 +504,7 @@ services = {
         "start_order": 72,
         **_vllm,
     },
-    # Not enabled. docs/sd35.md says what it answers.
+    # docs/sd35.md says what it answers.
     "stable-diffusion-35": {
         "stack": "stable-diffusion-35",
         "image": "sd35",
@@ -498,7 +517,9 @@ services = {
         "cpus": 6,
         "pids": 1024,
         "tmp": "1g",
-        "gpu": {"count": 1},
+        # Measured on an H200 without offloading (docs/sd35.md): 27687 MiB at rest, 32623 while it makes a picture.
+        "gpu": {"count": 1, "vram_mib": 32623, "vram_least_mib": 20000},
+        "start": "on-demand",
         "environment": {
             "SD35_MODEL": "stabilityai/stable-diffusion-3.5-large",
             "SD35_REVISION": "main",  # a commit or a branch, as the cache has it

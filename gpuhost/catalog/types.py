@@ -327,10 +327,18 @@ class Seed(Entry):
 
 class GpuNeed(Entry):
     """How many GPUs a service uses, several being of one model, and how much memory it takes on each (MiB); None:
-    nobody has measured it."""
+    nobody has measured it. `vram_least_mib`: with so much it works, too, when it has a smaller card for itself: it then
+    keeps in the host's memory what does not fit."""
 
     count: int = Field(ge=1)
     vram_mib: int | None = Field(default=None, ge=1)
+    vram_least_mib: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _least_is_not_most(self) -> GpuNeed:
+        if self.vram_least_mib is not None and (self.vram_mib is None or self.vram_least_mib > self.vram_mib):
+            refuse("`vram_least_mib` is what it makes do with, and no more than `vram_mib`", "give `vram_mib` as well")
+        return self
 
 
 class GpuCheck(Entry):

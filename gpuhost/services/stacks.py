@@ -107,6 +107,7 @@ class Stacks:
                 frozenset(entry.secrets),
                 self._variable_fingerprints(name),
                 entry.start,
+                crowded=name in self._run.placement.crowded,
             )
             for name, entry in self._run.services.items()
         }
