@@ -19,6 +19,15 @@ enabled_services = [
     "qwen3-medium",
 ]
 
+# None, or "test": networks in 172.25.0.0/16, each service's limits for tests (`test` in its entry), short logs; nothing
+# starts by itself, neither now nor at boot: start one, look at it, stop it. For a host that is no other one already.
+profile = None
+# False: the ComfyUI services have no login, to find out whether a fault is the login's. They stay on 127.0.0.1.
+comfyui_login = True
+# Services that the network reaches, not this host alone: their ports are bound to every address. Each needs `auth`. The
+# token then travels as it is: put TLS before it (docs/security.md).
+expose = []
+
 # --- Where things live on the host -----------------------------------------------------------------------------------
 data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
 tools_root = "/opt/gpuhost"  # our programs, their venv, image build contexts
@@ -343,6 +352,7 @@ _comfyui = {
     # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
     "auth": {
         "token": "COMFYUI_PASSWORD_HASH",
+        "login": True,  # none with `comfyui_login = False`
         "token_parameter": "token",
         "locked_paths": ["/system_stats"],
         # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
@@ -402,6 +412,7 @@ services = {
         },
         "auth": {"token": "ORCHESTRATOR_TOKEN", "locked_paths": ["/services"], "open_paths": ["/health"]},
         "probes": [{"name": "sees Docker", "path": "/health", "json_has": {"status": "ok"}}],
+        "test": {"memory": "1g", "cpus": 1},
         "start_order": 10,
     },
     "comfyui-qwen": {
@@ -416,6 +427,7 @@ services = {
         "shipped_files": {"comfyui-qwen.json": "workflows/comfyui-qwen.json"},
         "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
         "health": {**_comfyui_health, "retries": 5, "start_budget_s": 180},
+        "test": {"memory": "24g", "cpus": 2, "shm": "4g"},
         "start_order": 50,
         **_comfyui,
     },
@@ -432,6 +444,7 @@ services = {
         "shipped_files": {"flux-1-dev.json": "workflows/flux-1-dev.json"},
         "models": ["flux-1-dev", "flux-text-encoders"],
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "test": {"memory": "28g", "cpus": 4, "shm": "4g"},
         "start_order": 51,
         **_comfyui,
     },
@@ -447,6 +460,7 @@ services = {
         "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 8000},
         "start": "on-demand",
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "test": {"memory": "28g", "cpus": 2, "shm": "4g"},
         "start_order": 52,
         **_comfyui,
     },
@@ -556,6 +570,7 @@ services = {
                 "contains": '"b64_json":"iVBORw0KGgo',  # how a PNG begins
             },
         ],
+        "test": {"memory": "32g", "cpus": 4},
         "start_order": 40,
         "stop_timeout_s": 40,  # the picture that is being made gets 20 of them
     },

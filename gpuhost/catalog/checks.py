@@ -152,6 +152,7 @@ def _references(catalog: Catalog) -> list[tuple[str, str, list[str], str]]:
     """(field, name, names that exist, kind) of every name that must exist elsewhere."""
     secrets = list(catalog.secrets)
     found = [("enabled_services", name, list(catalog.services), "service") for name in catalog.enabled_services]
+    found += [("expose", name, list(catalog.services), "service") for name in catalog.expose]
     for key, secret in catalog.secrets.items():
         if secret.derive_from:
             found.append((f"secrets.{key}.derive_from", secret.derive_from, secrets, "secret"))
@@ -189,6 +190,11 @@ def _toolkit(catalog: Catalog) -> None:
 def _auth(catalog: Catalog) -> None:
     """A service that the network reaches refuses strangers; a health check never carries a token."""
     for name, service in catalog.services.items():
+        if name in catalog.expose and (service.auth is None or (service.auth.login and not catalog.comfyui_login)):
+            refuse(
+                f"`expose` names `{name}`, which has no `auth`: everybody in the network could use it",
+                "reach it by `ssh -L`, or give it `auth`",
+            )
         if service.auth is None:
             if not ipaddress.ip_address(service.bind).is_loopback:
                 refuse(

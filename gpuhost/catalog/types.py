@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from gpuhost.catalog import profiles
 from gpuhost.catalog.checks import check
 from gpuhost.catalog.lock import RepositoryPath
 from gpuhost.catalog.messages import explain, refuse
@@ -290,10 +291,12 @@ class Auth(Entry):
     (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
     one: 200. Each of `locked_requests` it makes as it stands: 401. `open_paths` answer 200 to everybody.
 
-    `token`: the secret that is sent as `Authorization: Bearer`.
+    `token`: the secret that is sent as `Authorization: Bearer`; `login`: there is none when the data says
+    `comfyui_login = False`.
     """
 
     token: EnvName
+    login: bool = False
     locked_paths: list[UrlPath] = Field(min_length=1)
     locked_requests: list[LockedRequest] = []
     open_paths: list[UrlPath] = []
@@ -341,6 +344,14 @@ class GpuNeed(Entry):
         return self
 
 
+class TestLimits(Entry):
+    """What a service gets in the place of its own with `profile = "test"`; None: the same."""
+
+    memory: Size | None = None
+    cpus: float | None = Field(default=None, gt=0)
+    shm: Size | None = None
+
+
 class GpuCheck(Entry):
     """The proof that containers reach the GPUs: `image` has `python3`, `source` (a file under `files/`) is run in it
     and computes on each GPU; each of its questions gets `timeout_s`."""
@@ -364,8 +375,9 @@ class Service(Entry):
     them; `options`: for the template and for marks in arguments; `arguments`:
     added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
     -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
-    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
-    to stop before it is killed.
+    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take to stop before
+    it is killed; `log_size`, `log_files`: how long Docker's log of it gets, and how many are kept; `test`: its limits
+    with `profile = "test"`.
     """
 
     stack: StackName
@@ -403,6 +415,9 @@ class Service(Entry):
     start: Literal["always", "on-demand"] = "always"
     start_order: int = 100
     stop_timeout_s: int = Field(default=30, ge=1)
+    log_size: Size = "10m"
+    log_files: int = Field(default=3, ge=1)
+    test: TestLimits = TestLimits()
 
     @property
     def gpu_count(self) -> int:
@@ -462,6 +477,9 @@ class Catalog(Entry):
     installs: dict[Name, Install]
     services: dict[ServiceName, Service]
     enabled_services: list[ServiceName]
+    profile: Literal["test"] | None = None
+    comfyui_login: bool = True
+    expose: list[ServiceName] = []
     verify_window_s: float = Field(gt=0)
 
     @model_validator(mode="after")
@@ -487,6 +505,7 @@ def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "g
     Raises UserError with each mistake once.
     """
     try:
-        return Catalog.model_validate(dict(data))
+        # What its fields make of it has to fit together, too.
+        return Catalog.model_validate(profiles.applied(Catalog.model_validate(dict(data))).model_dump(warnings=False))
     except ValidationError as error:
         raise UserError(*explain(error.errors(), data, file_of, Catalog)) from None

@@ -708,6 +708,9 @@ def test_what_an_entry_may_leave_out() -> None:
         "start": "always",
         "start_order": 100,
         "stop_timeout_s": 30,
+        "log_size": "10m",
+        "log_files": 3,
+        "test": {"memory": None, "cpus": None, "shm": None},
     }
     assert made.services["bare"].probes[0].model_dump(exclude={"name", "path"}) == {
         "method": "GET",
