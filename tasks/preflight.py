@@ -55,7 +55,8 @@ def preflight() -> HostRun | None:
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             gpus = whole(reading.gpus)
-            run = HostRun(catalog, reading, place(catalog.enabled(), gpus, reading.placed), secrets, read.pins)
+            placement = place(catalog.enabled(), gpus, reading.placed, reading.foreign_vram)
+            run = HostRun(catalog, reading, placement, secrets, read.pins)
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
