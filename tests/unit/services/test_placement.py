@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
 from gpuhost.services.placement import SHARED_PART, place, sharing
+from gpuhost.services.stacks import Stacks
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
@@ -309,3 +311,10 @@ def test_the_run_of_a_whole_host() -> None:
     assert (list(run.models), list(run.installs), run.image_names) == (["vae"], ["tree"], ["api", "painter"])
     assert run.secret_names == ["API_TOKEN", "LABEL_HMAC_KEY", "LOGIN_HASH", "LOGIN_USER"]
     assert run.image("pulled") == "docker.io/acme/server:v1.2.3"
+
+
+def test_the_steps_learn_for_whom_there_is_no_room() -> None:
+    run = sample.run({"services.painter.start": "on-demand"})
+    assert not Stacks(run).desired()["painter"].crowded
+    crowded = replace(run, placement=replace(run.placement, crowded=frozenset({"painter"})))
+    assert {name: each.crowded for name, each in Stacks(crowded).desired().items()} == {"api": False, "painter": True}
