@@ -14,7 +14,7 @@ from ..instruments.proof import Proof
 from ..world.scenery import ENABLED, group_data
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.soak]  # all three servers answer in test_all_services
 STACKS, SERVICE = "/srv/genai/stacks", "qwen3-micro"
 
 
