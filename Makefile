@@ -61,7 +61,7 @@ unit mutants test soak: export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 soak: $(READY) ## the long lists of faults and moments, at full count (root)
 	$(AS_ROOT)
-	$(VENV)/bin/pytest $(CORES) -m soak $(ARGS)
+	$(VENV)/bin/pytest $(CORES) -m "soak or sampled" $(ARGS)
 
 rehearse: $(READY) ## the whole path on a fresh host made on this machine (root); ARGS="--suite bookworm --keep"
 	$(VENV)/bin/gpuhost rehearse $(ARGS)

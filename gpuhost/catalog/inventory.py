@@ -327,6 +327,7 @@ def _absent_files(catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:
     for key, install in catalog.installs.items():
         if install.script not in scripts:
             yield f"installs.{key}.script", install.script, "files", suggest(install.script, scripts, "script")
+    shipped = [str(path.relative_to(PROJECT / "files")) for path in (PROJECT / "files").rglob("*") if path.is_file()]
     templates = [path.name for path in PROJECT.glob("templates/*.j2")]
     for key, service in catalog.services.items():
         named = {"template": service.template}
@@ -334,3 +335,7 @@ def _absent_files(catalog: Catalog) -> Iterator[tuple[str, str, str, str]]:
         for where, template in named.items():
             if template not in templates:
                 yield f"services.{key}.{where}", template, "templates", suggest(template, templates, "template")
+        for file, source in service.shipped_files.items():
+            if source not in shipped:
+                where = f"services.{key}.shipped_files.{file}"
+                yield where, source, "files", "name a file by its path below files/"

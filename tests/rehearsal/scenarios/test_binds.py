@@ -12,7 +12,7 @@ from ..instruments.proof import Proof
 from ..world.world import World
 from .test_services import changed, inspect, planned_then_done
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(3)]
 SERVICE, OTHER = "comfyui-qwen", "orchestrator"
 OUTPUTS = f"/srv/genai/outputs/{SERVICE}"
 DATA = f"/srv/genai/services/{SERVICE}/data"
@@ -52,6 +52,7 @@ def test_a_folder_made_anew_under_a_running_container_is_seen_and_mended(converg
     converged.nothing_to_do()
 
 
+@pytest.mark.core
 def test_each_service_runs_as_an_account_of_its_own(converged: Proof) -> None:
     """The orchestrator's is nobody else's; what one has, another one cannot even list."""
     host = converged.host

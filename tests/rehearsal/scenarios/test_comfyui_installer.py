@@ -25,7 +25,7 @@ from ..world.machine import PROJECT
 from ..world.run import Completed, RunError, wait_for
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(24)]
 
 FILES = PROJECT / "files"
 IMAGE = "gpuhost/comfyui:rehearsal"
@@ -211,6 +211,7 @@ def installed(machine: Machine, commits: Commits) -> Install:
 # --- installing ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_first_run_is_complete_and_says_what_it_did(installed: Install, commits: Commits) -> None:
     installed.prove()
     stamp = installed.stamp()
@@ -224,6 +225,7 @@ def test_first_run_is_complete_and_says_what_it_did(installed: Install, commits:
     assert f"{UID}" in paths.splitlines()[0]
 
 
+@pytest.mark.core
 def test_second_run_reads_one_file_and_needs_no_network(installed: Install) -> None:
     before = installed.listing()
     started = time.monotonic()
@@ -591,6 +593,7 @@ def service(installed: Install) -> Iterator[Any]:
 MULTIPART = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\npicture\r\n--x--\r\n'
 
 
+@pytest.mark.core
 def test_login_on_401_without_200_with(service: Any) -> None:
     qwen = service()
     assert qwen.start(), qwen.log()

@@ -23,7 +23,7 @@ from ..world.scenery import group_data
 from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(8)]
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +139,7 @@ def test_other_keys_of_daemon_json_stay_and_dockerd_runs_with_ours(converged: Pr
     converged.nothing_to_do()
 
 
+@pytest.mark.core
 def test_a_change_that_was_not_planned_is_refused(converged: Proof) -> None:
     """The host changes between plan and apply: an own operation fails before it acts."""
     container = converged.host.root("docker inspect -f '{{.Id}}' orchestrator").stdout

@@ -16,7 +16,7 @@ from ..instruments.refusal import rooted, site, told_once
 from ..world.gpus import DATA_DIR, Gpu
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(6)]
 
 JSON = "/etc/docker/daemon.json"
 SECOND = Gpu("NVIDIA L4", 23034)
@@ -69,6 +69,7 @@ def impact(told: Told) -> dict[str, list[str]]:
 
 
 @pytest.mark.usefixtures("theirs")
+@pytest.mark.core
 def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
     """It is lent live-restore; afterwards daemon.json is theirs and ours, in the order of theirs."""
     host = proof.host
@@ -250,6 +251,7 @@ def test_the_toolkit_goes_back_and_forth(proof: Proof) -> None:
     proof.nothing_to_do()
 
 
+@pytest.mark.core
 def test_every_link_of_the_chain_is_proved(proof: Proof) -> None:
     host, control = proof.host, proof.control
     record = "/var/lib/gpuhost/gpu-proof.json"

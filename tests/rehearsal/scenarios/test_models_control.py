@@ -16,7 +16,7 @@ from ..instruments.refusal import site, told_once
 from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(4)]
 REPO, FILE = "acme/behind-a-gate", "weights/größe one.safetensors"
 WEIGHTS = b"weights behind a gate\n" * 4096
 VAE = "/srv/genai/models/vae/qwen_image_vae.safetensors"
@@ -85,6 +85,7 @@ def test_what_is_there_is_asked_of_nobody_and_works_without_a_hub(converged: Pro
     assert furnished.requests("hub") == []
 
 
+@pytest.mark.core
 def test_every_container_reads_them_as_its_own_user(converged: Proof) -> None:
     """The models folder and the cache, by the user of the service, from inside."""
     host = converged.host

@@ -35,7 +35,7 @@ from ..instruments.watcher import watch, watch_local
 from ..world.machine import PROJECT
 from ..world.scenery import group_data
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(10)]
 STACKS = "/srv/genai/stacks"
 PASSWORD_FILE = f"{STACKS}/comfyui-qwen/secrets/comfyui-qwen/PASSWORD"
 ENV_FILE = f"{STACKS}/orchestrator/.env.docker"
@@ -76,6 +76,7 @@ def converged(vault: Vault) -> None:
 # -- nowhere seen ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_no_value_is_seen_anywhere(vault: Vault) -> None:
     """A deploy (the fixture's), an audit, a rotation, a sync and two deploys that fail, all with everything shown."""
     host, control = vault.host, vault.control
@@ -338,6 +339,7 @@ def test_sync_leaves_the_host_alone_when_more_than_secrets_differs(vault: Vault)
 # -- renewed -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.core
 def test_a_rotation_proves_that_the_old_value_is_refused(vault: Vault) -> None:
     before, old = vault.containers(), vault.secrets()
     cookie = vault.cookie()

@@ -15,7 +15,7 @@ from ..instruments.proof import Proof
 from ..world.scenery import group_data
 from ..world.world import World
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(4)]
 
 
 @pytest.fixture(scope="module")

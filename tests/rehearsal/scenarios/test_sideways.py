@@ -19,7 +19,7 @@ from ..world.scenery import group_data
 from ..world.world import World
 from .test_services import inspect, site
 
-pytestmark = pytest.mark.rehearsal
+pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(5)]
 SERVICES = ("orchestrator", "comfyui-qwen")
 LOAD = ("layout", "gpuhost", "load")
 
@@ -216,6 +216,7 @@ def _sized(tmpfs: dict[str, str]) -> bool:
     return all("size=" in options for options in tmpfs.values())
 
 
+@pytest.mark.core
 def test_what_a_container_may_do_at_most_is_what_the_table_says(converged: Proof) -> None:
     rows = re.findall(r"^\| (\d+\.\d+) \|.*\| (holds|no|host)\b", (PROJECT / "docs/security.md").read_text(), re.M)
     assert {number for number, state in rows if state == "holds"} == CHECKS.keys()

@@ -285,6 +285,12 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
         "which is not in templates/",
         "did you mean `extra_model_paths.yaml.j2`?",
     ),
+    "a shipped file that is not there": (
+        {"all": sample.data({"services.painter.shipped_files": {"a.json": "../workflows/flux-1-dev.json"}})},
+        "group_data/all.py: `services.painter.shipped_files.a.json` names `../workflows/flux-1-dev.json`, "
+        "which is not in files/",
+        "name a file by its path below files/",
+    ),
     "an install without its script": (
         {"all": sample.data({"installs.tree.script": "install_comfyu.sh"})},
         "group_data/all.py: `installs.tree.script` names `install_comfyu.sh`, which is not in files/",
