@@ -3,8 +3,8 @@
     python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000]
 
 Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Each round runs both, in turn, into an empty folder;
-the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes. The
-hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
+the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
 seconds tell more than the ratio.
 """
 
