@@ -5,8 +5,28 @@ before any host is contacted.
 """
 
 # --- Which services this host runs -----------------------------------------------------------------------------------
-# Services that need a GPU are skipped, with a line that says so, on a host without one.
-enabled_services = ["orchestrator", "comfyui-qwen"]
+# What this host's GPUs cannot carry is skipped, with a line that says what it lacks. Of these the orchestrator and
+# comfyui-qwen always run; the others are made and not started (`"start": "on-demand"`, docs/services.md): their models
+# and images are there. FLUX.1-dev and Stable Diffusion 3.5 are gated: they want HF_TOKEN, and their licences accepted.
+enabled_services = [
+    "orchestrator",
+    "stable-diffusion-35",
+    "comfyui-qwen",
+    "flux-1-dev",
+    "comfyui-workflows",
+    "qwen3-micro",
+    "qwen3-mini",
+    "qwen3-medium",
+]
+
+# None, or "test": networks in 172.25.0.0/16, each service's limits for tests (`test` in its entry), short logs; nothing
+# starts by itself, neither now nor at boot: start one, look at it, stop it. For a host that is no other one already.
+profile = None
+# False: the ComfyUI services have no login, to find out whether a fault is the login's. They stay on 127.0.0.1.
+comfyui_login = True
+# Services that the network reaches, not this host alone: their ports are bound to every address. Each needs `auth`. The
+# token then travels as it is: put TLS before it (docs/security.md).
+expose = []
 
 # --- Where things live on the host -----------------------------------------------------------------------------------
 data_root = "/srv/genai"  # models, caches, outputs, ComfyUI installs, stacks
@@ -80,6 +100,8 @@ networks = {
     "qwen3-mini": {"subnet": "172.20.12.0/24"},
     "qwen3-medium": {"subnet": "172.20.13.0/24"},
     "stable-diffusion-35": {"subnet": "172.20.21.0/24"},
+    "flux-1-dev": {"subnet": "172.20.22.0/24"},
+    "comfyui-workflows": {"subnet": "172.20.23.0/24"},
 }
 
 # --- Secrets: where they come from (values never stand here) ---------------------------------------------------------
@@ -310,6 +332,48 @@ _vllm_auth = {
         {"method": "GET", "path": "//v1/models"},
     ],
 }
+# What the ComfyUI services have in common: one install, read-only; each has folders of its own for users, input, output
+# and workflows, and a key of its own for the cookies of its login.
+_comfyui = {
+    "image": "comfyui",
+    "template": "comfyui.yml.j2",
+    "container_port": 8188,
+    "shm": "16g",
+    "tmp": "1g",
+    "install": "comfyui",
+    "folders": ["custom_nodes"],  # ComfyUI does not start without it
+    # MiB of a request: without files (the guard node's limit), and of an upload (ComfyUI's, which the guard takes).
+    "environment": {"GPUHOST_MAX_BODY_MIB": "32"},
+    "arguments": ["--max-upload-size=100"],
+    # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
+    # A new password ends the sessions of the old one.
+    "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
+    "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
+    # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
+    "auth": {
+        "token": "COMFYUI_PASSWORD_HASH",
+        "login": True,  # none with `comfyui_login = False`
+        "token_parameter": "token",
+        "locked_paths": ["/system_stats"],
+        # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
+        # they got through, they would find no file, or one outside the user's folder, and change nothing.
+        "locked_requests": [
+            {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.js"},
+            {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.css"},
+            {"method": "POST", "path": "/userdata/gpuhost-asks/move/x.js"},
+            {"method": "DELETE", "path": "/userdata/gpuhost-asks.js"},
+            {"method": "GET", "path": "/api/userdata/gpuhost-asks.ico"},
+            {"method": "OPTIONS", "path": "/system_stats"},
+            {"method": "GET", "path": "/%6cogin"},
+            {"method": "GET", "path": "/system_stats", "headers": {"Authorization": "Bearer"}},
+            {"method": "GET", "path": "/system_stats", "headers": {"Cookie": "AIOHTTP_SESSION=gpuhost-asks"}},
+        ],
+        "open_paths": ["/login"],
+    },
+    "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
+    "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
+}
+_comfyui_health = {"path": "/system_stats", "interval_s": 30, "timeout_s": 10}
 # Contexts above the 32768 tokens that these models were trained with.
 _yarn = {"rope_type": "yarn", "rope_theta": 1000000, "original_max_position_embeddings": 32768}
 
@@ -348,55 +412,57 @@ services = {
         },
         "auth": {"token": "ORCHESTRATOR_TOKEN", "locked_paths": ["/services"], "open_paths": ["/health"]},
         "probes": [{"name": "sees Docker", "path": "/health", "json_has": {"status": "ok"}}],
+        "test": {"memory": "1g", "cpus": 1},
         "start_order": 10,
     },
     "comfyui-qwen": {
         "stack": "comfyui-qwen",
-        "image": "comfyui",
-        "template": "comfyui.yml.j2",
         "account": {"name": "genai-comfyui-qwen", "uid": 10003, "gid": 10003},
         "port": 8188,
-        "container_port": 8188,
         "network": "comfyui-qwen",
         "memory": "28g",
         "cpus": 4,
-        "shm": "16g",
-        "tmp": "1g",
-        "gpu": {"count": 1},
-        "install": "comfyui",
-        "folders": ["custom_nodes"],  # ComfyUI does not start without it
-        # MiB of a request: without files (the guard node's limit), and of an upload (ComfyUI's, which the guard takes).
-        "environment": {"GPUHOST_MAX_BODY_MIB": "32"},
-        "arguments": ["--max-upload-size=100"],
-        # The key of the login's cookies. An empty one would leave the door open; the login renews it every 30 days.
-        # A new password ends the sessions of the old one.
-        "seeds": {"session-key.txt": {"text": "{random_key},{now}", "renew_with": "COMFYUI_PASSWORD_HASH"}},
-        "config_files": {"extra_model_paths.yaml": "extra_model_paths.yaml.j2"},
+        # The weights are 30.0 GB; beside its own FLUX took 2700 MiB more. Nobody has measured this one.
+        "gpu": {"count": 1, "vram_mib": 31400, "vram_least_mib": 20000},
+        "shipped_files": {"comfyui-qwen.json": "workflows/comfyui-qwen.json"},
         "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
-        # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
-        "auth": {
-            "token": "COMFYUI_PASSWORD_HASH",
-            "token_parameter": "token",
-            "locked_paths": ["/system_stats"],
-            # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where
-            # they got through, they would find no file, or one outside the user's folder, and change nothing.
-            "locked_requests": [
-                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.js"},
-                {"method": "POST", "path": "/userdata/..%2F..%2Fgpuhost-asks.css"},
-                {"method": "POST", "path": "/userdata/gpuhost-asks/move/x.js"},
-                {"method": "DELETE", "path": "/userdata/gpuhost-asks.js"},
-                {"method": "GET", "path": "/api/userdata/gpuhost-asks.ico"},
-                {"method": "OPTIONS", "path": "/system_stats"},
-                {"method": "GET", "path": "/%6cogin"},
-                {"method": "GET", "path": "/system_stats", "headers": {"Authorization": "Bearer"}},
-                {"method": "GET", "path": "/system_stats", "headers": {"Cookie": "AIOHTTP_SESSION=gpuhost-asks"}},
-            ],
-            "open_paths": ["/login"],
-        },
-        "secret_files": {"PASSWORD": "{COMFYUI_PASSWORD_HASH}\n{COMFYUI_USER}\n"},
-        "health": {"path": "/system_stats", "interval_s": 30, "timeout_s": 10, "retries": 5, "start_budget_s": 180},
-        "probes": [{"name": "says its version", "path": "/system_stats", "contains": "comfyui_version"}],
+        "health": {**_comfyui_health, "retries": 5, "start_budget_s": 180},
+        "test": {"memory": "24g", "cpus": 2, "shm": "4g"},
         "start_order": 50,
+        **_comfyui,
+    },
+    "flux-1-dev": {
+        "stack": "flux-1-dev",
+        "account": {"name": "genai-flux-1-dev", "uid": 10022, "gid": 10022},
+        "port": 8189,
+        "network": "flux-1-dev",
+        "memory": "40g",  # the weights are 34 GB, the largest file of them 23.8
+        "cpus": 4,
+        # Measured on an H200, at its peak and at rest. A card of 24 GB holds a part of the weights at a time.
+        "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 20000},
+        "start": "on-demand",
+        "shipped_files": {"flux-1-dev.json": "workflows/flux-1-dev.json"},
+        "models": ["flux-1-dev", "flux-text-encoders"],
+        "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "test": {"memory": "28g", "cpus": 4, "shm": "4g"},
+        "start_order": 51,
+        **_comfyui,
+    },
+    # For workflows of your own. It brings no models: it sees those that the other services of this host use.
+    "comfyui-workflows": {
+        "stack": "comfyui-workflows",
+        "account": {"name": "genai-comfyui-flows", "uid": 10023, "gid": 10023},
+        "port": 8191,
+        "network": "comfyui-workflows",
+        "memory": "40g",  # enough for the largest model of this catalogue that ComfyUI reads
+        "cpus": 3,
+        # As much as the largest model of this catalogue takes; a small model makes do with a small card.
+        "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 8000},
+        "start": "on-demand",
+        "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
+        "test": {"memory": "28g", "cpus": 2, "shm": "4g"},
+        "start_order": 52,
+        **_comfyui,
     },
     "qwen3-micro": {
         "stack": "qwen3-micro",
@@ -406,6 +472,7 @@ services = {
         "memory": "16g",
         "cpus": 4,
         "gpu": {"count": 1, "vram_mib": 9339},  # 0.38 of a card with 24 GB
+        "start": "on-demand",
         "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
         "models": ["qwen3-micro"],
         "secrets": ["VLLM_API_KEY_MICRO"],
@@ -423,6 +490,7 @@ services = {
         "memory": "24g",
         "cpus": 6,
         "gpu": {"count": 1, "vram_mib": 11797},  # 0.48 of a card with 24 GB
+        "start": "on-demand",
         "options": {"context": 65536, "rope": {**_yarn, "factor": 2.0}},
         "models": ["qwen3-mini"],
         "secrets": ["VLLM_API_KEY_MINI"],
@@ -440,6 +508,7 @@ services = {
         "memory": "32g",
         "cpus": 8,
         "gpu": {"count": 2, "vram_mib": 21627},  # 0.88 of a card with 24 GB, on each of two
+        "start": "on-demand",
         "options": {"context": 70000, "rope": {**_yarn, "factor": 2.14}},
         "models": ["qwen3-medium"],
         "secrets": ["VLLM_API_KEY_MEDIUM"],
@@ -449,7 +518,7 @@ services = {
         "start_order": 72,
         **_vllm,
     },
-    # Not enabled. docs/sd35.md says what it answers.
+    # docs/sd35.md says what it answers.
     "stable-diffusion-35": {
         "stack": "stable-diffusion-35",
         "image": "sd35",
@@ -462,7 +531,9 @@ services = {
         "cpus": 6,
         "pids": 1024,
         "tmp": "1g",
-        "gpu": {"count": 1},
+        # Measured on an H200 without offloading (docs/sd35.md): 27687 MiB at rest, 32623 while it makes a picture.
+        "gpu": {"count": 1, "vram_mib": 32623, "vram_least_mib": 20000},
+        "start": "on-demand",
         "environment": {
             "SD35_MODEL": "stabilityai/stable-diffusion-3.5-large",
             "SD35_REVISION": "main",  # a commit or a branch, as the cache has it
@@ -499,6 +570,7 @@ services = {
                 "contains": '"b64_json":"iVBORw0KGgo',  # how a PNG begins
             },
         ],
+        "test": {"memory": "32g", "cpus": 4},
         "start_order": 40,
         "stop_timeout_s": 40,  # the picture that is being made gets 20 of them
     },

@@ -9,7 +9,7 @@ from pyinfra.context import host, state
 from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostState
-from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.host.preflight import exposed, limits, memory_together, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models import preflight as models
@@ -55,7 +55,8 @@ def preflight() -> HostRun | None:
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             gpus = whole(reading.gpus)
-            run = HostRun(catalog, reading, place(catalog.enabled(), gpus, reading.placed), secrets, read.pins)
+            placement = place(catalog.enabled(), gpus, reading.placed, reading.foreign_vram)
+            run = HostRun(catalog, reading, placement, secrets, read.pins)
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
@@ -93,8 +94,12 @@ def preflight() -> HostRun | None:
         note("gpu", f"containers get GPUs by the nvidia runtime, not by CDI: {run.gpu_access_reason}")
     for service, why in run.placement.skipped.items():
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
+    for service, why in exposed(run.services):
+        note("exposed", f"{service}: {why}", service=service, reason=why)
     for service, why in limits(reading, run.services):
         note("limit", f"{service}: {why}", service=service, reason=why)
+    if together := memory_together(reading, run.services):
+        note("limit", together)
     for event, message in notes:
         note(event, message)
     for image, why in unpinned_images(run.images):

@@ -32,6 +32,7 @@ def check(catalog: Catalog) -> None:
         _toolkit,
         _auth,
         _seeds,
+        _shipped,
         _commits,
         _models,
         _environments,
@@ -151,6 +152,7 @@ def _references(catalog: Catalog) -> list[tuple[str, str, list[str], str]]:
     """(field, name, names that exist, kind) of every name that must exist elsewhere."""
     secrets = list(catalog.secrets)
     found = [("enabled_services", name, list(catalog.services), "service") for name in catalog.enabled_services]
+    found += [("expose", name, list(catalog.services), "service") for name in catalog.expose]
     for key, secret in catalog.secrets.items():
         if secret.derive_from:
             found.append((f"secrets.{key}.derive_from", secret.derive_from, secrets, "secret"))
@@ -188,6 +190,11 @@ def _toolkit(catalog: Catalog) -> None:
 def _auth(catalog: Catalog) -> None:
     """A service that the network reaches refuses strangers; a health check never carries a token."""
     for name, service in catalog.services.items():
+        if name in catalog.expose and (service.auth is None or (service.auth.login and not catalog.comfyui_login)):
+            refuse(
+                f"`expose` names `{name}`, which has no `auth`: everybody in the network could use it",
+                "reach it by `ssh -L`, or give it `auth`",
+            )
         if service.auth is None:
             if not ipaddress.ip_address(service.bind).is_loopback:
                 refuse(
@@ -216,6 +223,16 @@ def _seeds(catalog: Catalog) -> None:
                     "know",
                     f"there is: {', '.join(f'`{{{mark}}}`' for mark in sorted(SEED_MARKS))}",
                 )
+
+
+def _shipped(catalog: Catalog) -> None:
+    """What a template makes, and what is shipped as it is, lies in one folder."""
+    for name, service in catalog.services.items():
+        for file in sorted(service.shipped_files.keys() & service.config_files.keys()):
+            refuse(
+                f"`services.{name}.shipped_files.{file}`: `config_files` makes a file of that name, too",
+                "give one of them another name",
+            )
 
 
 def _commits(catalog: Catalog) -> None:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from gpuhost.catalog import profiles
 from gpuhost.catalog.checks import check
 from gpuhost.catalog.lock import RepositoryPath
 from gpuhost.catalog.messages import explain, refuse
@@ -290,10 +291,12 @@ class Auth(Entry):
     (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
     one: 200. Each of `locked_requests` it makes as it stands: 401. `open_paths` answer 200 to everybody.
 
-    `token`: the secret that is sent as `Authorization: Bearer`.
+    `token`: the secret that is sent as `Authorization: Bearer`; `login`: there is none when the data says
+    `comfyui_login = False`.
     """
 
     token: EnvName
+    login: bool = False
     locked_paths: list[UrlPath] = Field(min_length=1)
     locked_requests: list[LockedRequest] = []
     open_paths: list[UrlPath] = []
@@ -327,10 +330,26 @@ class Seed(Entry):
 
 class GpuNeed(Entry):
     """How many GPUs a service uses, several being of one model, and how much memory it takes on each (MiB); None:
-    nobody has measured it."""
+    nobody has measured it. `vram_least_mib`: with so much it works, too, when it has a smaller card for itself: it then
+    keeps in the host's memory what does not fit."""
 
     count: int = Field(ge=1)
     vram_mib: int | None = Field(default=None, ge=1)
+    vram_least_mib: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _least_is_not_most(self) -> GpuNeed:
+        if self.vram_least_mib is not None and (self.vram_mib is None or self.vram_least_mib > self.vram_mib):
+            refuse("`vram_least_mib` is what it makes do with, and no more than `vram_mib`", "give `vram_mib` as well")
+        return self
+
+
+class TestLimits(Entry):
+    """What a service gets in the place of its own with `profile = "test"`; None: the same."""
+
+    memory: Size | None = None
+    cpus: float | None = Field(default=None, gt=0)
+    shm: Size | None = None
 
 
 class GpuCheck(Entry):
@@ -352,11 +371,13 @@ class Service(Entry):
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
     `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
     /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
-    service; `config_files`: file -> template; `options`: for the template and for marks in arguments; `arguments`:
+    service; `config_files`: file -> template; `shipped_files`: file -> what it is below files/, given as it is beside
+    them; `options`: for the template and for marks in arguments; `arguments`:
     added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
     -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
-    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take
-    to stop before it is killed.
+    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take to stop before
+    it is killed; `log_size`, `log_files`: how long Docker's log of it gets, and how many are kept; `test`: its limits
+    with `profile = "test"`.
     """
 
     stack: StackName
@@ -381,6 +402,7 @@ class Service(Entry):
     folders: list[FileName] = []
     seeds: dict[FileName, Seed] = {}
     config_files: dict[FileName, str] = {}
+    shipped_files: dict[FileName, str] = {}
     options: dict[str, Any] = {}
     arguments: list[str] = []
     models: list[Name] = []
@@ -393,6 +415,9 @@ class Service(Entry):
     start: Literal["always", "on-demand"] = "always"
     start_order: int = 100
     stop_timeout_s: int = Field(default=30, ge=1)
+    log_size: Size = "10m"
+    log_files: int = Field(default=3, ge=1)
+    test: TestLimits = TestLimits()
 
     @property
     def gpu_count(self) -> int:
@@ -452,6 +477,9 @@ class Catalog(Entry):
     installs: dict[Name, Install]
     services: dict[ServiceName, Service]
     enabled_services: list[ServiceName]
+    profile: Literal["test"] | None = None
+    comfyui_login: bool = True
+    expose: list[ServiceName] = []
     verify_window_s: float = Field(gt=0)
 
     @model_validator(mode="after")
@@ -477,6 +505,7 @@ def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "g
     Raises UserError with each mistake once.
     """
     try:
-        return Catalog.model_validate(dict(data))
+        # What its fields make of it has to fit together, too.
+        return Catalog.model_validate(profiles.applied(Catalog.model_validate(dict(data))).model_dump(warnings=False))
     except ValidationError as error:
         raise UserError(*explain(error.errors(), data, file_of, Catalog)) from None

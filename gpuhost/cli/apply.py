@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     check = _as_saved(options) if options.plan else lambda outcome: None
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
     hosts = planned_target(options)
-    applied = apply(hosts, options.yes, options.json, check=check, show=show, stop_foreign=options.stop_foreign)
+    applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign)
     return print_applied(applied, options.json)
 
 
@@ -78,12 +78,12 @@ def _as_saved(options: argparse.Namespace) -> Check:
     from gpuhost.cli.site import site
     from gpuhost.plan import saved
 
-    if options.inventory != INVENTORY or options.limit or options.pyinfra:
-        hint = "leave out --inventory, --limit and what follows `--`"
+    if options.inventory != INVENTORY or options.limit or options.only or options.pyinfra:
+        hint = "leave out --inventory, --limit, --only and what follows `--`"
         raise UserError(Problem("a plan that was kept names its inventory and its hosts", hint))
     file = Path(options.plan)
     kept = saved.read(file)
-    options.inventory, options.limit = kept.inventory, kept.limits
+    options.inventory, options.limit, options.only = kept.inventory, kept.limits, kept.only
     if problems := saved.changed_here(kept, site(options), file):
         raise UserError(*problems)
     return lambda outcome: saved.changed_on_hosts(kept, outcome.events, outcome.changes("plan"), file)

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
-from gpuhost.run.data import DIFFS_DATA
+from gpuhost.run.data import DIFFS_DATA, STAGES
 from gpuhost.run.pyinfra import Target
 
 
@@ -48,9 +49,10 @@ def host_options(command: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )
-    command.add_argument(
+    limit = command.add_argument(
         "-l", "--limit", action="append", default=[], metavar="HOST", help="only this host or group; may be repeated"
     )
+    completed_by(limit, hosts)
     command.epilog = "What follows `--` are options for pyinfra: -- --parallel 2"
 
 
@@ -61,14 +63,16 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 
 def shown_options(command: argparse.ArgumentParser) -> None:
-    """How a plan is shown: `verbose` and `diff` of the options."""
+    """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options."""
     command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
+    about = f"only this stage; may be repeated ({', '.join(STAGES)})"
+    command.add_argument("--only", action="append", default=[], choices=STAGES, metavar="STAGE", help=about)
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
 
 
 def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
     """What its help ends with. After the options: they have a word to say there, too."""
-    lines = [*(f"  {example}" for example in examples), *([command.epilog] if command.epilog else [])]
+    lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = "\n".join(["examples:", *lines])
 

@@ -77,7 +77,8 @@ def print_result(
 def print_notes(outcome: Outcome) -> None:
     """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand."""
     for event in report.select(outcome.events, *text.NOTES):
-        print(printable(f"[{event['host']}] {event['message']}"), file=sys.stderr)
+        where = f"[{event['host']}] " if event["host"] else "note: "
+        print(printable(f"{where}{event['message']}"), file=sys.stderr)
 
 
 def print_problems(*problems: Problem) -> int:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
+from gpuhost.cli.complete import completed_by, services
 from gpuhost.cli.console import ERROR, OK, print_problems, problems_of
 from gpuhost.cli.site import service_hosts, site
 from gpuhost.errors import Problem, UserError
@@ -20,7 +21,8 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "the log of a service on each host that has it; secrets are masked on the host"
     command = commands.add_parser("logs", help=about, description=about)
-    command.add_argument("service", metavar="SERVICE", help="its name in the data")
+    service = command.add_argument("service", metavar="SERVICE", help="its name in the data")
+    completed_by(service, services)
     command.add_argument("-f", "--follow", action="store_true", help="go on with what comes; Ctrl-C ends it")
     command.add_argument("-n", "--tail", type=int, default=TAIL, metavar="N", help=f"the last N lines ({TAIL})")
     run_options(command)

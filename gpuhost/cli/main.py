@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # A module each.
 COMMANDS: tuple[str, ...] = (
     *("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "status", "logs", "open"),
-    *("models", "secrets", "rehearse"),
+    *("models", "secrets", "completion", "rehearse"),
 )
 
 
@@ -47,12 +47,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     end = words.index("--") if "--" in words else len(words)
     options = _parser(words[0] if words else "").parse_args(words[:end])
     options.pyinfra = words[end + 1 :]
     code: int = options.run(options)
     sys.stdout.flush()
     return code
+
+
+def _complete() -> None:
+    """Tell the shell what comes next in its line, and exit. Of a command that is not typed to its end the name is all
+    that is asked for: then none is imported."""
+    import argcomplete
+
+    line = os.environ.get("COMP_LINE", "").split()
+    asked = line[1] if len(line) > 1 and line[1] in COMMANDS else ""
+    parser = _parser(asked) if asked else _names_alone()
+    argcomplete.autocomplete(parser)
+
+
+def _names_alone() -> Parser:
+    from gpuhost.cli.arguments import Parser
+
+    parser = Parser(prog="gpuhost")
+    parser.add_argument("--version", action="store_true")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name in COMMANDS:
+        commands.add_parser(name)
+    return parser
 
 
 def _parser(asked: str) -> Parser:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 
 from gpuhost.cli.arguments import Commands, add_examples, host_options
+from gpuhost.cli.complete import completed_by, services
 from gpuhost.cli.console import OK
 from gpuhost.cli.site import inventory_hosts, service_hosts, site
 from gpuhost.errors import Problem, UserError
@@ -22,7 +23,8 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "the address of a service; for a host that is reached by SSH, open the tunnel to it (Ctrl-C ends it)"
     command = commands.add_parser("open", help=about, description=about)
-    command.add_argument("service", metavar="SERVICE", help="its name in the data")
+    service = command.add_argument("service", metavar="SERVICE", help="its name in the data")
+    completed_by(service, services)
     command.add_argument("--print", action="store_true", dest="only_print", help="print address and tunnel, open none")
     host_options(command)
     add_examples(command, "gpuhost open comfyui-qwen", "gpuhost open comfyui-qwen --limit gpu1 --print")

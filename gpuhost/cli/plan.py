@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out and options.pyinfra:
         what, hint = "a plan that is kept takes no options for pyinfra", "leave out what follows `--`, or --out"
         raise UserError(Problem(what, hint))
-    outcome = pyinfra.plan(planned_target(options))
+    outcome = pyinfra.plan(planned_target(options), options.only)
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
     if options.out and code != ERROR:
@@ -69,4 +69,5 @@ def _keep(options: argparse.Namespace, outcome: Outcome, changes: Sequence[dict[
     from gpuhost.plan import saved
 
     inventory = inventory_file(options.inventory)
-    saved.write(Path(options.out), saved.made_of(site(options), inventory, options.limit, outcome.events, changes))
+    kept = saved.made_of(site(options), inventory, options.limit, options.only, outcome.events, changes)
+    saved.write(Path(options.out), kept)

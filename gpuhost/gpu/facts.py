@@ -36,7 +36,11 @@ if [ -n "$smi" ]; then
   case "$out" in *"is not a valid field to query"*) out="$(ask --query-gpu={",".join(BASIC_FIELDS)})"; code=$?;; esac
   if [ $code = 0 ]; then
     printf '%s\n' "$out" | sed "s/^/gpu$t/"
-    ask --query-compute-apps={",".join(PROCESS_FIELDS)} | sed -n "s/^[0-9][0-9]*, /gpu_process$t&/p"
+    ask --query-compute-apps={",".join(PROCESS_FIELDS)} | while IFS= read -r line; do
+      pid="${{line%%,*}}"; case "$pid" in ''|*[!0-9]*) continue;; esac
+      container="$(sed -n 's/.*\([0-9a-f]\{{64\}}\).*/\1/p' "/proc/$pid/cgroup" 2>/dev/null | head -n1)"
+      printf 'gpu_process\t%s\t%s\n' "$line" "$container"
+    done
   elif [ $code = 124 ]; then printf 'nvidia_error\tit does not answer within 60 s\n'
   else printf 'nvidia_error\t%s\n' "$(printf '%s' "$out" | head -n3 | tr '\n\t' '  ')"; fi
 fi
@@ -45,11 +49,13 @@ fi
 
 @dataclass(frozen=True)
 class GpuProcess:
-    """A process that holds memory of a GPU. `memory_mib`: 0 when the driver does not say (WSL2)."""
+    """A process that holds memory of a GPU. `memory_mib`: 0 when the driver does not say (WSL2); `container`: the id of
+    the one that it runs in, "" for none."""
 
     pid: int
     name: str
     memory_mib: int
+    container: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,10 @@ def gpu(line: str) -> Gpu | str:
     return Gpu(uuid, name, _mib(total), _mib(free), driver, _mib(index), known, mig == "Enabled")
 
 
-def with_process(gpus: list[Gpu], line: str) -> list[Gpu]:
+def with_process(gpus: list[Gpu], line: str, container: str = "") -> list[Gpu]:
     """The GPUs with the process that a line of `--query-compute-apps` names; its name may hold commas."""
     pid, *name, memory, uuid = (value.strip() for value in line.split(","))
-    process = GpuProcess(int(pid), ", ".join(name)[:_NAME_CHARS], _mib(memory))
+    process = GpuProcess(int(pid), ", ".join(name)[:_NAME_CHARS], _mib(memory), container)
     return [replace(each, processes=(*each.processes, process)) if each.uuid == uuid else each for each in gpus]
 
 

@@ -69,7 +69,7 @@ then
       json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
       range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
       range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}$t{{json .Config.Image}}$t{{
-      json (index .Config.Labels \"gpuhost.spec\")}}$t{{.HostConfig.AutoRemove}}" 2>/dev/null || failed
+      json (index .Config.Labels \"gpuhost.spec\")}}$t{{.HostConfig.AutoRemove}}$t{{.Id}}" 2>/dev/null || failed
   }
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
@@ -113,6 +113,7 @@ class HostContainer:
     ports: frozenset[int] = frozenset()
     gpus: tuple[str, ...] = ()
     removed: bool = False
+    id: str = ""
 
     @property
     def lives(self) -> bool:
@@ -177,6 +178,18 @@ class HostReading:
     def placed(self) -> dict[str, tuple[str, ...]]:
         """service -> the GPUs that its container has; one of `docker compose run` has another name."""
         return {each.service: each.gpus for each in self.containers if each.gpus and each.name == each.service}
+
+    @property
+    def foreign_vram(self) -> dict[str, int]:
+        """UUID of a GPU -> MiB that others than our containers hold: what a desktop and other programs say, and all
+        that is taken where none of ours lives (a process of another account may say nothing)."""
+        ours = {each.id for each in self.containers if each.service and each.id}
+        used = {uuid for each in self.containers if each.service and each.lives for uuid in each.gpus}
+        found = {}
+        for each in self.gpus:
+            said = sum(process.memory_mib for process in each.processes if process.container not in ours)
+            found[each.uuid] = said if each.uuid in used else max(said, each.vram_mib - each.vram_free_mib)
+        return found
 
     @property
     def os_id(self) -> str:
@@ -259,7 +272,7 @@ def _range(port: str) -> range:
 
 
 def _container(reading: HostReading, values: list[str]) -> None:
-    name, state, restart, service, one_off, ports, gpus, image, spec, removed = values
+    name, state, restart, service, one_off, ports, gpus, image, spec, removed, *identity = values
     name = name.removeprefix("/")
     uuids = tuple(each.removeprefix("nvidia.com/gpu=") for each in gpus.split())
     numbers = frozenset(number for port in ports.split() for number in _range(port))
@@ -267,7 +280,8 @@ def _container(reading: HostReading, values: list[str]) -> None:
     ours = "" if json.loads(one_off) == "True" else json.loads(service) or ""
     if labels.is_copy(name, ours, json.loads(image), json.loads(spec)):
         ours = ""
-    reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids, removed == "true"))
+    [known] = identity or [""]
+    reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids, removed == "true", known))
 
 
 def _gpu(reading: HostReading, values: list[str]) -> None:
@@ -315,7 +329,7 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
     "nouveau": lambda r, v: setattr(r, "nouveau", True),
     "secure_boot": lambda r, v: setattr(r, "secure_boot", True),
     "gpu": _gpu,
-    "gpu_process": lambda r, v: setattr(r, "gpus", gpu.with_process(r.gpus, v[0])),
+    "gpu_process": lambda r, v: setattr(r, "gpus", gpu.with_process(r.gpus, *v)),
 }
 
 

@@ -247,6 +247,18 @@ def _above(reading: HostReading) -> Iterator[Finding]:
             )
 
 
+def exposed(services: Mapping[str, Service]) -> list[tuple[str, str]]:
+    """(service, sentence) for each that more than this host reaches."""
+    return [
+        (
+            name,
+            f"port {each.port} is open to the network ({each.bind}); it wants {each.auth.token if each.auth else ''}",
+        )
+        for name, each in services.items()
+        if not ipaddress.ip_address(each.bind).is_loopback
+    ]
+
+
 def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[str, str]]:
     """(service, sentence) for each limit that this host cannot give."""
     have = reading.memory_kib * 1024
@@ -260,6 +272,18 @@ def limits(reading: HostReading, services: Mapping[str, Service]) -> list[tuple[
         for name, entry in services.items()
         if entry.cpus > reading.cpus
     ]
+
+
+def memory_together(reading: HostReading, services: Mapping[str, Service]) -> str:
+    """A sentence when those that always run may together take more memory than there is, else ""."""
+    running = {name: size_bytes(each.memory) for name, each in services.items() if each.start == "always"}
+    have, limit = reading.memory_kib * 1024, sum(running.values())
+    if limit <= have:
+        return ""
+    return (
+        f"{', '.join(running)} may together take {limit / 2**30:.0f} GiB of memory, this host has {have / 2**30:.0f}: "
+        'lower `memory`, or let one start `"on-demand"`'
+    )
 
 
 def _subnets(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:

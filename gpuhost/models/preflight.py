@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pyinfra.context import host
 
 from gpuhost.catalog.lock import LockedModel
-from gpuhost.catalog.types import Model
+from gpuhost.catalog.types import Model, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.errors import Cause, Problem
 from gpuhost.host.paths import Paths
 from gpuhost.models import hub, rules
@@ -21,6 +22,7 @@ from gpuhost.run.session import current
 
 TOKEN = "HF_TOKEN"  # noqa: S105  (the secret's name)
 KIB_PER_GIB = 1024 * 1024
+SPARE_GIB = 4  # beside the largest file, for the program itself
 Note = tuple[str, str]  # event, message
 
 
@@ -68,6 +70,7 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
     for problem, note in _access(run, found.models, planned):
         problems += [replace(problem, host=host.name)] if problem else []
         notes += [("fetch", note)] if note else []
+    problems += [replace(each, host=host.name) for each in too_small(run.services, found.models)]
     need = sum(each.fetch_bytes for each in planned)
     problems += [Problem(*each, host.name) for each in _room(run, need)]
     if need:
@@ -75,6 +78,20 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
         takes = f", about {about(need / reading.bytes_per_s)} at the last speed" if reading.bytes_per_s else ""
         notes.append(("fetch", f"models: {size(need)} to fetch, {size(have)} are there{takes}"))
     return found, problems, notes
+
+
+def too_small(services: Mapping[str, Service], models: Sequence[Wanted]) -> Iterator[Problem]:
+    """Each service whose memory cannot hold the largest file of its models: it would be killed while it loads. Pure."""
+    by_name = {each.name: each for each in models}
+    for name, entry in services.items():
+        own = [by_name[model].files for model in entry.models if model in by_name]
+        files = [(file.size, path) for each in own for path, file in each.items()]
+        largest, path = max(files, default=(0, ""))
+        if size_bytes(entry.memory) < largest:
+            yield Problem(
+                f"`services.{name}.memory` is {entry.memory}, and {path} of its models has {size(largest)}",
+                f"give it {-(-largest // 2**30) + SPARE_GIB}g at least, or another model",
+            )
 
 
 def _access(

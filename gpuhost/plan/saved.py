@@ -32,7 +32,12 @@ Event = dict[str, Any]
 
 
 def made_of(
-    site: Site, inventory: Path, limits: Sequence[str], events: Sequence[Event], changes: Sequence[Event]
+    site: Site,
+    inventory: Path,
+    limits: Sequence[str],
+    only: Sequence[str],
+    events: Sequence[Event],
+    changes: Sequence[Event],
 ) -> SavedPlan:
     """The plan that a run announced."""
     return SavedPlan(
@@ -43,6 +48,7 @@ def made_of(
         code=code_digest(),
         inventory=str(inventory),
         limits=list(limits),
+        only=list(only),
         lock=_lock_digest(site),
         data=_data(site),
         revisions=report.revisions(events),

@@ -108,6 +108,7 @@ class SavedPlan(_Part):
     code: str = Field(description="sha256 over the program, its stages, templates and shipped files")
     inventory: str = Field(description="its full path")
     limits: list[str] = Field(description="of --limit")
+    only: list[str] = Field(description="of --only; empty: all stages")
     lock: str = Field(description="sha256 of lock.json, empty without one")
     data: dict[str, dict[str, Any]] = Field(description="host -> what it should be, as `gpuhost config` shows it")
     revisions: dict[str, Any] = Field(description="host -> what the hub said of models")

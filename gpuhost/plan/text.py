@@ -14,7 +14,7 @@ Event = dict[str, Any]
 Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
-NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand")
+NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand", "unused")
 
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}

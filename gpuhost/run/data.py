@@ -1,5 +1,8 @@
 """What `gpuhost` tells its pyinfra runs, by names of pyinfra's `--data`. Plain pyinfra is told nothing."""
 
+# The stages of a deploy, in order, to which `--only` may limit a plan and an apply.
+STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "installs", "stacks", "verify")
+
 REPORT_DATA = "gpuhost_report"  # the file that the run's events are written to
 ALLOW_DATA = "gpuhost_allow"  # the file that holds what was planned: nothing else is done
 ONLY_DATA = "gpuhost_only"  # the stages to which the run is limited, with commas

@@ -50,6 +50,8 @@ def check_command_line() -> None:
             group_data=parameters["group_data"] or (),
         )
         _site = read(request)
+        for sentence in _site.unused:
+            report.add("unused", "", message=sentence)
     except UserError as error:
         for problem in error.problems:
             report.add("problem", problem.host, what=problem.what, hint=problem.hint)

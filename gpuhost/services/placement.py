@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from gpuhost.catalog.types import Service
+from gpuhost.catalog.types import GpuNeed, Service
 from gpuhost.host.facts import Gpu
 
 # Of a card that several services share: each measures what is free when it starts, and the driver takes its part.
@@ -23,18 +24,23 @@ def memory_part(vram_mib: int, cards: Sequence[Gpu]) -> float:
 
 @dataclass(frozen=True)
 class Placement:
-    """`gpus`: service -> UUIDs of its GPUs ([] without one); `skipped`: service -> why it does not run here."""
+    """`gpus`: service -> UUIDs of its GPUs ([] without one); `skipped`: service -> why it does not run here;
+    `crowded`: those that run on demand, and not beside all others: a run does not start them again."""
 
     gpus: dict[str, list[str]]
     skipped: dict[str, str]
+    crowded: frozenset[str] = frozenset()
 
 
 @dataclass
 class _Card:
-    """A GPU while services are placed on it. `users`: what each of them has declared."""
+    """A GPU while services are placed on it. `users`: what each service that always runs takes of it; `waiting`: those
+    that run on demand, which take nothing until then; `foreign_mib`: what others hold."""
 
     gpu: Gpu
     users: dict[str, int] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    foreign_mib: int = 0
 
     @property
     def taken_mib(self) -> int:
@@ -49,20 +55,31 @@ class _Card:
     def room_without(self, others: Sequence[str]) -> int:
         """What it could take if these were not there."""
         left = {name: mib for name, mib in self.users.items() if name not in others}
-        return int(self.gpu.vram_mib * (SHARED_PART if left else 1.0)) - sum(left.values())
+        return int(self.gpu.vram_mib * (SHARED_PART if left else 1.0)) - self.foreign_mib - sum(left.values())
 
-    def fits(self, vram_mib: int | None) -> bool:
-        if vram_mib is None:  # it takes something: not beside one that needs more than its share
+    def share(self, need: GpuNeed | None) -> int:
+        """What a service would take here: of a card that is too small for all of it, and its own, what there is."""
+        if need is None or need.vram_mib is None:
+            return 0
+        least = need.vram_least_mib
+        makes_do = least is not None and not self.users and least <= self.room_mib
+        return min(need.vram_mib, self.room_mib) if makes_do else need.vram_mib
+
+    def fits(self, need: GpuNeed | None) -> bool:
+        if need is None or need.vram_mib is None:  # it takes something: not beside one that needs more than its share
             return not self.users or self.room_mib >= 0
-        return vram_mib <= self.room_mib
+        return self.share(need) <= self.room_mib
 
-    def take(self, name: str, vram_mib: int | None) -> None:
-        self.users[name] = vram_mib or 0
+    def take(self, name: str, service: Service) -> None:
+        if service.start == "on-demand":
+            self.waiting.add(name)
+        else:
+            self.users[name] = self.share(service.gpu)
 
     @property
-    def rank(self) -> tuple[int, int, str]:
+    def rank(self) -> tuple[int, int, int, str]:
         """The emptiest comes first, then the largest."""
-        return len(self.users), self.taken_mib - self.gpu.vram_mib, self.gpu.uuid
+        return len(self.users), self.taken_mib - self.gpu.vram_mib, len(self.waiting), self.gpu.uuid
 
 
 @dataclass
@@ -72,7 +89,7 @@ class _Table:
 
     def put(self, name: str, service: Service, cards: Sequence[_Card]) -> None:
         for card in cards:
-            card.take(name, service.gpu.vram_mib if service.gpu else None)
+            card.take(name, service)
         self.placed[name] = _in_order([card.gpu for card in cards])
 
     def alike(self) -> list[list[_Card]]:
@@ -85,30 +102,52 @@ class _Table:
     def fitting(self, service: Service) -> list[_Card]:
         """As many cards of one model as it needs, with room for it, those of which the worst is the best; [] when there
         are not so many."""
-        need = service.gpu.vram_mib if service.gpu else None
-        chosen = (sorted(filter(lambda card: card.fits(need), cards), key=_rank) for cards in self.alike())
+        rank = partial(_rank, service)
+        chosen = (sorted(filter(partial(_fits, service), cards), key=rank) for cards in self.alike())
         enough = [cards[: service.gpu_count] for cards in chosen if len(cards) >= service.gpu_count]
-        return min(enough, key=lambda cards: [card.rank for card in reversed(cards)], default=[])
+        return min(enough, key=lambda cards: [rank(card) for card in reversed(cards)], default=[])
+
+    def emptied(self) -> _Table:
+        """The same cards while nobody runs on them."""
+        return _Table([_Card(card.gpu) for card in self.cards])
 
 
-def _rank(card: _Card) -> tuple[int, int, str]:
-    return card.rank
+def _fits(service: Service, card: _Card) -> bool:
+    """One that runs on demand has to fit when the others are stopped: it is started when there is room."""
+    return (_Card(card.gpu) if service.start == "on-demand" else card).fits(service.gpu)
+
+
+def _rank(service: Service, card: _Card) -> tuple[bool, int, int, int, str]:
+    """One that runs on demand comes where it can run beside what always does, then where the fewest wait."""
+    if service.start == "always":
+        return False, *card.rank
+    return not card.fits(service.gpu), len(card.waiting), card.taken_mib, -card.gpu.vram_mib, card.gpu.uuid
 
 
 def place(
-    services: Mapping[str, Service], gpus: Sequence[Gpu], current: Mapping[str, Sequence[str]] | None = None
+    services: Mapping[str, Service],
+    gpus: Sequence[Gpu],
+    current: Mapping[str, Sequence[str]] | None = None,
+    foreign: Mapping[str, int] | None = None,
 ) -> Placement:
     """Give each service its GPUs by UUID (an index may be inverted between boots).
 
     `current`: service -> the UUIDs that it has now. What is placed stays where it is as long as it fits; the others
     come in the order of `services`, on cards of their own before they share one. When some find no place so, those that
-    need most are placed first, if more find one then.
+    need most are placed first, if more find one then. Those that run on demand come last, and take nobody's room.
+
+    `foreign`: UUID -> MiB that processes of others hold. A newcomer does not count on it; what is placed stays.
     """
-    first = _placed(services, list(services), gpus, current or {})
+    run = partial(_placed, services, gpus=gpus, current=current or {}, foreign=foreign or {})
+    first = run(sorted(services, key=lambda name: _on_demand(services[name])))
     if not first.skipped:
         return first
-    other = _placed(services, sorted(services, key=lambda name: _ease(services[name])), gpus, current or {})
+    other = run(sorted(services, key=lambda name: (_on_demand(services[name]), *_ease(services[name]))))
     return other if len(other.skipped) < len(first.skipped) else first
+
+
+def _on_demand(service: Service) -> bool:
+    return service.start == "on-demand"
 
 
 def _ease(service: Service) -> tuple[int, int]:
@@ -117,7 +156,11 @@ def _ease(service: Service) -> tuple[int, int]:
 
 
 def _placed(
-    services: Mapping[str, Service], order: Sequence[str], gpus: Sequence[Gpu], current: Mapping[str, Sequence[str]]
+    services: Mapping[str, Service],
+    order: Sequence[str],
+    gpus: Sequence[Gpu],
+    current: Mapping[str, Sequence[str]],
+    foreign: Mapping[str, int],
 ) -> Placement:
     """What is kept, then the others one after the other, each on the best cards that are left."""
     table = _Table([_Card(gpu) for gpu in gpus])
@@ -126,6 +169,8 @@ def _placed(
         kept = _kept(table, service, current.get(name, ()))
         if kept:
             table.put(name, service, kept)
+    for card in table.cards:
+        card.foreign_mib = foreign.get(card.gpu.uuid, 0)
     for name in order:
         service = services[name]
         if name in table.placed:
@@ -134,10 +179,24 @@ def _placed(
         if service.all_gpus:
             table.placed[name] = _in_order(gpus)
         elif service.gpu_count and not fitting:
-            skipped[name] = _why_not(service, table)
+            skipped[name] = _why_not(service, table.emptied() if _on_demand(service) else table)
         else:
             table.put(name, service, fitting)
-    return Placement({name: table.placed[name] for name in services if name in table.placed}, skipped)
+    placed = {name: table.placed[name] for name in services if name in table.placed}
+    return Placement(placed, skipped, frozenset(_crowded(table, services)))
+
+
+def _crowded(table: _Table, services: Mapping[str, Service]) -> Iterator[str]:
+    """Those on demand that find no room beside what always runs and those before them, in the order of `services`."""
+    for name, service in services.items():
+        if service.gpu is None or not _on_demand(service) or name not in table.placed:
+            continue
+        cards = [card for card in table.cards if name in card.waiting]
+        if all(card.fits(service.gpu) for card in cards):
+            for card in cards:
+                card.users[name] = card.share(service.gpu)
+        else:
+            yield name
 
 
 def _in_order(gpus: Sequence[Gpu]) -> list[str]:
@@ -150,16 +209,17 @@ def _kept(table: _Table, service: Service, uuids: Sequence[str]) -> list[_Card]:
     if service.all_gpus or service.gpu is None:
         return []
     need = service.gpu
-    found = [card for card in table.cards if card.gpu.uuid in set(uuids) and card.fits(need.vram_mib)]
+    found = [card for card in table.cards if card.gpu.uuid in set(uuids) and _fits(service, card)]
     alike = len({(card.gpu.name, card.gpu.vram_mib) for card in found}) == 1
     return found if alike and len(found) == need.count == len(set(uuids)) else []
 
 
 def sharing(placement: Placement, services: Mapping[str, Service]) -> set[str]:
-    """The services that compute on a card together with another one; who only reads a card's state does not."""
+    """The services that compute on a card together with another one; who only reads a card's state does not, nor does
+    one that runs on demand: nothing starts it at boot."""
     users: dict[str, set[str]] = {}
     for name, uuids in placement.gpus.items():
-        for uuid in () if services[name].all_gpus else uuids:
+        for uuid in () if services[name].all_gpus or _on_demand(services[name]) else uuids:
             users.setdefault(uuid, set()).add(name)
     return {name for names in users.values() if len(names) > 1 for name in names}
 
@@ -177,15 +237,17 @@ def _why_not(service: Service, table: _Table) -> str:
     if not groups:
         names = ", ".join(sorted(card.gpu.name for card in table.cards))
         return f"it needs {count} NVIDIA GPUs of one model, this host has {names}"
-    need = service.gpu.vram_mib if service.gpu else None
+    need = (service.gpu.vram_least_mib or service.gpu.vram_mib) if service.gpu else None
     if need is None:
         return f"it needs {count} GPU{plural} that no other service fills, there is none; give it a `vram_mib`"
     room = max(0, *(_room(cards, count) for cards in groups))
     ways = sorted((others for cards in groups if (others := _in_the_way(cards, count, need))), key=len)
+    held = sum(card.foreign_mib for card in table.cards)
+    foreign = f", other programs hold {held} MiB" if held else ""
     way = f"it would fit without {' and '.join(ways[0])}" if ways else "no GPU here is large enough"
     return (
         f"it needs {need} MiB on {count} GPU{plural}; the most that is left is {room} MiB, "
-        f"{need - room} MiB too little; {way}"
+        f"{need - room} MiB too little{foreign}; {way}"
     )
 
 

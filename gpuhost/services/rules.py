@@ -27,7 +27,8 @@ class Desired:
     """What should be there of one service. `gpus`: the UUIDs of those that it computes on; `reads_gpus`: it only reads
     the state of all; `environment`: the secrets that its environment holds; `variables`: the keyed fingerprint of each
     other variable that it has besides its image's; `start`: whether it runs, or only
-    exists; `remade_install`: the install that it runs from, when this run makes that anew."""
+    exists; `remade_install`: the install that it runs from, when this run makes that anew; `crowded`: its GPU has no
+    room for it beside the others: made anew it is not started, though it ran."""
 
     stack: str
     spec: Spec
@@ -37,6 +38,7 @@ class Desired:
     variables: Mapping[str, str] = field(default_factory=dict)
     start: Literal["always", "on-demand"] = "always"
     remade_install: str = ""
+    crowded: bool = False
 
     @property
     def ports(self) -> set[str]:
@@ -270,7 +272,7 @@ def _steps(
             yield ServiceStep("unpause", name, current.id if current else "")
             continue
         ran = any(each.state in ("running", "restarting", "paused") for each in _of(containers, name))
-        start = desired[name].start == "always" or ran
+        start = desired[name].start == "always" or (ran and not desired[name].crowded)
         yield ServiceStep("up", name, start=start)
         if start:
             yield ServiceStep("wait", name)

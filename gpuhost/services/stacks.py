@@ -10,6 +10,7 @@ from typing import Any
 from gpuhost.errors import Problem
 from gpuhost.files.rules import FileSpec
 from gpuhost.plan.spec import canonical, text_digest
+from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
@@ -106,6 +107,7 @@ class Stacks:
                 frozenset(entry.secrets),
                 self._variable_fingerprints(name),
                 entry.start,
+                crowded=name in self._run.placement.crowded,
             )
             for name, entry in self._run.services.items()
         }
@@ -232,8 +234,10 @@ class Stacks:
 
     def _config_texts(self, name: str) -> dict[str, str]:
         """path -> text of a service's configuration files."""
-        context, files = self.contexts[name], self._run.services[name].config_files
-        return {f"{context.paths['config']}/{file}": context.config_file(template) for file, template in files.items()}
+        context, entry = self.contexts[name], self._run.services[name]
+        texts = {file: context.config_file(template) for file, template in entry.config_files.items()}
+        texts |= {file: (PROJECT / "files" / source).read_text() for file, source in entry.shipped_files.items()}
+        return {f"{context.paths['config']}/{file}": text for file, text in texts.items()}
 
     def _secret_file(self, name: str, template: str) -> str:
         names = self._run.services[name].container_secrets()

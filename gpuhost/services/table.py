@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from gpuhost.catalog.types import Catalog, Service
 
-_HEAD = ("service", "port", "model", "VRAM", "RAM", "auth", "health")
+_HEAD = ("service", "port", "starts", "model", "VRAM", "RAM", "auth", "health")
 
 
 def markdown(catalog: Catalog) -> list[str]:
@@ -23,6 +23,7 @@ def _line(cells: Sequence[str]) -> str:
 def _cells(catalog: Catalog, name: str, entry: Service) -> Iterator[str]:
     yield name if name in catalog.enabled_services else f"{name} (not enabled)"
     yield str(entry.port)
+    yield "always" if entry.start == "always" else "on demand"
     yield ", ".join(dict.fromkeys(catalog.models[model].repo for model in entry.models)) or "none"
     yield _vram(entry)
     yield entry.memory
@@ -35,4 +36,6 @@ def _vram(entry: Service) -> str:
     if entry.gpu is None:
         return "none, reads all" if entry.all_gpus else "none"
     each = "not measured" if entry.gpu.vram_mib is None else f"{entry.gpu.vram_mib} MiB"
+    if entry.gpu.vram_least_mib:
+        each += f", {entry.gpu.vram_least_mib} will do"
     return each if entry.gpu.count == 1 else f"{each} on each of {entry.gpu.count}"

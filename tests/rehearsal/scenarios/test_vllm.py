@@ -11,7 +11,7 @@ import pytest
 from ..instruments.control import Told
 from ..instruments.converged import converged_host
 from ..instruments.proof import Proof
-from ..world.scenery import group_data
+from ..world.scenery import ENABLED, group_data
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
@@ -50,7 +50,9 @@ def test_a_vllm_server_joins_shares_a_card_survives_a_reboot_and_leaves(converge
     host, control = converged.host, converged.control
     data = host.run_dir / "group_data" / "all.py"
     before = data.read_text()
-    data.write_text(before + f"enabled_services = {[*group_data()['enabled_services'], SERVICE]!r}\n")
+    # Both always run, and together they take no more than the card has.
+    shared = {SERVICE: {"start": "always"}, "comfyui-qwen": {"gpu": {"vram_mib": 12000, "vram_least_mib": None}}}
+    data.write_text(before + f"enabled_services = {[*ENABLED, SERVICE]!r}\nservices = {shared!r}\n")
     foreign = f"{STACKS}/comfyui-qwen/docker-compose-no-auth.yml"
     host.root(f"mkdir {STACKS}/old && echo 'services: {{}}' | tee {STACKS}/old/compose.yml > {foreign}", check=True)
 

@@ -9,11 +9,13 @@ import copy
 import runpy
 from typing import Any
 
-from ..standins import vllm
+from ..standins import sd35, vllm
 from ..standins.comfyui import build_torch_wheels, make_comfyui_repo, make_login_repo
 from .machine import PROJECT
 from .world import World
 
+# What a rehearsal's site enables where it does not say otherwise: little, for each service costs seconds.
+ENABLED = ["orchestrator", "comfyui-qwen"]
 COMFYUI_REPO = "comfyanonymous/ComfyUI"
 LOGIN_REPO = "liusida/ComfyUI-Login"
 
@@ -27,6 +29,21 @@ def group_data() -> dict[str, Any]:
     }
 
 
+def names_of(model: dict[str, Any]) -> list[str]:
+    """The files of a model's repository, as far as a service needs them: those that are linked, or of a pipeline's
+    folders one; of any other repository nobody here knows: two files, one of them in a folder."""
+    if linked := [*model.get("links", {})]:
+        return linked
+    if "model_index.json" in model.get("allow", ()):
+        return ["model_index.json", "transformer/model.safetensors"]
+    return ["config.json", "folder of weights/model.safetensors"]
+
+
+def weights(name: str) -> bytes:
+    """What every file of a model holds."""
+    return f"weights of {name}\n".encode() * 4096
+
+
 def furnish(world: World) -> None:
     """Fill the stand-ins so that the product's default catalogue can be deployed."""
     data = group_data()
@@ -36,15 +53,14 @@ def furnish(world: World) -> None:
     for install in installs.values():
         # The stand-in does not import transformers.
         install["environment"] |= {"COMFYUI_REF": commit, "LOGIN_REF": login, "EXTRA_REQUIREMENTS": ""}
-    world.data_overrides["installs"] = installs
+    world.data_overrides |= {"installs": installs, "enabled_services": ENABLED}
     build_torch_wheels(world.torch_wheels)
     files: dict[str, dict[str, bytes]] = {}
     for name, model in data["models"].items():
-        # What a whole repository holds, nobody here knows: two files, one of them in a folder.
-        named = [*model.get("links", {})] or ["config.json", "folder of weights/model.safetensors"]
-        for file in named:
-            files.setdefault(model["repo"], {})[file] = f"weights of {name}\n".encode() * 4096
+        for file in names_of(model):
+            files.setdefault(model["repo"], {})[file] = weights(name)
     for repo, content in files.items():
         world.hub_add(repo, dict(content))
+    world.registry_add_on_python(f"{sd35.REPOSITORY}:{sd35.TAG}", sd35.files())
     for release in vllm.releases():
         world.registry_add_on_python(f"{vllm.REPOSITORY}:{release}", vllm.files(release), vllm.config(release))

@@ -415,6 +415,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.secrets` names `LOGIN_HASH`: a password does not belong in an environment",
         "write it as a file: `secret_files`",
     ),
+    "a shipped file with the name of one that is made": (
+        {"services.painter.shipped_files": {"extra_model_paths.yaml": "workflows/flux-1-dev.json"}},
+        "`services.painter.shipped_files.extra_model_paths.yaml`: `config_files` makes a file of that name, too",
+        "give one of them another name",
+    ),
     "missing image": (
         {"services.painter.image": "painted"},
         "`services.painter.image` names the image `painted`, which does not exist",
@@ -692,6 +697,7 @@ def test_what_an_entry_may_leave_out() -> None:
         "folders": [],
         "seeds": {},
         "config_files": {},
+        "shipped_files": {},
         "options": {},
         "arguments": [],
         "models": [],
@@ -702,6 +708,9 @@ def test_what_an_entry_may_leave_out() -> None:
         "start": "always",
         "start_order": 100,
         "stop_timeout_s": 30,
+        "log_size": "10m",
+        "log_files": 3,
+        "test": {"memory": None, "cpus": None, "shm": None},
     }
     assert made.services["bare"].probes[0].model_dump(exclude={"name", "path"}) == {
         "method": "GET",

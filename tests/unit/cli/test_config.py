@@ -110,10 +110,10 @@ def test_the_services_as_a_table(site: Path, capsys: pytest.CaptureFixture[str])
     lines = shown(capsys, "--table")
     assert [line for line in lines if line.startswith("[")] == ["[gpu1, gpu2]", "[gpu3]"]
     assert lines[1:5] == [
-        "| service | port | model | VRAM | RAM | auth | health |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| api | 9001 | none | none, reads all | 2g | `API_TOKEN` | `true`, 60 s to start |",
-        "| painter | 9002 | Acme/Models | not measured | 20g | `LOGIN_HASH` | `/login`, 60 s to start |",
+        "| service | port | starts | model | VRAM | RAM | auth | health |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| api | 9001 | always | none | none, reads all | 2g | `API_TOKEN` | `true`, 60 s to start |",
+        "| painter | 9002 | always | Acme/Models | not measured | 20g | `LOGIN_HASH` | `/login`, 60 s to start |",
     ]
     assert shown(capsys, "--table", "gpu3")[0].startswith("| service")
 

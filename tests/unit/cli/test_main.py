@@ -567,3 +567,20 @@ def test_ctrl_c_is_a_sentence(
     assert cli.main(words) == 130
     said = capsys.readouterr()
     assert said.out == "" and said.err.splitlines()[0] == "error: stopped from the keyboard"
+
+
+# --- Help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[name] for name in cli.COMMANDS if name not in ("models", "secrets")]
+    + [["models", name] for name in ("status", "verify", "prune", "import")]
+    + [["secrets", name] for name in ("show", "audit", "sync", "rotate", "export", "import")],
+    ids=" ".join,
+)
+def test_help_ends_with_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and f"gpuhost {' '.join(words)}" in shown.partition("examples:\n")[2]

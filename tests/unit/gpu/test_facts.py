@@ -191,3 +191,21 @@ def test_the_version_of_the_module(text: str, version: str) -> None:
 )
 def test_the_version_of_the_libraries(path: str, version: str) -> None:
     assert library_version(path) == version
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "container"),
+    [
+        (f"0::/system.slice/docker-{'a' * 64}.scope\n", "a" * 64),
+        (f"12:devices:/docker/{'b' * 64}\n0::/docker/{'b' * 64}\n", "b" * 64),
+        ("0::/user.slice/user-1000.slice/session-1.scope\n", ""),
+        (None, ""),
+    ],
+)
+def test_the_container_of_a_process_is_read_from_its_cgroup(tmp_path: Path, cgroup: str | None, container: str) -> None:
+    if cgroup is not None:
+        (tmp_path / "proc" / "455").mkdir(parents=True)
+        (tmp_path / "proc" / "455" / "cgroup").write_text(cgroup)
+    apps = "455, python3, 1542, GPU-00000000-1111-2222-3333-444444444444\n[N/A], [N/A], [N/A], [N/A]\n"
+    [found] = read(tmp_path, recorded_query(), apps).gpus
+    assert found.processes == (GpuProcess(455, "python3", 1542, container),)

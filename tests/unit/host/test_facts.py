@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -457,3 +458,25 @@ def test_no_environment_is_ever_read() -> None:
 )
 def test_the_scripts_are_plain_sh(script: str) -> None:
     subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+def test_what_others_hold_of_a_gpu() -> None:
+    """Of a card on which a container of ours lives, what foreign processes say; of another one, all that is taken."""
+    ours, theirs = "a" * 64, "b" * 64
+    mine = GpuProcess(1, "python3", 9000, ours)
+    others = (GpuProcess(2, "python3", 700, theirs), GpuProcess(3, "Xorg", 40))
+    gpus = [
+        Gpu("GPU-0", "NVIDIA", 24576, 14000, "580", processes=(mine, *others)),
+        Gpu("GPU-1", "NVIDIA", 24576, 24276, "580"),
+    ]
+    lives = HostContainer("paint", "running", "no", "paint", gpus=("GPU-0",), id=ours)
+    somebodys = HostContainer("own", "running", "no", "", gpus=("GPU-0",), id=theirs)
+    reading = HostReading(gpus=gpus, containers=[lives, somebodys])
+    assert reading.foreign_vram == {"GPU-0": 740, "GPU-1": 300}
+    assert HostReading(gpus=gpus, containers=[replace(lives, state="exited")]).foreign_vram["GPU-0"] == 10576
+
+
+def test_of_a_process_on_a_gpu_the_container_is_read() -> None:
+    lines = ["gpu\t0, GPU-0, NVIDIA, 24576, 24000, 580", f"gpu_process\t7, python3, 640, GPU-0\t{'c' * 64}"]
+    [found] = parse(lines).gpus
+    assert found.processes == (GpuProcess(7, "python3", 640, "c" * 64),)

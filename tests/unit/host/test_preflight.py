@@ -10,7 +10,7 @@ import pytest
 
 from gpuhost.errors import Problem
 from gpuhost.host.facts import FolderAbove, HostContainer
-from gpuhost.host.preflight import limits, problems, root_problem, sudo_problem
+from gpuhost.host.preflight import limits, memory_together, problems, root_problem, sudo_problem
 from gpuhost.network.rules import options
 from tests.unit import sample
 
@@ -539,3 +539,12 @@ def test_each_network_is_offered_a_subnet_of_its_own() -> None:
             f'set `networks["{name}"]["subnet"]` to a free one, such as {first}.0.0/16'
             for name, first in zip(("inner", "outer"), offered, strict=True)
         ]
+
+
+def test_what_always_runs_may_not_together_take_more_memory_than_there_is() -> None:
+    services = sample.catalog().services  # 28 and 2 GiB
+    assert memory_together(sample.reading(memory_kib=30 * GIB), services) == ""
+    said = memory_together(sample.reading(memory_kib=30 * GIB - 1), services)
+    assert said.startswith("api, painter may together take 30 GiB of memory, this host has 30: ")
+    on_demand = sample.catalog({"services.painter.start": "on-demand"}).services
+    assert memory_together(sample.reading(memory_kib=2 * GIB), on_demand) == ""

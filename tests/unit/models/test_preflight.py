@@ -142,3 +142,18 @@ def test_what_does_not_fit_is_a_hard_stop(monkeypatch: pytest.MonkeyPatch, asked
     assert problem.what == "10.0 GB of models are to be fetched and 5 GiB must stay free, but /data has 14.4 GB"
     assert problem.hint.startswith("free 1.0 GB there (`gpuhost models prune`")
     assert check(monkeypatch, THERE, free_gb=0)[1] == []  # nothing is to be fetched
+
+
+def test_a_limit_below_the_largest_file_of_a_services_models_is_refused() -> None:
+    model = sample.catalog().models["vae"]
+    sizes = {"a.safetensors": 20 * 2**30 + 1, "b.safetensors": 20 * 2**30}
+    files = {path: LISTING.files[next(iter(LISTING.files))].model_copy(update={"size": n}) for path, n in sizes.items()}
+    wanted = [preflight.Wanted("vae", model, "c" * 40, files, "hub")]
+
+    def refused(memory: str) -> list[Any]:
+        return list(preflight.too_small(sample.catalog({"services.painter.memory": memory}).services, wanted))
+
+    assert refused("21g") == [] == list(preflight.too_small(sample.catalog().services, []))
+    [problem] = refused("20g")
+    assert problem.what == "`services.painter.memory` is 20g, and a.safetensors of its models has 21.5 GB"
+    assert problem.hint == "give it 25g at least, or another model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +33,19 @@ class Fake:
         self.asked: list[str] = []
         self.targets: list[Target] = []
         self.allowed: list[Any] = []
+        self.only: list[list[str]] = []
         monkeypatch.setattr(pyinfra_run, "plan", self._plan)
         monkeypatch.setattr(pyinfra_run, "apply", self._apply)
 
-    def _plan(self, target: Target, *_: Any) -> Outcome:
+    def _plan(self, target: Target, only: Any = ()) -> Outcome:
         self.asked.append("plan")
+        self.only.append([*only])
         self.targets.append(target)
         return self.plan
 
-    def _apply(self, target: Target, planned: Any, *_: Any) -> Outcome:
+    def _apply(self, target: Target, planned: Any, only: Any = (), *_: Any) -> Outcome:
         self.asked.append("apply")
+        self.only.append([*only])
         self.targets.append(target)
         self.allowed.append(planned)
         return self.apply
@@ -56,6 +60,28 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     made.asked.clear()
     made.targets.clear()
     return made
+
+
+def test_some_stages_only(fake: Fake) -> None:
+    assert cli.main(["plan", "--only", "stacks", "--only", "verify", "--out", "plan.json"]) == 2
+    assert cli.main(["apply", "plan.json", "--yes"]) == 0
+    assert cli.main(["apply", "--only", "stacks", "--yes"]) == 0
+    assert fake.only[1:] == [["stacks", "verify"]] * 3 + [["stacks"]] * 2
+
+
+def test_a_stage_that_is_none(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--only", "stakcs"])
+    assert ended.value.code == 64
+    assert "error: --only: there is no `stakcs`\nhint: did you mean `stacks`?" in capsys.readouterr().err
+
+
+def test_the_stages_are_those_of_a_deploy() -> None:
+    """Each has its file in tasks/, and the order is that of deploy.py."""
+    from gpuhost.run.data import STAGES
+
+    called = re.findall(r"^(\w+)\.\w+\(run\)$", (PROJECT / "deploy.py").read_text(), re.MULTILINE)
+    assert [*dict.fromkeys(called)] == [*STAGES]
 
 
 def edit(**over: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
 from gpuhost.services.placement import SHARED_PART, place, sharing
+from gpuhost.services.stacks import Stacks
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
@@ -18,9 +20,14 @@ CARDS = [Gpu(f"GPU-{number}", "NVIDIA RTX", 24576, 24000, "580") for number in r
 PAINTER = sample.catalog().services["painter"]
 
 
-def service(count: int, vram_mib: int | None = None) -> Service:
-    gpu = {"count": count, "vram_mib": vram_mib}
-    return PAINTER.model_validate({**PAINTER.model_dump(), "gpu": gpu if count else None})
+def service(count: int, vram_mib: int | None = None, least_mib: int | None = None, start: str = "always") -> Service:
+    gpu = {"count": count, "vram_mib": vram_mib, "vram_least_mib": least_mib}
+    return PAINTER.model_validate({**PAINTER.model_dump(), "gpu": gpu if count else None, "start": start})
+
+
+def waiting(vram_mib: int, count: int = 1, least_mib: int | None = None) -> Service:
+    """One that runs on demand."""
+    return service(count, vram_mib, least_mib, "on-demand")
 
 
 def test_without_a_gpu_what_needs_one_is_skipped_and_says_so() -> None:
@@ -175,6 +182,63 @@ def test_who_shares_a_card() -> None:
     assert sharing(place({"api": services["api"], "a": services["a"]}, CARDS[:1]), services) == set()
 
 
+H200 = Gpu("GPU-H", "NVIDIA H200", 143771, 143771, "580")
+
+
+def test_a_card_that_is_too_small_for_all_of_it_will_do_when_it_is_its_own() -> None:
+    wanted = {"large": service(1, 35000, 20000), "small": service(1, 5000)}
+    assert place(wanted, CARDS[:2]).gpus["large"] != place(wanted, CARDS[:2]).gpus["small"]
+    # There it takes the whole card, so nobody fits beside it, in whatever order.
+    for order in (("large", "small"), ("small", "large")):
+        found = place({name: wanted[name] for name in order}, CARDS[:1])
+        assert list(found.gpus) == list(order)[:1] and list(found.skipped) == list(order)[1:]
+    # On a card with room for all of it the others fit, too.
+    assert set(place(wanted, [H200]).gpus) == {"large", "small"}
+    assert list(place({"large": service(1, 35000, 24577)}, CARDS[:1]).skipped) == ["large"]
+
+
+def test_what_runs_on_demand_takes_nobodys_room_and_comes_last() -> None:
+    wanted = {"a": waiting(24000), "b": service(1, 24000), "c": waiting(24000)}
+    found = place(wanted, CARDS[:1])
+    assert found.gpus == {name: ["GPU-0"] for name in wanted} and found.crowded == {"a", "c"}
+    assert sharing(found, wanted) == set()  # nothing starts them at boot
+    # Where there are more cards, nobody waits on the one that is full.
+    found = place(wanted, CARDS)
+    assert sorted(found.gpus.values()) == [["GPU-0"], ["GPU-1"], ["GPU-2"]] and not found.crowded
+    assert place(wanted, CARDS, found.gpus) == found
+
+
+def test_one_that_runs_on_demand_waits_beside_one_that_leaves_it_room() -> None:
+    wanted = {"full": service(1, 24000), "half": service(1, 10000), "waits": waiting(12000)}
+    found = place(wanted, CARDS[:2])
+    assert found.gpus["waits"] == found.gpus["half"] and not found.crowded
+    # The second one would fit beside the first service, but not beside both.
+    found = place({**wanted, "waits, too": waiting(12000)}, CARDS[:2])
+    assert found.crowded == {"waits, too"}
+
+
+def test_what_no_card_could_carry_alone_is_skipped_on_demand_as_well() -> None:
+    found = place({"a": service(1, 20000), "b": waiting(24577), "c": waiting(20000, 2)}, CARDS[:1])
+    assert found.skipped == {
+        "b": "it needs 24577 MiB on 1 GPU; the most that is left is 24576 MiB, 1 MiB too little; "
+        "no GPU here is large enough",
+        "c": "it needs 2 NVIDIA GPUs, this host has 1",
+    }
+
+
+def test_a_newcomer_does_not_count_on_what_others_hold_and_what_is_placed_stays() -> None:
+    wanted = {"a": service(1, 20000)}
+    held = {"GPU-0": 6000}
+    assert place(wanted, CARDS[:2], foreign=held).gpus == {"a": ["GPU-1"]}
+    assert place(wanted, CARDS[:1], foreign=held).skipped == {
+        "a": "it needs 20000 MiB on 1 GPU; the most that is left is 18576 MiB, 1424 MiB too little, "
+        "other programs hold 6000 MiB; no GPU here is large enough"
+    }
+    assert place(wanted, CARDS[:1], {"a": ["GPU-0"]}, held).gpus == {"a": ["GPU-0"]}
+    # What makes do takes what is left.
+    assert place({"a": service(1, 35000, 18000)}, CARDS[:1], foreign=held).gpus == {"a": ["GPU-0"]}
+
+
 NEEDS = st.dictionaries(
     st.sampled_from("abcdef"), st.tuples(st.integers(0, 3), st.none() | st.integers(1, 30000)), max_size=6
 )
@@ -200,6 +264,38 @@ def test_no_card_is_given_more_than_it_has(
     assert place(wanted, gpus, found.gpus).gpus == found.gpus
 
 
+DEMANDS = st.dictionaries(
+    st.sampled_from("abcdefgh"),
+    st.tuples(st.integers(1, 2), st.integers(1, 30000), st.booleans(), st.booleans()),
+    max_size=8,
+)
+
+
+@given(DEMANDS, st.lists(st.sampled_from([*CARDS, *MIXED[2:]]), unique=True, max_size=5))
+def test_what_a_run_may_start_never_takes_more_than_a_card_has(
+    needs: Mapping[str, tuple[int, int, bool, bool]], gpus: list[Gpu]
+) -> None:
+    """All that always run, and those on demand that a run starts again: together."""
+    wanted = {
+        name: service(count, mib, max(1, mib // 2) if elastic else None, "on-demand" if demand else "always")
+        for name, (count, mib, elastic, demand) in needs.items()
+    }
+    found = place(wanted, gpus)
+    started = found.gpus.keys() - found.crowded
+    for gpu in gpus:
+        users = [name for name in started if gpu.uuid in found.gpus[name]]
+        taken = sum(needs[name][1] for name in users)
+        if len(users) == 1:
+            _, mib, elastic, _ = needs[users[0]]
+            assert (max(1, mib // 2) if elastic else mib) <= gpu.vram_mib
+        else:
+            assert taken <= gpu.vram_mib * SHARED_PART
+    # Who runs on demand takes no place from who always does.
+    always = {name: each for name, each in wanted.items() if each.start == "always"}
+    assert place(always, gpus).skipped == {name: why for name, why in found.skipped.items() if name in always}
+    assert place(wanted, gpus, found.gpus).gpus == found.gpus
+
+
 def test_the_run_leaves_out_what_is_skipped() -> None:
     run = sample.run(gpus=[], nvidia_pci=0)
     assert list(run.services) == ["api"]
@@ -215,3 +311,10 @@ def test_the_run_of_a_whole_host() -> None:
     assert (list(run.models), list(run.installs), run.image_names) == (["vae"], ["tree"], ["api", "painter"])
     assert run.secret_names == ["API_TOKEN", "LABEL_HMAC_KEY", "LOGIN_HASH", "LOGIN_USER"]
     assert run.image("pulled") == "docker.io/acme/server:v1.2.3"
+
+
+def test_the_steps_learn_for_whom_there_is_no_room() -> None:
+    run = sample.run({"services.painter.start": "on-demand"})
+    assert not Stacks(run).desired()["painter"].crowded
+    crowded = replace(run, placement=replace(run.placement, crowded=frozenset({"painter"})))
+    assert {name: each.crowded for name, each in Stacks(crowded).desired().items()} == {"api": False, "painter": True}

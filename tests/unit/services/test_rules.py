@@ -458,6 +458,16 @@ def test_a_service_on_demand_that_ran_runs_again_with_its_new_spec() -> None:
     ]
 
 
+def test_one_whose_gpu_has_no_room_beside_the_others_is_not_started_again() -> None:
+    """It ran because somebody had stopped another one; a run that makes it anew starts the other one, too."""
+    crowded = {"api": replace(ON_DEMAND["api"], crowded=True)}
+    ran = container(spec={**SPEC, "memory": "1g"})
+    assert reconcile(crowded, [ran]).steps == [ServiceStep("up", "api", start=False)]
+    assert reconcile(crowded, [container()]).steps == []  # what is right is left alone
+    always = {"api": replace(desired(), crowded=True)}
+    assert ServiceStep("up", "api") in reconcile(always, [ran]).steps
+
+
 # -- the plan decides --------------------------------------------------------------------------------------------------
 
 

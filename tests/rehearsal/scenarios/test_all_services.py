@@ -1,0 +1,116 @@
+"""All eight services of the catalogue, on a host with three GPUs of 24 GB, then with one, then with none."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import runpy
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from ..instruments.control import Told
+from ..instruments.converged import GPU, converged_host
+from ..instruments.proof import Proof
+from ..standins import sd35
+from ..world.scenery import group_data, weights
+from ..world.world import World
+
+pytestmark = pytest.mark.rehearsal
+SHIPPED = group_data()
+ALL, ALWAYS = set(SHIPPED["enabled_services"]), {"orchestrator", "comfyui-qwen"}
+TOKEN = "hf_of_the_rehearsal"  # noqa: S105
+MEDIUM = "it needs 2 NVIDIA GPUs, this host has 1"
+
+
+@pytest.fixture(scope="module")
+def converged(furnished: World) -> Iterator[Proof]:
+    """A copy of a host that went the whole path, whose site now enables what is shipped."""
+    proof = Proof(converged_host(furnished, "eight"))
+    host = proof.host
+    data = runpy.run_path(str(host.run_dir / "group_data" / "all.py"))
+    named = {name: value for name, value in data.items() if not name.startswith("_") and name != "enabled_services"}
+    # The stand-ins' files have hashes of their own.
+    hashes = {
+        name: {"sha256": dict.fromkeys(model["sha256"], hashlib.sha256(weights(name)).hexdigest())}
+        for name, model in SHIPPED["models"].items()
+        if "sha256" in model
+    }
+    host.write_inventory({**named, "models": hashes, "images": {"sd35": {"args": {"BASE_IMAGE": sd35.BASE_IMAGE}}}})
+    furnished.hub_grant(TOKEN, [])
+    proof.control.environment["HF_TOKEN"] = TOKEN
+    yield proof
+    furnished.destroy(host)
+
+
+def orchestrator(proof: Proof, method: str, path: str) -> Any:
+    """What the orchestrator answers."""
+    shown = proof.control.text("secrets", "show", "ORCHESTRATOR_TOKEN", "--force")
+    header = f"Authorization: Bearer {shown.stdout.strip()}"
+    ask = f"curl -sS --fail-with-body -m 150 -X {method} -H {shlex.quote(header)} http://127.0.0.1:8193{path}"
+    return json.loads(proof.host.root(ask, check=True).stdout)
+
+
+def states(proof: Proof) -> dict[str, str]:
+    """service -> state of its container."""
+    listed = proof.host.root("docker ps -a --format '{{.Names}} {{.State}}'", check=True).stdout
+    return dict(line.split() for line in listed.splitlines())
+
+
+def gpus_of(proof: Proof, name: str) -> list[str]:
+    """The UUIDs that a container has."""
+    seen = json.loads(proof.host.root(f"docker inspect {name}", check=True).stdout)[0]
+    return [uuid.removeprefix("nvidia.com/gpu=") for uuid in seen["HostConfig"]["DeviceRequests"][0]["DeviceIDs"]]
+
+
+def skipped(told: Told) -> dict[str, str]:
+    """service -> why it does not run here."""
+    assert told.document
+    return {each["service"]: each["reason"] for each in told.document["skipped"]}
+
+
+def asked(told: Told) -> dict[str, set[int]]:
+    """service -> the statuses that it answered with, when all of them were as they must be."""
+    assert told.code == 0 and told.document, (told.errors, told.stderr[-3000:])
+    return {seen["service"]: {probe["status"] for probe in seen["probes"]} for seen in told.document["observed"]}
+
+
+def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> None:
+    host, control = converged.host, converged.control
+    host.set_gpus([GPU, GPU, GPU])
+    plan = control.plan()
+    assert plan.code == 2 and skipped(plan) == {}, (plan.errors, plan.stderr[-3000:])
+    told = control.apply()
+    assert told.code == 0, (told.errors, told.stderr[-3000:])
+    assert sorted(told.changes) == sorted(plan.changes)
+    assert states(converged) == {name: "running" if name in ALWAYS else "created" for name in ALL}
+    assert asked(told).keys() == ALWAYS
+    # Nobody waits on the card that comfyui-qwen fills, as long as there are others.
+    [full] = gpus_of(converged, "comfyui-qwen")
+    assert {name for name in ALL - {"orchestrator"} if full in gpus_of(converged, name)} == {"comfyui-qwen"}
+    assert len(gpus_of(converged, "qwen3-medium")) == 2
+
+    for name in sorted(ALL - ALWAYS):
+        orchestrator(converged, "POST", f"/services/{name}/start")
+    seen = asked(control.verify())
+    assert seen.keys() == ALL
+    assert all({200, 401} <= statuses for statuses in seen.values()), seen
+    second = control.apply()
+    assert (second.code, second.changes) == (0, []), second.errors
+
+    host.set_gpus([GPU])
+    host.reboot()
+    told = control.apply()
+    assert told.code == 0, (told.errors, told.stderr[-3000:])
+    assert skipped(told) == {"qwen3-medium": MEDIUM}
+    assert {name for name, state in states(converged).items() if state == "running"} == ALWAYS
+    assert asked(told).keys() == ALWAYS and states(converged).keys() == ALL - {"qwen3-medium"}
+    assert control.plan().changes == []
+
+    host.set_gpus([])
+    told = control.apply()
+    assert told.code == 0, (told.errors, told.stderr[-3000:])
+    assert skipped(told).keys() == ALL - {"orchestrator"} and states(converged) == {"orchestrator": "running"}
+    assert control.plan().changes == []
