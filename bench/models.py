@@ -3,14 +3,16 @@
     python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000]
 
 Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Each round runs both, in turn, into an empty folder;
-the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
-The hub is the rehearsals' own, in a process of its own.
+the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes. The
+hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
+seconds tell more than the ratio.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -77,20 +79,24 @@ def compare(name: str, folder: Path, files: dict[str, bytes | Path], rounds: int
             "fetch": lambda: _fetch(url, request),
             "curl": lambda: _curl(url, request, folder / "curl"),
         }
-        best = {each: min(_timed(run, folder) for _ in range(rounds)) for each, run in runs.items()}
+        in_turn = [{each: _timed(run, folder) for each, run in runs.items()} for _ in range(rounds)]
+        best = {each: min(seconds[each] for seconds in in_turn) for each in runs}
         hub.stdin.close()
-    for each, seconds in best.items():
+    for each, (seconds, processor_s) in best.items():
         rates = f"{total / seconds / 1e6:8.1f} MB/s  {len(files) / seconds:7.1f} files/s"
-        print(f"{name:6} {each:6} {seconds:7.2f} s  {rates}")
-    print(f"{name:6} ratio  {best['curl'] / best['fetch']:7.2f}  (curl's time / the fetch's)", flush=True)
+        print(f"{name:6} {each:6} {seconds:7.2f} s  {rates}  {processor_s:6.2f} s of the processor")
+    ratio = best["curl"][0] / best["fetch"][0]
+    print(f"{name:6} ratio  {ratio:7.2f}  (curl's time / the fetch's; load {os.getloadavg()[0]:.1f})", flush=True)
 
 
-def _timed(run: Callable[[], None], folder: Path) -> float:
+def _timed(run: Callable[[], None], folder: Path) -> tuple[float, float]:
+    """Seconds, and those of the processor that the program used."""
     subprocess.run(["rm", "-rf", folder / "host", folder / "curl"], check=True)
     os.sync()
-    began = time.monotonic()
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     run()
-    return time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.monotonic() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _request(host: Path, data: Path, commit: str) -> ModelsRequest:

@@ -20,5 +20,6 @@ def images(run: HostRun) -> None:
         for path, file in context(build).items()
     ]
     if contexts:
-        files.files(name="images | build contexts", stage="images", wanted=contexts, backups=run.paths.backups)
+        backups = run.paths.backups
+        files.files(name="images | build contexts", stage="images", wanted=contexts, backups=backups, shipped=True)
     docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths)

@@ -80,6 +80,6 @@ def _programs(run: HostRun) -> None:
     wanted += [plain(f"{paths.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
     locked = {name: packages for name in run.installs if (packages := run.install_packages(name))}
     wanted += [plain(paths.install_lock(name), lock_text(packages)) for name, packages in locked.items()]
-    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups)
+    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups, shipped=True)
     lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)

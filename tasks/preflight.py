@@ -25,7 +25,7 @@ from gpuhost.services import arguments
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import bind_problems
 
-READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status"}
+READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status", "status", "logs"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'

@@ -11,8 +11,9 @@ from pyinfra.context import host, state
 
 from gpuhost import errors
 from gpuhost.apt.facts import AptState, CutOff
+from gpuhost.apt.sources import DISABLED, disabling
 from gpuhost.files.facts import FilesState, FileState
-from gpuhost.files.operations import blocked, write_step
+from gpuhost.files.operations import blocked, with_text_diffs, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.remote import Script
@@ -121,16 +122,27 @@ def key_changes(stage: str, path: str, stamp: str, observed: Mapping[str, FileSt
 
 
 @operation()
-def repository(stage: str, key_url: str, fingerprint: str, key: str, source: FileSpec, backups: str) -> Commands:
+def repository(
+    stage: str,
+    key_url: str,
+    fingerprint: str,
+    key: str,
+    source: FileSpec,
+    url: str,
+    foreign: Sequence[str],
+    backups: str,
+) -> Commands:
     """A repository's source, and its armored key at the path `key`: fetched by the host and refused unless its
-    fingerprint (40 hex) is the expected one."""
+    fingerprint (40 hex) is the expected one. `foreign`: somebody's files that declare that `url`, and nothing else,
+    with another key."""
     stamp, text = f"{key}.{fingerprint}", source.content()  # the stamp is a copy of the key that we checked
     observed: dict[str, FileState] = host.get_fact(FilesState, paths=[key, stamp, source.path])
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
     keys = key_changes(stage, key, stamp, observed)
-    files = reconcile(stage, [source], {source.path: text}, observed)
+    files = with_text_diffs(reconcile(stage, [source], {source.path: text}, observed), [source], observed)
+    replaced = disabling(stage, foreign, url)
 
     def act() -> Commands:
         if [change.action for change in keys] == ["correct"]:
@@ -138,11 +150,14 @@ def repository(stage: str, key_url: str, fingerprint: str, key: str, source: Fil
         elif keys:
             quoted = {"@URL@": shlex.quote(key_url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(key)}
             yield Script(_filled(_KEY, quoted))
+        if replaced:
+            names = " ".join(map(shlex.quote, foreign))
+            yield Script(f'for file in {names}; do mv --backup=numbered -T -- "$file" "$file{DISABLED}"; done')
         if files:
             right = {source.path} if same(source, text, observed.get(source.path)) else set()
             yield write_step([source], {source.path: text}, backups, right)
 
-    yield from carry_out([*keys, *files], act())
+    yield from carry_out([*keys, *replaced, *files], act())
 
 
 def _filled(script: str, marks: Mapping[str, str]) -> str:

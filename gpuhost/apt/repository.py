@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gpuhost.apt import operations as apt
+from gpuhost.apt import sources
 from gpuhost.files.rules import plain
 from gpuhost.run.host_run import HostRun
 
@@ -22,6 +23,8 @@ def declared(run: HostRun, which: str, key: str, source: str, stage: str) -> Non
         fingerprint=run.catalog.apt_key_fingerprints[which],  # type: ignore[index]
         key=key,
         source=wanted,
+        url=url,
+        foreign=sources.declaring(run.reading.apt_sources, url, run.reading.deb_arch)[0],
         backups=run.paths.backups,
     )
     apt.index(

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
+from pyinfra.connectors.ssh import connector_data_meta
 from pyinfra.connectors.ssh_util import _resolve_key_paths
 from pyinfra.context import ctx_inventory
 from pyinfra_cli.exceptions import UnexpectedExternalError
@@ -25,12 +27,15 @@ from gpuhost.catalog import lock
 from gpuhost.catalog.layers import Layer, Layered
 from gpuhost.catalog.lock import NONE, Pins
 from gpuhost.catalog.types import BuildImage, Catalog, load
-from gpuhost.errors import Problem, UserError, suggest
+from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.images.dockerfile import exposed_ports
 from gpuhost.project import PROJECT, project_file
 
 # Keys that pyinfra's connectors and gpuhost's own command line read from host data.
 _FOREIGN = ("ssh_", "_", "gpuhost_", "docker_identifier", "chroot_", "local_", "vagrant_", "terraform_")
+
+_SSH = sorted(connector_data_meta)
+_PYINFRA = [*_SSH, *all_argument_meta]
 
 
 @dataclass(frozen=True)
@@ -57,13 +62,15 @@ class Request:
 @dataclass(frozen=True)
 class Site:
     """The hosts of an inventory. `folder`: where the inventory lies, to which `secrets_dir` and `.env` are relative;
-    `chosen`: the hosts that `--limit` and `--exclude` leave; `pins`: what is locked."""
+    `chosen`: the hosts that `--limit` and `--exclude` leave; `pins`: what is locked; `unused`: a sentence for each file
+    of group data that says nothing of any host."""
 
     folder: Path
     chosen: Sequence[str]
     catalogs: Mapping[str, Catalog]
     layers: Mapping[str, Layered]
     pins: Pins = NONE
+    unused: Sequence[str] = ()
 
     def catalog(self, host: str) -> Catalog:
         """What a host should be. Raises UserError when an inventory that is a program gave it only later."""
@@ -83,7 +90,7 @@ def read(request: Request) -> Site:
         what = f"{request.shown(_located(request.inventory))} names no host"
         raise UserError(Problem(what, "add one; the head of gpuhost's own inventory.py shows how"))
     chosen = _chosen(hosts, request.limits, request.excluded)
-    found = [*_unmatched(request, hosts), *_absent_keys(chosen, request.project)]
+    found = [*_unmatched(request, hosts), *_mistyped(hosts, inventory, groups), *_absent_keys(chosen, request.project)]
     layers = {host.name: Layered(_layers(host, inventory, groups)) for host in hosts}
     catalogs = {}
     for name, layered in layers.items():
@@ -98,7 +105,7 @@ def read(request: Request) -> Site:
         found += error.problems
     if found:
         raise UserError(*found)
-    return Site(folder, [host.name for host in chosen], catalogs, layers, pins)
+    return Site(folder, [host.name for host in chosen], catalogs, layers, pins, _unused(request, hosts, groups))
 
 
 def inventory(request: Request) -> Inventory:
@@ -171,14 +178,18 @@ def _groups(request: Request, inventory: Inventory, files: Sequence[Mapping[str,
 
 def _layers(host: Host, inventory: Inventory, groups: Mapping[str, Sequence[Layer]]) -> list[Layer]:
     """The layers of one host, those that say something of ours."""
-    listed = [layer for group in ("all", *host.groups) for layer in groups.get(group, ())]
-    listed.append(Layer(f"the inventory, host {host.name}", inventory.get_host_data(host.name)))
-    listed.append(Layer("--data", inventory.get_override_data()))
     ours = [
         Layer(layer.origin, {key: value for key, value in layer.values.items() if not key.startswith(_FOREIGN)})
-        for layer in listed
+        for layer in _all_layers(host, inventory, groups)
     ]
     return [layer for layer in ours if layer.values]
+
+
+def _all_layers(host: Host, inventory: Inventory, groups: Mapping[str, Sequence[Layer]]) -> list[Layer]:
+    """The layers of one host, with what is pyinfra's."""
+    listed = [layer for group in ("all", *host.groups) for layer in groups.get(group, ())]
+    listed.append(Layer(f"the inventory, host {host.name}", inventory.get_host_data(host.name)))
+    return [*listed, Layer("--data", inventory.get_override_data())]
 
 
 def _broken(error: Exception, request: Request, folders: Sequence[Path]) -> Problem:
@@ -226,6 +237,33 @@ def _unmatched(request: Request, hosts: Sequence[Host]) -> list[Problem]:
     if not found and not _chosen(hosts, request.limits, request.excluded):
         return [Problem("--exclude leaves no host", "exclude fewer")]
     return found
+
+
+def _mistyped(hosts: Sequence[Host], inventory: Inventory, groups: Mapping[str, Sequence[Layer]]) -> list[Problem]:
+    """Names that pyinfra would leave aside: a host would be reached by another port or user than was meant."""
+    found = dict[Problem, None]()
+    for host in hosts:
+        for layer in _all_layers(host, inventory, groups):
+            for key in layer.values:
+                near = nearest(key, _PYINFRA)
+                if key not in _PYINFRA and (key.startswith("ssh_") or (key.startswith("_") and near)):
+                    hint = f"did you mean `{near}`?" if near else f"pyinfra knows {', '.join(_SSH)}"
+                    found[Problem(f"{layer.origin}: `{key}` is nothing that pyinfra knows", hint)] = None
+    return list(found)
+
+
+def _unused(request: Request, hosts: Sequence[Host], groups: Mapping[str, Sequence[Layer]]) -> list[str]:
+    """Files of group data whose group no host is in; not those that gpuhost ships, nor what an inventory says."""
+    known = {"all", *(group for host in hosts for group in host.groups)}
+    own = request.shown(request.project / "group_data")
+    here = site_folder(request.inventory).absolute() == request.project
+    files = [(group, layer.origin) for group, each in groups.items() if group not in known for layer in each]
+    return [
+        f"{origin} is not used: no host is in a group `{group}`" + (f"; did you mean `{near}`?" if near else "")
+        for group, origin in files
+        if origin.endswith(".py") and (here or not origin.startswith(f"{own}/"))
+        for near in [nearest(group, sorted(known))]
+    ]
 
 
 def _absent_keys(hosts: Sequence[Host], project: Path) -> list[Problem]:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from gpuhost.cli.arguments import Commands, run_options, shown_options, target
+from gpuhost.cli.arguments import INVENTORY, Commands, add_examples, planned_target, run_options, shown_options
 from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
 from gpuhost.cli.progress import Progress, duration
-from gpuhost.errors import Problem
+from gpuhost.errors import Problem, UserError
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
 from gpuhost.plan.impact import foreign_stops
@@ -54,14 +55,38 @@ def add_to(commands: Commands) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
     about = "with --yes: also stop containers that are not gpuhost's, when a restart of Docker does"
     command.add_argument("--stop-foreign", action="store_true", help=about)
+    about = "of `gpuhost plan --out PLAN`: exactly that is done, or nothing when something changed since"
+    command.add_argument("plan", nargs="?", metavar="PLAN", help=about)
+    add_examples(command, "gpuhost apply --limit gpu1", "gpuhost apply --yes", "gpuhost apply plan.json")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Apply and print; the exit code."""
+    """Apply and print; the exit code. Raises UserError."""
+    check = _as_saved(options) if options.plan else lambda outcome: None
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
-    applied = apply(target(options), options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+    hosts = planned_target(options)
+    applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign)
     return print_applied(applied, options.json)
+
+
+def _as_saved(options: argparse.Namespace) -> Check:
+    """Takes inventory and hosts from the plan that the options name; the check that a plan made now is the same.
+
+    Raises UserError with everything on this side that changed since.
+    """
+    from gpuhost.cli.site import site
+    from gpuhost.plan import saved
+
+    if options.inventory != INVENTORY or options.limit or options.only or options.pyinfra:
+        hint = "leave out --inventory, --limit, --only and what follows `--`"
+        raise UserError(Problem("a plan that was kept names its inventory and its hosts", hint))
+    file = Path(options.plan)
+    kept = saved.read(file)
+    options.inventory, options.limit, options.only = kept.inventory, kept.limits, kept.only
+    if problems := saved.changed_here(kept, site(options), file):
+        raise UserError(*problems)
+    return lambda outcome: saved.changed_on_hosts(kept, outcome.events, outcome.changes("plan"), file)
 
 
 def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import USAGE, print_problems
 from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
+from gpuhost.run.data import DIFFS_DATA, STAGES
 from gpuhost.run.pyinfra import Target
 
 
@@ -34,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
+INVENTORY = "inventory.py"
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -42,13 +45,14 @@ def host_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "-i",
         "--inventory",
-        default="inventory.py",
+        default=INVENTORY,
         metavar="PATH",
         help="a pyinfra inventory, or the folder of a site that holds one (./inventory.py)",
     )
-    command.add_argument(
+    limit = command.add_argument(
         "-l", "--limit", action="append", default=[], metavar="HOST", help="only this host or group; may be repeated"
     )
+    completed_by(limit, hosts)
     command.epilog = "What follows `--` are options for pyinfra: -- --parallel 2"
 
 
@@ -59,9 +63,23 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 
 def shown_options(command: argparse.ArgumentParser) -> None:
-    """How a plan is shown: `verbose` and `diff` of the options."""
-    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, do not count them")
-    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what differs in each")
+    """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options."""
+    command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
+    about = f"only this stage; may be repeated ({', '.join(STAGES)})"
+    command.add_argument("--only", action="append", default=[], choices=STAGES, metavar="STAGE", help=about)
+    command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
+
+
+def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
+    """What its help ends with. After the options: they have a word to say there, too."""
+    lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = "\n".join(["examples:", *lines])
+
+
+def planned_target(options: argparse.Namespace) -> Target:
+    """The same for a command that shows a plan. Raises UserError."""
+    return target(options, {DIFFS_DATA: "all"} if options.verbose and options.diff else None)
 
 
 def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:

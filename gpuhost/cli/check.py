@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.console import OK, print_problems
 from gpuhost.cli.site import site
 from gpuhost.errors import Problem
@@ -23,6 +24,7 @@ def add_to(commands: Commands) -> None:
     about = "pinned images, arguments, paths, compose files: is the data in order? Contacts no host"
     command = commands.add_parser("check", help=about, description=about)
     host_options(command)
+    add_examples(command, "gpuhost check", "gpuhost check -i ~/lab")
     command.set_defaults(run=run)
 
 
@@ -31,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     found = site(options)
     problems = [problem for host in found.chosen for problem in conformity.problems(found.catalogs[host])]
     problems += [problem for folder in dict.fromkeys((PROJECT, found.folder)) for problem in _foreign(folder)]
+    for sentence in found.unused:
+        print(f"note: {sentence}", file=sys.stderr)
     if problems:
         return print_problems(*dict.fromkeys(problems))
     print(f"in order: {', '.join(found.chosen)}")

@@ -11,7 +11,8 @@ from typing import Any
 from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.layers import leaves, plain
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import ERROR, OK
 from gpuhost.cli.literal import literal
 from gpuhost.cli.site import site
@@ -26,11 +27,13 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "what is in force for each host; contacts none"
     command = commands.add_parser("config", help=about, description=about)
-    command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
+    named = command.add_argument("hosts", metavar="HOST", nargs="*", help="only these hosts or groups")
+    completed_by(named, hosts)
     host_options(command)
     command.add_argument("--origin", action="store_true", help="which file each value comes from")
     command.add_argument("--table", action="store_true", help="only the services, as a table in Markdown")
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    add_examples(command, "gpuhost config gpu1 --origin", "gpuhost config --table")
     command.set_defaults(run=run)
 
 

@@ -13,15 +13,16 @@ import click
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
-from gpuhost.plan.document import document
+from gpuhost.plan.document import document, error_document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
 from hostside.wire import printable
 
 OK, ERROR, CHANGES = 0, 1, 2
+STOPPED = 130  # by Ctrl-C, as shells have it
 USAGE = 64  # a command line that cannot be read: EX_USAGE of sysexits.h, for 2 is taken
-RESULTS = {OK: "ok", CHANGES: "changes", ERROR: "error"}
+RESULTS = {OK: "ok", CHANGES: "changes", ERROR: "error", STOPPED: "stopped"}
 
 
 def exit_code(outcome: Outcome, changes: Sequence[Any] = ()) -> int:
@@ -33,7 +34,8 @@ def exit_code(outcome: Outcome, changes: Sequence[Any] = ()) -> int:
 
 def problems_of(outcome: Outcome) -> list[Problem]:
     """The problems that a run reported; when it failed without one, the last lines that pyinfra printed."""
-    reported = [
+    stopped = [_stopped(outcome)] if outcome.stopped else []
+    reported = stopped + [
         Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
         for event in outcome.problems()
     ]
@@ -44,6 +46,11 @@ def problems_of(outcome: Outcome) -> list[Problem]:
     return [Problem("pyinfra stopped, and gpuhost does not know why", f"its own words are {where}", detail=lines)]
 
 
+def _stopped(outcome: Outcome) -> Problem:
+    how = "the step at hand was finished" if outcome.stopped == "finished" else "the step at hand was left to the host"
+    return Problem(f"stopped from the keyboard; {how}", "run it again: it goes on from there")
+
+
 def print_result(
     outcome: Outcome, as_json: bool, problems: Sequence[Problem] = (), more: dict[str, Any] | None = None
 ) -> int:
@@ -52,7 +59,7 @@ def print_result(
     `problems`: those that the run did not report itself; `more`: further parts of the JSON document.
     """
     found = [*problems_of(outcome), *problems]
-    code = ERROR if found else OK
+    code = STOPPED if outcome.stopped else ERROR if found else OK
     if as_json:
         performed = report.select(outcome.events, "performed")
         print(json.dumps({**document(RESULTS[code], performed, outcome.events, found), **(more or {})}, indent=2))
@@ -70,13 +77,20 @@ def print_result(
 def print_notes(outcome: Outcome) -> None:
     """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand."""
     for event in report.select(outcome.events, *text.NOTES):
-        print(printable(f"[{event['host']}] {event['message']}"), file=sys.stderr)
+        where = f"[{event['host']}] " if event["host"] else "note: "
+        print(printable(f"{where}{event['message']}"), file=sys.stderr)
 
 
 def print_problems(*problems: Problem) -> int:
     """Print problems on stderr; the exit code of a command that ends with them."""
     for problem in problems:
         print("\n".join(problem.lines()), file=sys.stderr)
+    return ERROR
+
+
+def print_error_document(problems: Sequence[Problem]) -> int:
+    """Problems as JSON on stdout, because of which nothing was begun; the exit code."""
+    print(json.dumps(error_document(problems), indent=2))
     return ERROR
 
 
@@ -109,6 +123,9 @@ def confirmed(question: str) -> bool:
         answer = input()
     except EOFError:
         answer = ""
+    except KeyboardInterrupt:
+        print("\nNothing has been changed.", file=sys.stderr)
+        raise
     agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
         print("Nothing has been changed.", file=sys.stderr)

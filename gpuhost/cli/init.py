@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gpuhost.cli.arguments import Commands
+from gpuhost.cli.arguments import Commands, add_examples
 from gpuhost.cli.console import OK
 from gpuhost.errors import Problem, UserError
 from gpuhost.project import PROJECT
@@ -25,6 +25,7 @@ def add_to(commands: Commands) -> None:
     about = "make a folder for a site: inventory, group_data, and a .gitignore that keeps its secrets out of git"
     command = commands.add_parser("init", help=about, description=about)
     command.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or one without these files")
+    add_examples(command, "gpuhost init ~/lab")
     command.set_defaults(run=run)
 
 

@@ -14,7 +14,8 @@ from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.lock import Lock, LockedFile, LockedImage, LockedInstall, LockedModel
 from gpuhost.catalog.moved import OTHER_BYTES, moved
 from gpuhost.catalog.types import Catalog
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
+from gpuhost.cli.complete import completed_by, lockable
 from gpuhost.cli.console import CHANGES, OK
 from gpuhost.cli.site import site
 from gpuhost.errors import Problem, UserError, suggest
@@ -33,9 +34,11 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "write down what tags, branches and version ranges stand for today (lock.json); contacts no host"
     command = commands.add_parser("lock", help=about, description=about)
-    command.add_argument("names", metavar="NAME", nargs="*", help="only these images, installs and models")
+    names = command.add_argument("names", metavar="NAME", nargs="*", help="only these images, installs and models")
+    completed_by(names, lockable)
     host_options(command)
     command.add_argument("--check", action="store_true", help="write nothing; exit 2 when something moved")
+    add_examples(command, "gpuhost lock", "gpuhost lock --check", "gpuhost lock comfyui")
     command.set_defaults(run=run)
 
 

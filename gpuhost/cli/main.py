@@ -1,7 +1,7 @@
 """The command line: one module a command. Thin: the commands run the same deploy.py and read its report.
 
-Exit codes: 0 nothing to do, done, proved; 1 error; 2 (plan) changes; 64 a command line that cannot be read. stdout is
-data, stderr is talk.
+Exit codes: 0 nothing to do, done, proved; 1 error; 2 (plan) changes; 64 a command line that cannot be read; 130 stopped
+from the keyboard. stdout is data, stderr is talk.
 """
 
 from __future__ import annotations
@@ -10,37 +10,81 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from gpuhost.cli.arguments import Parser
-from gpuhost.cli.console import ERROR, print_problems
-from gpuhost.errors import Problem, UserError
+if TYPE_CHECKING:
+    from gpuhost.cli.arguments import Parser
 
 # A module each.
-COMMANDS = ("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "models", "secrets", "rehearse")
+COMMANDS: tuple[str, ...] = (
+    *("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "status", "logs", "open"),
+    *("models", "secrets", "completion", "rehearse"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    # What is imported here takes a moment, in which somebody may press Ctrl-C already.
+    try:
+        from gpuhost.cli.console import ERROR, STOPPED, print_error_document, print_problems
+        from gpuhost.errors import Problem, UserError
+
+        try:
+            words = list(sys.argv[1:] if arguments is None else arguments)
+            return _run(words)
+        except BrokenPipeError:  # the reader of our stdout has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ERROR
+        except UserError as error:
+            if "--json" in (words[: words.index("--")] if "--" in words else words):
+                return print_error_document(error.problems)
+            return print_problems(*error.problems)
+        except KeyboardInterrupt:
+            print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
+            return STOPPED
+    except KeyboardInterrupt:  # before anything was begun
+        return 130
+
+
+def _run(words: Sequence[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     end = words.index("--") if "--" in words else len(words)
     options = _parser(words[0] if words else "").parse_args(words[:end])
     options.pyinfra = words[end + 1 :]
-    try:
-        code: int = options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our stdout has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ERROR
-    except UserError as error:
-        return print_problems(*error.problems)
-    except KeyboardInterrupt:
-        return print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
+    code: int = options.run(options)
+    sys.stdout.flush()
     return code
+
+
+def _complete() -> None:
+    """Tell the shell what comes next in its line, and exit. Of a command that is not typed to its end the name is all
+    that is asked for: then none is imported."""
+    import argcomplete
+
+    line = os.environ.get("COMP_LINE", "").split()
+    asked = line[1] if len(line) > 1 and line[1] in COMMANDS else ""
+    parser = _parser(asked) if asked else _names_alone()
+    argcomplete.autocomplete(parser)
+
+
+def _names_alone() -> Parser:
+    from gpuhost.cli.arguments import Parser
+
+    parser = Parser(prog="gpuhost")
+    parser.add_argument("--version", action="store_true")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name in COMMANDS:
+        commands.add_parser(name)
+    return parser
 
 
 def _parser(asked: str) -> Parser:
     """Of the one command that is asked for, else of all: some take a second to import."""
+    from importlib.metadata import version
+
+    from gpuhost.cli.arguments import Parser
+
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gpuhost.cli.apply import Applied, apply, plan, print_applied, watched
-from gpuhost.cli.arguments import Commands, Parser, run_options, target
+from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import ERROR, OK, exit_code, print_notes, print_problems, problems_of
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
@@ -31,7 +31,7 @@ _ABOUT = {
 }
 _EXAMPLES = {
     "status": "gpuhost models status --json",
-    "verify": "gpuhost models verify -- --limit gpu1",
+    "verify": "gpuhost models verify --limit gpu1",
     "prune": "gpuhost models prune",
     "import": "gpuhost models import /home/me/ComfyUI/models",
 }
@@ -50,12 +50,8 @@ def add_to(commands: Commands) -> None:
             command.add_argument("-y", "--yes", action="store_true", help="do not ask")
         command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
         run_options(command)
-        _add_example(command, _EXAMPLES[name])
+        add_examples(command, _EXAMPLES[name])
         command.set_defaults(run=actions[name])
-
-
-def _add_example(command: Parser, example: str) -> None:
-    command.epilog = f"Example: {example}. {command.epilog or ''}".strip()
 
 
 # -- status ------------------------------------------------------------------------------------------------------------

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from gpuhost.cli.arguments import Commands, run_options, shown_options, target
+from gpuhost.cli.arguments import Commands, add_examples, inventory_file, planned_target, run_options, shown_options
 from gpuhost.cli.console import (
     ERROR,
     RESULTS,
@@ -15,8 +18,10 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
+from gpuhost.errors import Problem, UserError
 from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
+from gpuhost.run.pyinfra import Outcome
 
 _NEXT = "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted."
 
@@ -28,14 +33,21 @@ def add_to(commands: Commands) -> None:
     run_options(command)
     shown_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    command.add_argument("--out", metavar="FILE", help="keep the plan, for `gpuhost apply FILE`")
+    add_examples(command, "gpuhost plan --limit gpu1", "gpuhost plan --out plan.json", "gpuhost plan -v --json")
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Plan and print; the exit code."""
-    outcome = pyinfra.plan(target(options))
+    """Plan and print; the exit code. Raises UserError."""
+    if options.out and options.pyinfra:
+        what, hint = "a plan that is kept takes no options for pyinfra", "leave out what follows `--`, or --out"
+        raise UserError(Problem(what, hint))
+    outcome = pyinfra.plan(planned_target(options), options.only)
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
+    if options.out and code != ERROR:
+        _keep(options, outcome, changes)
     if options.json:
         print(json.dumps(document(RESULTS[code], changes, outcome.events, problems_of(outcome)), indent=2))
         return code
@@ -43,5 +55,19 @@ def run(options: argparse.Namespace) -> int:
     print_problems(*problems_of(outcome))
     if code != ERROR:
         print_changes(changes, options.verbose, options.diff)
-        print(_NEXT if changes else "Nothing to do.")
+        print(_next(options.out) if changes else "Nothing to do.")
     return code
+
+
+def _next(file: str | None) -> str:
+    return f"Nothing has been changed. `gpuhost apply {file}` does exactly this, or refuses." if file else _NEXT
+
+
+def _keep(options: argparse.Namespace, outcome: Outcome, changes: Sequence[dict[str, Any]]) -> None:
+    """Write the plan with what it rests on."""
+    from gpuhost.cli.site import site
+    from gpuhost.plan import saved
+
+    inventory = inventory_file(options.inventory)
+    kept = saved.made_of(site(options), inventory, options.limit, options.only, outcome.events, changes)
+    saved.write(Path(options.out), kept)

@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import sys
 
-from gpuhost.cli.arguments import Commands
+from gpuhost.cli.arguments import Commands, add_examples
 from gpuhost.errors import Problem, UserError
 from gpuhost.project import PROJECT
 
@@ -17,6 +17,7 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("rehearse", help=about, description=about)
     command.add_argument("--suite", choices=("trixie", "bookworm"), default="trixie", help="Debian 13 or 12")
     command.add_argument("--keep", action="store_true", help="keep the host and print how to log in")
+    add_examples(command, "gpuhost rehearse", "gpuhost rehearse --suite bookworm --keep")
     command.set_defaults(run=run)
 
 

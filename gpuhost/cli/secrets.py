@@ -18,8 +18,9 @@ from typing import Any
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Catalog
+from gpuhost.cli import complete
 from gpuhost.cli.apply import Applied, apply, plan, print_applied
-from gpuhost.cli.arguments import Commands, host_options, run_options, target
+from gpuhost.cli.arguments import Commands, add_examples, host_options, run_options, target
 from gpuhost.cli.console import (
     ERROR,
     OK,
@@ -42,6 +43,14 @@ from gpuhost.verify.questions import answers_name, retired_name
 
 SYNC = ("secrets", "stacks", "verify")
 PASSPHRASE_MIN = 12
+_EXAMPLES = {
+    "audit": "gpuhost secrets audit --json",
+    "sync": "gpuhost secrets sync --limit gpu1",
+    "rotate": "gpuhost secrets rotate ORCHESTRATOR_TOKEN",
+    "show": "gpuhost secrets show COMFYUI_PASSWORD",
+    "export": "gpuhost secrets export rescue.age",
+    "import": "gpuhost secrets import rescue.age",
+}
 Store = tuple[SecretStore, Catalog]
 
 
@@ -63,7 +72,8 @@ def add_to(commands: Commands) -> None:
     for name, text in about.items():
         command = secrets.add_parser(name, help=text, description=text)
         if name in ("rotate", "show"):
-            command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
+            name_of = command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
+            complete.completed_by(name_of, complete.secrets)
         if name in ("export", "import"):
             command.add_argument("file", metavar="FILE", type=Path)
             command.add_argument(
@@ -78,6 +88,7 @@ def add_to(commands: Commands) -> None:
             run_options(command)
         else:
             host_options(command)
+        add_examples(command, _EXAMPLES[name])
         command.set_defaults(run=actions[name])
 
 

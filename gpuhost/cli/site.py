@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from gevent.hub import Hub  # type: ignore[import-untyped]
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.context import ctx_state
@@ -13,7 +14,11 @@ from pyinfra_cli.util import parse_cli_arg
 
 from gpuhost.catalog.inventory import Request, Site, inventory, read
 from gpuhost.cli.arguments import inventory_file, limits
+from gpuhost.errors import Problem, UserError, suggest
 from gpuhost.project import PROJECT
+
+# pyinfra puts gevent under what waits, which prints a KeyboardInterrupt before it raises it again where it belongs.
+Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def site(options: argparse.Namespace) -> Site:
@@ -26,6 +31,20 @@ def inventory_hosts(options: argparse.Namespace) -> Mapping[str, Host]:
     """The hosts of the inventory by name, with pyinfra's data. Contacts none. Raises UserError."""
     with ctx_state.use(State()):
         return {host.name: host for host in inventory(_request(options))}
+
+
+def service_hosts(found: Site, service: str) -> list[str]:
+    """The chosen hosts whose data enables a service, in the inventory's order; at least one. Raises UserError."""
+    enabled = {host: catalog.enabled() for host, catalog in found.catalogs.items() if host in found.chosen}
+    hosts = [host for host, services in enabled.items() if service in services]
+    if hosts:
+        return hosts
+    known = {name for host in found.chosen for name in found.catalogs[host].services}
+    if service in known:
+        hint = "add it to `enabled_services` in group_data, then `gpuhost apply`"
+        raise UserError(Problem(f"no host of this command line has `{service}` enabled", hint))
+    names = {name for services in enabled.values() for name in services}
+    raise UserError(Problem(f"there is no service `{service}`", suggest(service, sorted(names), "service")))
 
 
 def _request(options: argparse.Namespace) -> Request:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from paramiko import PKey
 
-from gpuhost.cli.arguments import Commands, host_options
+from gpuhost.cli.arguments import Commands, add_examples, host_options
+from gpuhost.cli.complete import completed_by, hosts
 from gpuhost.cli.console import ERROR, OK, confirmed
 from gpuhost.cli.site import inventory_hosts
 from gpuhost.errors import Problem, UserError, suggest
@@ -23,7 +24,8 @@ def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
     about = "show the fingerprint of a host's SSH key, ask, and put the key into known_hosts"
     command = commands.add_parser("trust", help=about, description=about)
-    command.add_argument("host", metavar="HOST", help="its name in the inventory")
+    host = command.add_argument("host", metavar="HOST", help="its name in the inventory")
+    completed_by(host, hosts)
     host_options(command)
     command.add_argument(
         "--fingerprint",
@@ -31,6 +33,7 @@ def add_to(commands: Commands) -> None:
         help=f"the only one that is taken ({ON_HOST})",
     )
     command.add_argument("-y", "--yes", action="store_true", help="do not ask; only with --fingerprint")
+    add_examples(command, "gpuhost trust gpu1", "gpuhost trust gpu1 --yes --fingerprint SHA256:...")
     command.set_defaults(run=run)
 
 

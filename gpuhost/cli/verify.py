@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from gpuhost.cli.arguments import Commands, run_options, target
+from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import print_result
 from gpuhost.run import pyinfra
 
@@ -17,6 +17,7 @@ def add_to(commands: Commands) -> None:
     about = "also go through the chain from the driver to a computation in a container, on every GPU"
     command.add_argument("--gpu", action="store_true", help=about)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    add_examples(command, "gpuhost verify", "gpuhost verify --gpu --limit gpu1")
     command.set_defaults(run=run)
 
 

@@ -30,6 +30,8 @@ INSPECT = (
     '"user":{{json .Config.User}},"command":{{json .Config.Cmd}},"entrypoint":{{json (index .Config "Entrypoint")}},'
     '"image_id":{{json .Image}},"state":{{json .State.Status}},'
     '"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
+    '"ended":{{json .State.FinishedAt}},"exit_code":{{json .State.ExitCode}},'
+    '"health_now":{{with (index .State "Health")}}{{json .Status}}{{else}}null{{end}},'
     '"working_dir":{{json .Config.WorkingDir}},"stop_signal":{{json (index .Config "StopSignal")}},'
     '"health":{{json (index .Config "Healthcheck")}},"host":{{json .HostConfig}},"mounts":{{json .Mounts}},'
     '"networks":[{{range $name, $network := .NetworkSettings.Networks}}{{json $name}},{{end}}null]}'
@@ -46,6 +48,11 @@ BINDS = (
     '{{range .Mounts}}{{if eq .Type "bind"}}{{"\\n"}}bind{{"\\t"}}{{$.Id}}{{"\\t"}}{{$.State.Pid}}'
     '{{"\\t"}}{{.Source}}{{"\\t"}}{{.Destination}}{{end}}{{end}}'
 )
+# And a line for one that runs and was given GPUs: its id and its process.
+GIVEN_GPUS = (
+    '{{if and .HostConfig.DeviceRequests .State.Running (not .State.Paused)}}{{"\\n"}}gpus{{"\\t"}}{{.Id}}'
+    '{{"\\t"}}{{.State.Pid}}{{end}}'
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,11 @@ class Container:
     """One container with our label. `spec`: its stamp, None when it cannot be read; `settings`: what it runs with now,
     in the fields of a spec; `own`: it is somebody's, who made it by `docker compose run` or from a copy of ours;
     `project`: compose's; `started_s`: Unix time, 0 when it never ran; `restarts`: by Docker, since somebody started it;
-    `environment`: secret -> keyed fingerprint of what its environment holds, None when nobody looked; `added`: the same
-    of all that its image does not give it; `holds`: what it has of the host while it runs; `image_id`: by which
-    `image_settings` are found, those fields of `settings` that it has of its image when nobody asks otherwise (empty
-    when the image is gone)."""
+    `health`: in Docker's words, "" without a health check; `ended_s`, `exit_code`: of its last end, 0 when it never
+    ended; `environment`: secret -> keyed fingerprint of what its environment holds, None when nobody looked; `added`:
+    the same of all that its image does not give it; `holds`: what it has of the host while it runs; `gpus_denied`: it
+    was given GPUs, and the kernel does not let it reach them any more; `image_id`: by which `image_settings` are found,
+    those fields of `settings` that it has of its image when nobody asks otherwise (empty when the image is gone)."""
 
     id: str
     name: str
@@ -68,9 +76,13 @@ class Container:
     own: Literal["", "run", "copy"] = ""
     started_s: float = 0.0
     restarts: int = 0
+    health: str = ""
+    ended_s: float = 0.0
+    exit_code: int = 0
     environment: Mapping[str, str] | None = None
     added: Mapping[str, str] = field(default_factory=dict)
     holds: tuple[Held, ...] = ()
+    gpus_denied: bool = False
     image_id: str = ""
     image_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +113,9 @@ def parse(text: str) -> Container:
         own=_own(name, service, seen["image"], attached),
         started_s=unix_ns(seen["started"]) / 10**9,
         restarts=int(seen["restarts"]),
+        health=str(seen["health_now"] or ""),
+        ended_s=max(0.0, unix_ns(seen["ended"]) / 10**9),
+        exit_code=int(seen["exit_code"]),
         image_id=seen["image_id"],
     )
 

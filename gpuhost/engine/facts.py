@@ -64,14 +64,24 @@ _PARTS: dict[Part, str] = {
 """,
     "containers": r"""
 seen="$({ docker ps -aq --no-trunc --filter label=gpuhost.service || failed; } | sort |
-  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@{{"\n"}}made_of{{"\t"}}{{.Image}}' \
+  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@@BINDS@@GIVENGPUS@{{"\n"}}made_of{{"\t"}}{{.Image}}' \
     2>/dev/null || failed; })"
-printf '%s\n' "$seen" | sed '/./!d; /^made_of/d'
+printf '%s\n' "$seen" | sed '/./!d; /^made_of/d; /^gpus/d'
 printf '%s\n' "$seen" | sed -n 's/^made_of\t//p' | sort -u |
   { xargs -r docker image inspect --format '@IMAGECONFIG@' 2>/dev/null || failed; } | sed -n '/./s/^/of_image\t/p'
 # What a container has, by its process's view of its files; nothing is opened.
 printf '%s\n' "$seen" | awk -F'\t' '$1 == "bind" && $3 > 0 { print $4; print "/proc/" $3 "/root" $5 }' | sort -u |
   xargs -r -d '\n' stat -L --printf 'inode\t%d:%i\t%n\n' 2>/dev/null
+# Whether it may still reach its GPUs: the host's own device file is opened by a process in its cgroup. One that the
+# nvidia runtime gave them loses them when systemd is reloaded (NVIDIA/nvidia-container-toolkit#48).
+node=/dev/nvidiactl; [ -c $node ] || node=/dev/dxg
+[ ! -c $node ] || printf '%s\n' "$seen" | sed -n 's/^gpus\t//p' | while read -r id pid; do
+  group="$(sed -n 's,^[0-9]*:devices:,/devices,p' "/proc/$pid/cgroup" 2>/dev/null)"
+  [ -n "$group" ] || group="$(sed -n 's/^0:://p' "/proc/$pid/cgroup" 2>/dev/null)"
+  why="$(LC_ALL=C timeout -s KILL 10 sh -c 'echo $$ > "$1" && exec 3< "$2"' - \
+    "/sys/fs/cgroup$group/cgroup.procs" $node 2>&1 </dev/null)" || true
+  case "$why" in *"$node: Operation not permitted"*) printf 'gpus_denied\t%s\n' "$id";; esac
+done
 """,
 }
 
@@ -112,6 +122,7 @@ class DockerReading:
     containers: list[Container] = field(default_factory=list)
     binds: list[Bind] = field(default_factory=list)
     image_settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gpus_denied: set[str] = field(default_factory=set)  # ids of containers
     inodes: dict[str, str] = field(default_factory=dict)  # path -> `device:inode` of what binds name
 
 
@@ -160,7 +171,12 @@ def _joined(reading: DockerReading, container: Container) -> Container:
         Held(each.source, each.target, inodes.get(f"/proc/{each.pid}/root{each.target}"), inodes.get(each.source))
         for each in binds
     ]
-    return replace(container, holds=tuple(holds), image_settings=reading.image_settings.get(container.image_id, {}))
+    return replace(
+        container,
+        holds=tuple(holds),
+        gpus_denied=container.id in reading.gpus_denied,
+        image_settings=reading.image_settings.get(container.image_id, {}),
+    )
 
 
 _READERS = {
@@ -178,6 +194,7 @@ _READERS = {
     "container": _container,
     "of_image": _of_image,
     "bind": _bind,
+    "gpus_denied": lambda r, v: r.gpus_denied.add(v),
     "inode": _inode,
 }
 
@@ -189,6 +206,7 @@ class DockerState(HostFact[DockerReading]):
         """One script; the templates name labels and states, never the environment."""
         marks = {"LOCK": STACKS_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS, "IMAGECONFIG": containers.INSPECT_IMAGE}
+        marks |= {"GIVENGPUS": containers.GIVEN_GPUS}
         script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)
 

@@ -17,6 +17,7 @@ from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, failing
+from hostside import labels
 
 # What runs is written down first, in the order in which it was started, so that a run that dies here is made good by
 # the next one. Then containers outlive the restart, where they can: dockerd takes live-restore by a reload, from a copy
@@ -66,10 +67,13 @@ if systemctl is-enabled --quiet gpuhost-services.service 2>/dev/null; then
   systemctl start gpuhost-services.service || true
 fi
 failed=; touch @RAN@
+ours() { [ -n "$(docker inspect --format '{{index .Config.Labels "@LABEL@"}}' "$1" 2>/dev/null)" ]; }
 while read -r id paused; do
   state="$(docker inspect --format '{{.State.Status}} {{.Name}}' "$id" 2>/dev/null)" || continue
   case "$state" in running*|restarting*|paused*) continue;; esac
-  timeout 120 docker start "$id" >/dev/null 2>&1 || { failed="$failed ${state#* /}"; continue; }
+  timeout 120 docker start "$id" >/dev/null 2>&1 || {
+    # A service of ours may want files that a later step repairs, and is started by one then.
+    if ours "$id"; then echo "${state#* /} does not start yet" >&2; else failed="$failed ${state#* /}"; fi; continue; }
   [ "$paused" != true ] || docker pause "$id" >/dev/null
 done < @RAN@
 rm -f @RAN@
@@ -121,7 +125,7 @@ def _text(config: Mapping[str, Any]) -> str:
 
 def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: bool) -> Script:
     marks = {"BACKUPS": backups, "RAN": RAN, "OWN": OWN, "JSON": engine.CONFIG}
-    marks |= {"LIVE": "yes" if lives_on else "no", "WRITTEN": "yes" if written else "no"}
+    marks |= {"LABEL": labels.SERVICE, "LIVE": "yes" if lives_on else "no", "WRITTEN": "yes" if written else "no"}
     lent = [_text({**merged, engine.LIVE_RESTORE: value}) for value in (True, False)]
     script = re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _RESTART)
     return Script(script, stdin="".join(f"{base64.b64encode(text.encode()).decode()}\n" for text in lent))

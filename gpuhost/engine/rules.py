@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gpuhost.engine.facts import DockerReading
-from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.change import Change, Difference, Resource
+from hostside.redaction import MASK
 
 CONFIG = "/etc/docker/daemon.json"
 LEAST_VERSION = (25, 0)  # a health check's `start_interval`
@@ -37,12 +40,23 @@ def differing(current: Mapping[str, Any] | None, wanted: Mapping[str, Any], path
     return keys
 
 
+def _value(config: Mapping[str, Any] | None, key: str) -> str | None:
+    """The value of a dotted key as JSON, None when it is not there; passwords in addresses (a proxy's) are masked."""
+    value: Any = config
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return re.sub(r"(?<=://)[^/@\s\"]+(?=@)", MASK, json.dumps(value, sort_keys=True))
+
+
 def reconcile(reading: DockerReading, wanted: Mapping[str, Any]) -> list[Change]:
     """Write our keys; restart dockerd when it does not run with the file as it will be; enable it for the next boot."""
     changes = []
     keys = differing(reading.config, wanted)
     if keys:
-        changes.append(Change("engine", Resource("file", CONFIG), "write", f"keys differ: {', '.join(keys)}"))
+        diff = tuple(Difference(key, _value(reading.config, key), str(_value(wanted, key))) for key in keys)
+        changes.append(Change("engine", Resource("file", CONFIG), "write", f"keys differ: {', '.join(keys)}", diff))
     if keys or reading.stale or reading.cut_off or not reading.active:
         why = f"{CONFIG} changes" if keys else f"it started before {CONFIG} changed" if reading.stale else "not running"
         if reading.cut_off and reading.active and not keys:

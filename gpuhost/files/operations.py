@@ -6,19 +6,22 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.errors import Cause, Problem
-from gpuhost.files.facts import FilesState, FileState, parse, read_script
+from gpuhost.files.diffs import unified
+from gpuhost.files.facts import FilesState, FileState, Texts, parse, read_script
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
 from gpuhost.run.remote import Script, last_line, run
-from gpuhost.run.session import Commands, carry_out, fail_host, report_problem
+from gpuhost.run.session import Commands, carry_out, fail_host, report_problem, text_diffs
 from gpuhost.secrets.store import NotYet
+from hostside.redaction import Redactor
 
 _WRITE = r"""
 set -eu; umask 077; stamp="$(date -u +%Y%m%dT%H%M%SZ)"
@@ -85,14 +88,42 @@ def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
     return found
 
 
+def with_text_diffs(
+    changes: Sequence[Change],
+    wanted: Iterable[FileSpec],
+    observed: Mapping[str, FileState],
+    secrets: Iterable[str] = (),
+    shipped: bool = False,
+) -> list[Change]:
+    """The changes of files that hold no secret with what changes in their text, in a plan. One question to the host,
+    when there is something to show. `secrets`: values that are masked, should a file hold one after all; `shipped`:
+    the files are programs of ours, whose lines nobody wants to see unasked."""
+    asked = text_diffs()
+    if not asked or (shipped and asked != "all"):
+        return list(changes)
+    known = {spec.path: spec for spec in wanted if not spec.secret}
+    chosen = {change.resource.name for change in changes if change.resource.kind == "file"} & known.keys()
+    there = [path for path in sorted(chosen) if path in observed and observed[path].kind.startswith("regular")]
+    before: dict[str, str] = host.get_fact(Texts, paths=there) if there else {}
+    mask, diffs = Redactor(secrets).text, {}
+    for path in chosen:
+        if (path in there and path in before) or (path not in observed and asked == "all"):
+            after = resolve([known[path]])[path]
+            if after is not None and before.get(path) != after:
+                diffs[path] = unified(before.get(path), after, mask)
+    return [replace(change, text_diff=diffs.get(change.resource.name, ())) for change in changes]
+
+
 @operation()
-def files(stage: str, wanted: Sequence[FileSpec], backups: str) -> Commands:
-    """Make files be what they should be. `backups`: the folder for what is replaced."""
+def files(stage: str, wanted: Sequence[FileSpec], backups: str, shipped: bool = False) -> Commands:
+    """Make files be what they should be. `backups`: the folder for what is replaced; `shipped`: they are programs of
+    ours."""
     observed, contents = observe(wanted, ""), resolve(wanted)
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
-    yield from write(reconcile(stage, wanted, contents, observed), wanted, observed, backups)
+    changes = with_text_diffs(reconcile(stage, wanted, contents, observed), wanted, observed, shipped=shipped)
+    yield from write(changes, wanted, observed, backups)
 
 
 def blocked(observed: Mapping[str, FileState]) -> Cause | None:

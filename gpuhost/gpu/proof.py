@@ -120,8 +120,9 @@ def _container(asked: Asked, seen: GpuContainerSeen) -> Iterator[Broken]:
             yield Broken("container", f"{who} has {', '.join(has or seen.device_files)}", hint)
         return
     if not seen.driver:
-        hint = "`nvidia-ctk cdi generate` must find libcuda.so.1: is the driver whole?"
-        yield Broken("container", f"{who} has no CUDA library (libcuda.so.1)", hint)
+        why = f": {seen.said}" if seen.said else ""
+        hint = "`nvidia-ctk cdi generate` must find libcuda.so.1, and the image what it needs: libdl, librt, libpthread"
+        yield Broken("container", f"{who} cannot load CUDA's library (libcuda.so.1){why}", hint)
         return
     wanted = sorted(asked.uuids) if seen.device == "all" else [seen.device]
     if has != wanted:

@@ -77,8 +77,12 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/source
   case "$file" in */gpuhost-*) continue;; esac
   [ -f "$file" ] || continue
   # Of a deb822 file the stanzas that are not switched off; a file of one-line sources is one stanza.
-  awk -v RS= -v ORS='\n\n' 'tolower($0) !~ /(^|\n)enabled:[ \t]*(no|false|0)[ \t]*(\n|$)/' "$file" |
-  grep -v '^[[:space:]]*#' | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
+  active="$(awk -v RS= -v ORS='\n\n' 'tolower($0) !~ /(^|\n)enabled:[ \t]*(no|false|0)[ \t]*(\n|$)/' "$file" |
+    grep -v '^[[:space:]]*#')"
+  printf '%s\n' "$active" | grep -oE 'https?://[^][:space:]]+' | sed "s|^|apt_source$t$file$t|"
+  if printf '%s\n' "$active" | grep -iE '^[[:space:]]*(deb|deb-src|uris:)[[:space:]]' | grep -vqE 'https?://'; then
+    printf 'apt_source\t%s\tother\n' "$file"
+  fi
 done
 getent passwd @USERS@ | awk -F: -v OFS="$t" '{print "user",$1,$3}'
 getent group @GROUPS@ | awk -F: -v OFS="$t" '{print "group",$1,$3}'
@@ -151,7 +155,7 @@ class HostReading:
     live_restore: bool = False  # containers outlive the dockerd that runs
     swarm: bool = False
     engines: set[str] = field(default_factory=set)  # installed packages of Docker Engine: docker.io, docker-ce
-    apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL) of every source that is not ours
+    apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL or `other`) of every source not ours
     daemon_json: str | None = None  # base64
     daemon_json_kind: tuple[str, str] | None = None  # what lies at its path in stat's words, where a link leads to
     users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have an account's name or id

@@ -70,6 +70,11 @@ class Paths:
         return self._program("hostside.verify")
 
     @property
+    def logs_command(self) -> str:
+        """Shows the log of a service, secrets masked. Request on stdin."""
+        return self._program("hostside.logs")
+
+    @property
     def secret_audit_command(self) -> str:
         """Says by keyed fingerprint which value each file and container holds. Request on stdin."""
         return self._program("hostside.secret_audit")

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from gpuhost.apt.sources import declaring
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
 from gpuhost.engine.containers import size_bytes
@@ -168,16 +169,17 @@ def _engine_config(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
 
 
 def _apt_sources(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
-    """One repository declared twice with two keys: apt then reads no source at all, of anybody."""
+    """One repository declared twice with two keys, the first time in a file that declares others, too."""
     wanted = {"docker": catalog.engine_source == "docker", "nvidia": bool(reading.gpus)}
     for name, repository in catalog.apt_repositories.items():
-        url = repository.url.format(**reading.url_marks).rstrip("/") if wanted[name] else None
-        for file, declared in dict.fromkeys(reading.apt_sources):
-            if declared.replace("$(ARCH)", reading.deb_arch).rstrip("/") == url:
-                yield (
-                    f"{file} declares {url} with a key of its own: apt reads nothing when gpuhost declares it too",
-                    f"move {file} away; gpuhost then declares the repository, with its checked key",
-                )
+        url = repository.url.format(**reading.url_marks).rstrip("/")
+        _, shared = declaring(reading.apt_sources, url, reading.deb_arch)
+        for file in shared if wanted[name] else ():
+            yield (
+                f"{file} declares {url} with a key of its own, and others besides: apt reads nothing when gpuhost "
+                "declares it too",
+                f"take it out of {file}; gpuhost then declares the repository, with its checked key",
+            )
 
 
 def _ports(reading: HostReading, catalog: Catalog, names: list[str]) -> Iterator[Finding]:

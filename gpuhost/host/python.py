@@ -39,6 +39,7 @@ find "$venv" -type f -printf '%s\t%p\n' | awk -F '\t' '
     package = FILENAME; sub(/\.dist-info\/RECORD$/, "", package); sub(/.*\//, "", package); broken[package] = 0
     folder = FILENAME; sub(/[^\/]*\/RECORD$/, "", folder)
   }
+  { sub(/\r$/, "") }  # as csv writes lines
   match($0, /,[^,]*,[0-9]*$/) {
     path = substr($0, 1, RSTART - 1); wanted = $0; sub(/.*,/, "", wanted)
     if (path ~ /^"/) { path = substr(path, 2, length(path) - 2); gsub(/""/, "\"", path) }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -29,7 +29,7 @@ find "$models" -mindepth 1 ! -type d ! -path '*[[:cntrl:]]*' -printf 'model\t%y\
 find "$cache"/models--*/blobs -type f ! -path '*[[:cntrl:]]*' -printf 'blob\t%y\t%s\t%T@\t%i\t%p\n' 2>/dev/null |
   head -n @FILES@
 find "$cache"/models--*/snapshots -mindepth 2 ! -type d ! -path '*[[:cntrl:]]*' -print0 2>/dev/null |
-  head -zn @FILES@ | xargs -0r stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%n\n' -- 2>/dev/null
+  head -zn @FILES@ | xargs -0r stat -L --printf='cache\t%F\t%s\t%.9Y\t%i\t%u %a %n\n' -- 2>/dev/null
 find "$cache"/models--*/refs -type f -size -2 ! -path '*[[:cntrl:]]*' 2>/dev/null | head -n 1000 |
   while IFS= read -r ref; do
     printf 'ref\t%s\t%s\n' "$(dd if="$ref" iflag=nofollow,nonblock bs=64 count=1 2>/dev/null | tr -cd 0-9a-f)" "$ref"
@@ -40,11 +40,14 @@ printf 'end\n'
 
 @dataclass(frozen=True)
 class FileStat:
-    """A plain file: `size` in bytes, `mtime_ns` in Unix nanoseconds."""
+    """A plain file: `size` in bytes, `mtime_ns` in Unix nanoseconds. `uid` and `mode`, read of a snapshot's files,
+    say nothing of the bytes."""
 
     size: int
     mtime_ns: int
     inode: int
+    uid: int = field(default=0, compare=False)
+    mode: int = field(default=0o644, compare=False)
 
 
 @dataclass
@@ -111,7 +114,8 @@ def _take(reading: ModelsReading, kind: str, line: str) -> None:
     elif kind == "blob":
         reading.blobs[path] = stat
     elif file_type.startswith("regular"):
-        reading.cached[path] = stat
+        uid, mode, path = path.split(" ", 2)
+        reading.cached[path] = replace(stat, uid=int(uid), mode=int(mode, 8))
 
 
 def _manifest(encoded: str) -> Manifest:

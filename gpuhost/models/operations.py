@@ -95,7 +95,7 @@ def _request(paths: Paths, planned: Sequence[PlannedModel]) -> ModelsRequest:
 @operation()
 def fetched(models: Sequence[Wanted], paths: Paths, account: Account, endpoint: str, secrets: SecretStore) -> Commands:
     """Every model is there and verified. No program is started when all is right."""
-    planned = rules.reconcile(models, look(paths), paths.models, f"{paths.hub_cache}/hub")
+    planned = rules.reconcile(models, look(paths), paths.models, f"{paths.hub_cache}/hub", account.uid)
     request = _request(paths, planned)
 
     def act() -> Commands:
@@ -122,7 +122,13 @@ def reported(run: HostRun, decided: Decided) -> Commands:
         return
     paths = run.paths
     found = rules.status(
-        decided.models, decided.unresolved, run.model_users, look(paths), paths.models, f"{paths.hub_cache}/hub"
+        decided.models,
+        decided.unresolved,
+        run.model_users,
+        look(paths),
+        paths.models,
+        f"{paths.hub_cache}/hub",
+        run.catalog.account.uid,
     )
     for each in found:
         current().report.add("model", host.name, **asdict(each))
@@ -166,7 +172,7 @@ def pruned(run: HostRun, decided: Decided) -> Commands:
 def imported(run: HostRun, decided: Decided, folder: str) -> Commands:
     """The models' files that lie in a folder of the host are taken from there, by hash, without a download."""
     paths, cache_dir = run.paths, f"{run.paths.hub_cache}/hub"
-    planned = rules.reconcile(decided.models, look(paths), paths.models, cache_dir)
+    planned = rules.reconcile(decided.models, look(paths), paths.models, cache_dir, run.catalog.account.uid)
     wishes = [each.file for model in planned for each in model.files if each.file.action == "fetch"]
     account = run.catalog.account
     request = ImportRequest(folder, wishes, cache_dir, paths.models, paths.model_manifest, account.uid, account.gid)

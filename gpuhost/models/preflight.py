@@ -63,7 +63,9 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
     """What the models are, every reason not to begin with them, and what a person wants to know of them."""
     reading = look(run.paths)
     found, problems = asked(run, reading)
-    planned = rules.reconcile(found.models, reading, run.paths.models, f"{run.paths.hub_cache}/hub")
+    planned = rules.reconcile(
+        found.models, reading, run.paths.models, f"{run.paths.hub_cache}/hub", run.catalog.account.uid
+    )
     notes: list[Note] = [("unpinned", f"{name}: {why}") for name, why in rules.unpinned(found.models)]
     for problem, note in _access(run, found.models, planned):
         problems += [replace(problem, host=host.name)] if problem else []

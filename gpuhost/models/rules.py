@@ -19,6 +19,7 @@ from hostside import hub_cache
 from hostside.protocol import ManifestEntry, ModelAction, ModelFile, ModelRef, manifest_key
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+FILE_MODE = 0o644  # containers of other uids read it, and nobody else writes it
 Source = Literal["lock", "host", "hub"]
 
 
@@ -105,17 +106,19 @@ def _again(source: Source, hint: str) -> str:
     return f"{hint}; where the data changed, `gpuhost lock` resolves it anew" if source == "lock" else hint
 
 
-def reconcile(models: Sequence[Wanted], reading: ModelsReading, models_dir: str, cache_dir: str) -> list[PlannedModel]:
-    """The models with which something is to be done, in the order of `models`."""
-    found = [_planned(each, reading, models_dir, cache_dir) for each in models]
+def reconcile(
+    models: Sequence[Wanted], reading: ModelsReading, models_dir: str, cache_dir: str, owner: int
+) -> list[PlannedModel]:
+    """The models with which something is to be done, in the order of `models`. `owner`: the uid whose they are."""
+    found = [_planned(each, reading, models_dir, cache_dir, owner) for each in models]
     return [each for each in found if each.files or each.ref]
 
 
-def _planned(wanted: Wanted, reading: ModelsReading, models_dir: str, cache_dir: str) -> PlannedModel:
+def _planned(wanted: Wanted, reading: ModelsReading, models_dir: str, cache_dir: str, owner: int) -> PlannedModel:
     model, files, fetched = wanted.model, [], 0
     for path, known in wanted.files.items():
         links = [model.links[path]] if path in model.links else []
-        found = _to_do(wanted, path, known, links, reading, models_dir, cache_dir)
+        found = _to_do(wanted, path, known, links, reading, models_dir, cache_dir, owner)
         if found:
             files.append(PlannedFile(_file(wanted, path, known, found[0]), found[1]))
             if found[0] == "fetch" and not _has_blob(model.repo, known, reading, cache_dir):
@@ -148,6 +151,7 @@ def _to_do(
     reading: ModelsReading,
     models_dir: str,
     cache_dir: str,
+    owner: int,
 ) -> tuple[ModelAction, str] | None:
     """What is to be done with one file, and why; None when it is as it should be."""
     repo, commit = wanted.model.repo, wanted.commit
@@ -160,6 +164,10 @@ def _to_do(
         return "verify", "it is in the cache and was never verified"
     if why := _unproved(entry, known, at, cached):
         return "verify", why
+    if cached.uid != owner:  # who could change it at any time: its bytes are read into a file of our own
+        return "verify", f"it belongs to uid {cached.uid}, not to the account (uid {owner})"
+    if cached.mode != FILE_MODE:
+        return "link", f"its mode is {cached.mode:03o}, not {FILE_MODE:03o}"
     return next((("link", why) for link in links if (why := _unlinked(f"{models_dir}/{link}", cached, reading))), None)
 
 
@@ -246,9 +254,10 @@ def status(
     reading: ModelsReading,
     models_dir: str,
     cache_dir: str,
+    owner: int,
 ) -> list[ModelStatus]:
     """Every model that this host needs or has. `unresolved`: those of which nobody here knows the files."""
-    open_actions = {each.name: each for each in reconcile(models, reading, models_dir, cache_dir)}
+    open_actions = {each.name: each for each in reconcile(models, reading, models_dir, cache_dir, owner)}
     found = [_status_of(each, open_actions.get(each.name), used_by.get(each.name, ()), reading) for each in models]
     found += [
         ModelStatus(name, model.repo, model.revision, "", "absent", 0, 0, 0, 0, "none", used_by.get(name, ()))

@@ -9,7 +9,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.catalog.types import Network
-from gpuhost.files.operations import write_step
+from gpuhost.files.operations import with_text_diffs, write_step
 from gpuhost.network import rules
 from gpuhost.network.facts import NetworkReading, NetworkState
 from gpuhost.run.remote import Script
@@ -33,6 +33,7 @@ def networks(wanted: Mapping[str, Network], rules_file: str, backups: str) -> Co
     files = rules.files(wanted, rules_file)
     reading: NetworkReading = host.get_fact(NetworkState, files=[spec.path for spec in files], unit=rules.UNIT)
     changes = rules.reconcile(files, wanted, reading.firewall, reading.docker.networks)
+    changes = with_text_diffs(changes, files, reading.firewall.files)
     subjects = {(change.resource.kind, change.resource.name) for change in changes}
 
     def act() -> Commands:

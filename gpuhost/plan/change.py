@@ -62,7 +62,8 @@ class Change:
     `stage`: the file in `tasks/`; `action`: the verb; `reason`: why, in words; `diff`: the fields that differ. `scope`:
     `secret` when `gpuhost secrets sync` may do it, because a secret's value or an interrupted run asks for it;
     `rendered` when it is a file that holds what was decided elsewhere; else "". `impact` is computed on the control
-    side (plan/impact.py), None until then. Two changes are the same change when stage, resource and action are (the
+    side (plan/impact.py), None until then. `text_diff`: the lines of a unified diff of a text file, secrets
+    masked; told in a plan alone. Two changes are the same change when stage, resource and action are (the
     reason may read differently once an earlier stage has run).
     """
 
@@ -73,6 +74,7 @@ class Change:
     diff: tuple[Difference, ...] = ()
     scope: Scope = ""
     impact: Impact | None = None
+    text_diff: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -97,4 +99,5 @@ class Change:
             impact=None
             if impact is None
             else Impact(tuple(impact["stops"]), tuple(impact["restarts"]), impact["download_bytes"]),
+            text_diff=tuple(made.get("text_diff", ())),
         )

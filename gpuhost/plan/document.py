@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from typing import Literal
 
 from gpuhost.errors import Problem
 from gpuhost.plan.report import select
 from gpuhost.plan.text import NOTES, Event
 
+VERSION: Literal[1] = 1  # of the documents; plan/schema.py describes them
+
 
 def change_fields(changes: Iterable[Event]) -> list[Event]:
     """Changes as the JSON document holds them."""
-    fields = ("host", "stage", "resource", "action", "reason", "diff", "impact")
-    return [{key: change[key] for key in fields} for change in changes]
+    fields = ("host", "stage", "resource", "action", "reason", "diff", "text_diff", "impact")
+    return [{key: change.get(key, []) for key in fields} for change in changes]
 
 
 def document(result: str, changes: Iterable[Event], events: Sequence[Event], problems: Iterable[Problem]) -> Event:
     """The JSON document of a run: `result`, changes, and what its events say."""
     return {
+        "version": VERSION,
         "result": result,
         "changes": change_fields(changes),
         "skipped": [
@@ -29,3 +33,9 @@ def document(result: str, changes: Iterable[Event], events: Sequence[Event], pro
         "observed": list(select(events, "observed")),
         "errors": [asdict(problem) for problem in problems],
     }
+
+
+def error_document(problems: Sequence[Problem]) -> Event:
+    """What stands in a document's place when nothing could be begun."""
+    errors = [asdict(problem) for problem in problems]
+    return {"version": VERSION, "result": "error", "error": errors[0], "errors": errors}

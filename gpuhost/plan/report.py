@@ -1,8 +1,10 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what preflight found),
+Events: `unused` (a file of data), `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what
+preflight found),
 `change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`,
-`address`, `secret_location`, `model`, `models_verified`, `unidentified`, `unverified` (of what was asked for).
+`address`, `service` (what it does now), `secret_location`, `model`, `models_verified`, `unidentified`, `unverified`
+(of what was asked for).
 Nothing secret is ever an event's value.
 """
 

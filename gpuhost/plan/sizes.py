@@ -13,7 +13,9 @@ def size(count: int) -> str:
 
 
 def about(seconds: float) -> str:
-    """`40 s`, `12 min`, `2.5 h`."""
+    """`40 s`, `12 min`, `2.5 h`, `3 days`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} days"

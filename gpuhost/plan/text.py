@@ -14,7 +14,7 @@ Event = dict[str, Any]
 Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
-NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand")
+NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand", "unused")
 
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}
@@ -79,7 +79,7 @@ def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
 def _is_named(change: Change) -> bool:
     """True for what people have a name for, and for what they must see: what differs in a thing that is there, what
     stops for it."""
-    differs = bool(change.diff) and sign(change) == "~"
+    differs = bool(change.diff or change.text_diff) and sign(change) == "~"
     return change.resource.kind in _NAMED or differs or bool(_others(change))
 
 
@@ -97,7 +97,7 @@ def _listed(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
 
 
 def _but_the_name(change: Change) -> tuple[Any, ...]:
-    return (change.resource.kind, change.action, change.reason, change.diff, *_others(change))
+    return (change.resource.kind, change.action, change.reason, change.diff, change.text_diff, *_others(change))
 
 
 def _counted(changes: Sequence[Change], shown: Shown) -> Iterator[str]:
@@ -122,12 +122,19 @@ def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
     if shown.diffs:
         for difference in change.diff:
             yield printable(f"{indent}    {difference.line()}")
+        yield from (_diff_line(line, f"{indent}    ", shown) for line in change.text_diff)
     stops = _others(change)
     stay = [name for name in stops if change.impact and name not in change.impact.restarts]
     if stops:
         yield printable(f"{indent}    stops for it: {', '.join(stops)}")
     if stay:
         yield printable(f"{indent}    and do not start again: {', '.join(stay)}")
+
+
+def _diff_line(line: str, indent: str, shown: Shown) -> str:
+    """As it is, for a line that is wrapped is none any more."""
+    whole = printable(f"{indent}{line}")
+    return shown.style("+" if line[0] == "+" else "-", whole) if line[:1] in ("+", "-") else whole
 
 
 def _others(change: Change) -> list[str]:

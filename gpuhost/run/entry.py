@@ -15,6 +15,7 @@ from pyinfra_cli.util import parse_cli_arg
 from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.plan.report import Report
+from gpuhost.run import stop
 from gpuhost.run.connection import refuse_unknown_keys
 from gpuhost.run.data import CWD_DATA, REPORT_DATA
 from gpuhost.run.output import show_as_text
@@ -33,6 +34,8 @@ def check_command_line() -> None:
     parameters = click.get_current_context().params
     entries = [entry.partition("=") for entry in parameters["data"]]
     overrides = {key: parse_cli_arg(value) for key, _, value in entries}
+    if REPORT_DATA in overrides:  # `gpuhost` runs this
+        stop.listen()
     report = Report(overrides.get(REPORT_DATA))
     logger.addHandler(_ConnectionHints(report))
     try:
@@ -47,6 +50,8 @@ def check_command_line() -> None:
             group_data=parameters["group_data"] or (),
         )
         _site = read(request)
+        for sentence in _site.unused:
+            report.add("unused", "", message=sentence)
     except UserError as error:
         for problem in error.problems:
             report.add("problem", problem.host, what=problem.what, hint=problem.hint)

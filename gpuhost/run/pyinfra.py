@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
 from gpuhost.project import PROJECT
 from gpuhost.run.data import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 
+FINISH_S = 15.0  # how long the step at hand may take when a person wants to stop
+STOPPING = "Stopping: the step at hand is finished first. Ctrl-C again stops at once."
+STOP = signal.SIGUSR1  # by which a run is told (run/stop.py listens)
 KEPT_LINES = 5000  # the last ones of what a run printed
 Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it comes
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave: pyinfra's exit code, the report's events, what it printed."""
+    """What a run gave: pyinfra's exit code, the report's events, what it printed. `stopped`: by Ctrl-C, and whether
+    the step at hand was `finished` or `left` to the host; "" when nobody did."""
 
     code: int
     events: list[dict[str, Any]]
     output: str
+    stopped: Literal["", "finished", "left"] = ""
 
     def problems(self) -> list[dict[str, Any]]:
         """Why it failed, in the order in which it was reported."""
@@ -75,7 +82,9 @@ def apply(
         for file in (allow, revisions):
             file.seek(0)
         data = {ALLOW_DATA: _path(allow), REVISIONS_DATA: _path(revisions), **_limit(only)}
-        return _run(target, ["-y"], data, watch, [allow, revisions])
+        with Stop() as stop:
+            outcome = _run(target, ["-y"], data, watch, [allow, revisions], stop)
+        return replace(outcome, stopped=stop.how) if outcome.code else outcome
 
 
 def look(target: Target, *stages: str, watch: Watch = lambda line: None) -> Outcome:
@@ -92,12 +101,57 @@ def _path(file: IO[str]) -> str:
     return f"/dev/fd/{file.fileno()}"
 
 
+class Stop:
+    """While it is entered, Ctrl-C lets the program finish the step at hand, for a while; the second one, or the end of
+    that while, kills it: what it had begun on a host ends there, or the next run mends it, as after any death."""
+
+    def __init__(self) -> None:
+        self.how: Literal["", "finished", "left"] = ""
+        self._program: subprocess.Popen[str] | None = None
+        self._before: Any = None
+        self._timer = threading.Timer(FINISH_S, self._kill)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def of(self, program: subprocess.Popen[str]) -> None:
+        """The program that is to stop."""
+        self._program = program
+        if self.how:  # asked for before it was there
+            self._kill()
+
+    def _interrupted(self, *_: object) -> None:
+        again, self.how = bool(self.how), self.how or "finished"
+        if self._program is None:
+            return
+        if again:
+            self._kill()
+            return
+        print(f"\n{STOPPING}", file=sys.stderr, flush=True)
+        self._program.send_signal(STOP)
+        self._timer.start()
+
+    def _kill(self) -> None:
+        if self._program is not None and self._program.poll() is None:
+            self.how = "left"
+            self._program.kill()
+
+
 def _run(
     target: Target,
     flags: Sequence[str],
     data: Mapping[str, str],
     watch: Watch = lambda line: None,
     inherited: Sequence[IO[str]] = (),
+    stop: Stop | None = None,
 ) -> Outcome:
     with tempfile.TemporaryFile("w+") as told:
         names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **target.data, **data}
@@ -106,12 +160,17 @@ def _run(
         environment = dict(os.environ)
         if target.sudo_password is not None:
             environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password
-        code, output = _printed(command, target.project, environment, [told, *inherited], watch)
+        code, output = _printed(command, target.project, environment, [told, *inherited], watch, stop)
         return Outcome(code, report.read(Path(_path(told))), output)
 
 
 def _printed(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], inherited: Sequence[IO[str]], watch: Watch
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    inherited: Sequence[IO[str]],
+    watch: Watch,
+    stop: Stop | None,
 ) -> tuple[int, str]:
     """The exit code of a program and what it printed. Whatever ends this ends the program, too."""
     lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -127,6 +186,8 @@ def _printed(
         errors="replace",
     ) as program:
         try:
+            if stop:
+                stop.of(program)
             assert program.stderr is not None
             for line in program.stderr:
                 lines.append(line)

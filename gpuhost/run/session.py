@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
@@ -24,8 +24,9 @@ from pyinfra.context import host, state
 from gpuhost.errors import Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
+from gpuhost.run import stop
 from gpuhost.run.connection import lost
-from gpuhost.run.data import ALLOW_DATA, IMPORT_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
+from gpuhost.run.data import ALLOW_DATA, DIFFS_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
 Commands = Generator[PyinfraCommand, None, None]
@@ -84,6 +85,12 @@ class _Outcome(BaseStateCallback):
     def operation_end(run: State, op_hash: str) -> None:
         for target in run.inventory:
             _ended(run, target, op_hash)
+        stop.leave(run)
+
+    @staticmethod
+    def operation_host_start(run: State, target: Host, op_hash: str) -> None:
+        if (target.name, op_hash) in current().builtins:
+            stop.begins(target.name, op_hash)
 
     @staticmethod
     def host_disconnect(run: State, target: Host) -> None:
@@ -93,6 +100,7 @@ class _Outcome(BaseStateCallback):
 
 
 def _ended(run: State, target: Host, op_hash: str) -> None:
+    stop.ends(target.name, op_hash)
     data, session = run.ops[target].get(op_hash), current()
     if data is None or not data.operation_meta.is_complete() or (target.name, op_hash) in session.reported:
         return
@@ -130,6 +138,18 @@ def only() -> frozenset[str] | None:
 def import_folder() -> str:
     """The folder of `gpuhost models import`."""
     return str(host.data.get(IMPORT_DATA) or "")
+
+
+def text_diffs() -> Literal["", "changed", "all"]:
+    """Of which files a plan shows what changes in them: those that people know, or all; of none while a run acts."""
+    if state.is_executing or current().allowed is not None:
+        return ""
+    return "all" if host.data.get(DIFFS_DATA) == "all" else "changed"
+
+
+def asked_logs() -> str:
+    """What `gpuhost logs` asks for, as text."""
+    return str(host.data.get(LOGS_DATA) or "")
 
 
 def report_problem(problem: Problem) -> None:
@@ -190,9 +210,12 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
         host.log(printable(f"{'doing' if state.is_executing else 'will'}: {change.line()}"))
         for difference in change.diff:
             host.log(printable(f"    {difference.line()}"))
+        for line in change.text_diff if state.config.DIFF else ():
+            host.log(printable(f"    {line}"))
     if not state.is_executing:
         return None
     session.announced[(host.name, str(host.current_op_hash))] = list(changes)
+    stop.begins(host.name, str(host.current_op_hash))
     for change in changes:
         if not session.allows(host.name, change):
             return _unplanned(change)
@@ -210,9 +233,24 @@ def carry_out(changes: Sequence[Change], commands: Iterable[PyinfraCommand]) -> 
     if refusal is not None:
         yield refusal
     elif state.is_executing:
-        yield from commands
+        yield from _until_stopped(commands)
     else:
         yield StringCommand("true")
+
+
+def _until_stopped(commands: Iterable[PyinfraCommand]) -> Commands:
+    """The commands as long as nobody stops the run: each may be the last, as after a death of the run."""
+    for command in commands:
+        if stop.asked():
+            yield FunctionCommand(_stopped, [], {})
+            return
+        yield command
+
+
+def _stopped(state: State, host: Host) -> bool:
+    """Ends this host's turn without a word: `gpuhost` says why."""
+    current().explained.add(host.name)
+    return False
 
 
 def builtin(

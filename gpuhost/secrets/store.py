@@ -68,6 +68,13 @@ class SecretStore:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
         return self._known().get(name, ("", None))[1]
 
+    def masked(self) -> list[str]:
+        """Every value that is known or was rotated away, and that is to be seen nowhere: of a user the name is a word
+        like others."""
+        known = self._known()
+        values = [value for name, (value, _) in known.items() if self._declared[name].generate != "username"]
+        return [*values, *(value for retired in self.retired().values() for value in retired)]
+
     def retired(self) -> dict[str, list[str]]:
         """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""
         text = envfile.read_private(self._retired)

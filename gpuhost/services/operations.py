@@ -18,7 +18,7 @@ from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
-from gpuhost.files.operations import blocked, observe, resolve, write
+from gpuhost.files.operations import blocked, observe, resolve, with_text_diffs, write
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
@@ -145,6 +145,7 @@ def rendered(run: HostRun) -> Commands:
         if spec.path in renewals and not same(spec, contents[spec.path], observed.get(spec.path))
     }
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
+    changes = with_text_diffs(changes, wanted, observed, run.secrets.masked())
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
     dropped = _dropped(stacks, run, host.get_fact(SecretFiles, pattern=run.paths.secret_files("*", "*") + "/*"))
@@ -270,7 +271,7 @@ def _with_secret_diffs(
         for path, variables in wanted.items()
         if path not in there or path in seen
     }
-    return [replace(change, diff=diffs.get(change.resource.name, ())) for change in changes]
+    return [replace(change, diff=diffs.get(change.resource.name, change.diff)) for change in changes]
 
 
 def _of_file(file: HeldFile | None) -> dict[str, HeldVariable]:

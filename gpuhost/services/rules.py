@@ -244,6 +244,8 @@ def _not_running(wanted: Desired, current: Container, clock: FileTimes) -> _Find
         return _Finding("recreate", "it started before its files were last written", scope="secret")
     if current.state in ("running", "paused") and (lost := [each for each in current.holds if is_lost(each)]):
         return _Finding("recreate", "; ".join(map(lost_reason, lost)))
+    if current.state == "running" and current.gpus_denied:
+        return _Finding("recreate", "the kernel denies it the GPUs that it was given: a reload of systemd takes them")
     if current.state == "running":
         return None
     if on_demand and current.state in ("created", "exited", "paused"):

@@ -10,7 +10,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.files.facts import FilesState
-from gpuhost.files.operations import blocked, write_step
+from gpuhost.files.operations import blocked, with_text_diffs, write_step
 from gpuhost.files.rules import same
 from gpuhost.plan.change import Change
 from gpuhost.run.remote import Script
@@ -37,6 +37,7 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
     if stopped := _stopped_with_docker(changes, states):
         yield Script(f"systemctl start {shlex.join(sorted(stopped))}")
         changes = [change for change in changes if change.resource.name not in stopped]
+    changes = with_text_diffs(changes, files, observed)
     to_write = {change.resource.name for change in changes if change.resource.kind == "file"}
 
     def act() -> Commands:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from ipaddress import ip_address
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from gpuhost.engine.containers import address
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause, Problem
+from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, report_problem
 from gpuhost.secrets.store import NotYet
-from gpuhost.verify.addresses import tunnel
+from gpuhost.verify.addresses import Forward, command_line, local_ports, tunnel, url
 from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge
 from hostside.protocol import ServiceSeen
@@ -103,19 +102,13 @@ def addresses(run: HostRun) -> Commands:
     yield from ()
     if not state.is_executing:
         return
+    ports, data = local_ports(site().catalogs), host.data.dict()
+    forwards = []
     for name, entry in run.services.items():
-        # What is bound to every address is reached by the name under which the host is known.
-        every = entry.bind in ("0.0.0.0", "::") and not host.name.startswith("@local")
-        at = (host.data.get("ssh_hostname") or host.name) if every else address(entry.bind)
-        note("address", f"{name}: http://{at}:{entry.port}", service=name, port=entry.port)
-    loopback = [(entry.bind, entry.port) for entry in run.services.values() if ip_address(entry.bind).is_loopback]
-    if loopback and not host.name.startswith("@local"):
-        data = host.data
-        line = tunnel(
-            data.get("ssh_user") or "",
-            data.get("ssh_hostname") or host.name,
-            int(data.get("ssh_port") or 22),
-            data.get("ssh_key") or "",
-            loopback,
-        )
-        note("address", f"from your machine: {line}")
+        local = ports.get((host.name, name))
+        where = " through the tunnel" if local not in (None, entry.port) else ""
+        note("address", f"{name}: {url(host.name, data, entry, local)}{where}", service=name, port=entry.port)
+        if local is not None:
+            forwards.append(Forward(local, entry.bind, entry.port))
+    if forwards:
+        note("address", f"from your machine: {command_line(tunnel(host.name, data, forwards))}")

@@ -21,6 +21,12 @@ def _logs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+@pytest.fixture(autouse=True)
+def _no_text_diffs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations that are tried without a run ask nobody what their plan is to show."""
+    monkeypatch.setattr("gpuhost.files.operations.text_diffs", lambda: "")
+
+
 @pytest.fixture
 def pyinfra_state() -> Iterator[State]:
     """A state without hosts, as pyinfra's command line has one while it reads files."""

@@ -11,7 +11,7 @@ from pyinfra.api.state import State
 from gpuhost.cli import main as cli
 from gpuhost.project import PROJECT
 
-DOCUMENTS = sorted([PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")])
+DOCUMENTS = sorted([PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[([^]]+)\]\(([^)#:]*)(?:#([^)]*))?\)")
 
 

@@ -61,6 +61,8 @@ def engine() -> EngineSeen:
         info = json.loads(out) if code == 0 else {}
     except ValueError:
         info = {}
+    if info.get("ServerErrors"):  # the client alone has answered
+        said, info = "; ".join(map(str, info["ServerErrors"]))[-SAID_CHARS:], {}
     found = info.get("DiscoveredDevices")  # since Docker 28.3
     return EngineSeen(
         runtimes=sorted(map(str, info.get("Runtimes") or {})),

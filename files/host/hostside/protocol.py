@@ -135,6 +135,19 @@ class ServiceSeen:
     holds: list[Held] = field(default_factory=list)
 
 
+# -- hostside.logs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LogRequest:
+    """The last `tail` lines of a service's container, and what comes when it is to `follow`; `secrets`: to mask."""
+
+    service: str
+    tail: int
+    follow: bool
+    secrets: list[str] = field(repr=False)
+
+
 # -- hostside.secret_audit ---------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-"""Takes secrets out of text before it leaves the host: a log line or an answer may quote what we sent."""
+"""Takes secrets out of text before it leaves the host, where a log line or an answer may quote what we sent; and out of
+what a plan shows of a file. Standard library."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Told:
     @property
     def changes(self) -> list[tuple[str, str, str]]:
         """(stage, subject, action) of every change, in order."""
-        listed = self.document["changes"] if self.document else []
+        listed = self.document.get("changes", []) if self.document else []
         return [(change["stage"], change["resource"]["name"], change["action"]) for change in listed]
 
     @property

@@ -54,6 +54,14 @@ def repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
 
     `good`: the host as it is before.
     """
+    try:
+        _repaired(proof, damages, good)
+    finally:
+        undone = [proof.host.root(damage.undo) for damage in damages if damage.undo]
+    expect(all(each.rc == 0 for each in undone), "what is nobody's to repair was still there", undone)
+
+
+def _repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
     damaged = broken(proof, damages)
     plan = proof.control.plan()
     expect(plan.code == 2, "the plan finds changes", (plan.code, plan.errors, plan.stderr[-2000:]))
@@ -74,9 +82,6 @@ def repaired(proof: Proof, damages: Sequence[Damage], good: Snapshot) -> None:
     proof.nothing_to_do()
     left = list(touched(good, damaged, proof.host.snapshot(), damages, plan))
     expect(not left, "everything is as it was, and nothing else was touched", "\n".join(left))
-    for damage in damages:
-        if damage.undo:
-            proof.host.root(damage.undo, check=True)
 
 
 def unseen(plan: Told, damages: Sequence[Damage]) -> list[str]:
@@ -114,7 +119,9 @@ def touched(good: Snapshot, damaged: Snapshot, end: Snapshot, damages: Sequence[
     # A service of ours that the plan leaves alone goes on; what is nobody's of ours is as it was, and as it was found.
     restarted = {("engine", "dockerd"), ("engine", "Docker Engine")} & planned
     made = {name for stage, name in planned if stage == "stacks"}
-    for was, without in ((good, made), (damaged, made | SERVICES)):
+    gone = {name for damage in damages for name in damage.goes}
+    added = _names(damaged) - _names(good)  # by the damages
+    for was, without in ((good, made | added), (damaged, made | SERVICES | gone)):
         kept = [_containers(snapshot, without, bool(restarted)) for snapshot in (was, end)]
         yield from _differing("containers", *kept)
     for section in ("networks", "volumes", "packages", "images"):
@@ -146,6 +153,11 @@ def _containers(snapshot: Snapshot, without: Set[str], restarted: bool) -> list[
         for name, identity, *rest in lines
         if name.removeprefix("/") not in without
     ]
+
+
+def _names(snapshot: Snapshot) -> set[str]:
+    """Of its containers."""
+    return {line.split()[0].removeprefix("/") for line in snapshot.get("containers", [])}
 
 
 def _kept(section: str, snapshot: Snapshot, planned: Set[tuple[str, str]]) -> list[str]:

@@ -31,6 +31,12 @@ KEYS, SOURCES = "/etc/apt/keyrings", "/etc/apt/sources.list.d"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60"
 OFFLINE = "--no-download --allow-change-held-packages"
 SITE = "$(echo /opt/gpuhost/venv/lib/python3*/site-packages)"
+# What a reload of systemd does to a container that has its GPUs of the nvidia runtime: its cgroup denies their files.
+DENY_GPUS = (
+    f'id="$(docker inspect -f {{{{.Id}}}} {Q})"; group=/sys/fs/cgroup/devices/docker/$id; if [ -e $group ]; then '
+    "echo 'c 195:* rwm' > $group/devices.deny; else "
+    'systemctl set-property --runtime "docker-$id.scope" DevicePolicy=strict; fi'
+)
 PACKAGED = ("/var/lib/dpkg/*", "/var/lib/apt/*", "/var/cache/*", "/etc/ld.so.cache", "/var/lib/systemd/*")
 
 Key = tuple[str, str, str]  # stage, name (a pattern), action
@@ -57,7 +63,8 @@ class Damage:
     he makes its container anew by hand; `seen`: the plan's lines, none for what is nobody's to repair; `also`: lines
     that may follow from it; `changed`: patterns of paths that need not be as they were; `stays`: of paths that must be
     as the damage left them; `undo`: what makes the host converged again; `gap`: why it is
-    not repaired yet; `first`: the sentence with which a first apply ends, when it takes two.
+    not repaired yet; `first`: the sentence with which a first apply ends, when it takes two;
+    `goes`: containers that the repair removes.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Damage:
     undo: str = ""
     gap: str = ""
     first: str = ""
+    goes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -534,11 +542,14 @@ _UNIT = [
     unit(
         "the boot unit edited", f"echo '# mine' >> {UNIT_FILE}", Seen("stacks", UNIT_FILE, "write", "content differs")
     ),
-    unit(
-        "the boot unit edited and reloaded, and edited back",
-        f"cp {UNIT_FILE} /root/unit && sed -i s/oneshot/simple/ {UNIT_FILE} && systemctl daemon-reload && "
-        f"cat /root/unit > {UNIT_FILE} && rm /root/unit",
-        Seen("stacks", UNIT_FILE, "write", "systemd has not read it"),
+    replace(  # alone: whatever else makes systemd read its files repairs it, too
+        unit(
+            "the boot unit edited and reloaded, and edited back",
+            f"cp {UNIT_FILE} /root/unit && sed -i s/oneshot/simple/ {UNIT_FILE} && systemctl daemon-reload && "
+            f"cat /root/unit > {UNIT_FILE} && rm /root/unit",
+            Seen("stacks", UNIT_FILE, "write", "systemd has not read it"),
+        ),
+        lanes=("unit", "alone"),
     ),
     unit(
         "the boot unit's file open to all", f"chmod 666 {UNIT_FILE}", Seen("stacks", UNIT_FILE, "write", "mode is 666")
@@ -794,18 +805,21 @@ _CONTAINERS = [
         (Q, f"tree:{DATA}/outputs/{Q}", f"folder:{DATA}/outputs/{Q}"),
     ),
     container("removed", Q, f"docker rm -f {Q}", "no container", "create"),
-    container("renamed", O, f"docker rename {O} mine", "renamed to mine"),
+    replace(container("renamed", O, f"docker rename {O} mine", "renamed to mine"), goes=("mine",)),
     container(
         "made and never started",
         O,
         f"docker rm -f {O} && docker compose -p {O} -f {_COMPOSE_O} --env-file {_ENV_O} create >/dev/null 2>&1",
         "never started",
     ),
-    container(
-        "a second container of its label",
-        O,
-        f"docker create --name mine-too --label gpuhost.service={O} {_ANY_IMAGE} sleep 1",
-        "another container, mine-too",
+    replace(
+        container(
+            "a second container of its label",
+            O,
+            f"docker create --name mine-too --label gpuhost.service={O} {_ANY_IMAGE} sleep 1",
+            "another container, mine-too",
+        ),
+        goes=("mine-too",),
     ),
     container(
         "in another project",
@@ -834,6 +848,7 @@ _CONTAINERS = [
         ("one-off", O, "dockerd"),
         undo="docker rm -f mine-once",
     ),
+    container("its GPUs denied by the kernel", Q, DENY_GPUS, "the kernel denies it the GPUs"),
 ]
 
 _DETACH = f"docker network disconnect -f {O} {O}; docker network rm {O}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -56,6 +57,29 @@ def test_the_ssh_line_at_the_end_reaches_the_services_from_the_operators_machine
     finally:
         tunnel.terminate()
         tunnel.wait(10)
+
+
+def test_what_runs_and_what_it_says(converged: Proof) -> None:
+    """A token that a service prints leaves the host masked."""
+    began = time.monotonic()
+    shown = converged.control.text("status")
+    print(f"gpuhost status: {time.monotonic() - began:.2f} s\n{shown.stdout}")
+    assert shown.returncode == 0, shown.stderr
+    rows = {line.split()[0]: line.split()[1:5] for line in shown.stdout.splitlines() if line.startswith("  ")}
+    assert rows["orchestrator"] == ["running", "healthy", "8193", "-"]
+    assert rows["comfyui-qwen"] == ["running", "healthy", "8188", "0"]
+    said = """docker exec orchestrator sh -c 'echo "it is $ORCHESTRATOR_TOKEN." > /proc/1/fd/1'"""
+    converged.host.root(said, check=True)
+    log = converged.control.text("logs", "orchestrator", "--tail", "5")
+    assert log.returncode == 0 and "it is [redacted]." in log.stdout.splitlines(), (log.stdout, log.stderr)
+
+
+def test_what_stopped_is_shown(converged: Proof) -> None:
+    converged.host.root("docker stop orchestrator", check=True)
+    shown = converged.control.text("status")
+    assert shown.returncode == 1 and "exited (" in shown.stdout and "not as it should be: orchestrator" in shown.stderr
+    converged.host.root("docker start orchestrator", check=True)
+    wait_for(lambda: converged.control.text("status").returncode == 0, "the orchestrator is healthy again", 60)
 
 
 def _answers(port: int) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from ..instruments.control import Told
 from ..instruments.converged import GPU, converged_host
+from ..instruments.damages import DENY_GPUS
 from ..instruments.proof import Proof
 from ..instruments.refusal import rooted, site, told_once
 from ..world.gpus import DATA_DIR, Gpu
@@ -270,6 +271,16 @@ def test_every_link_of_the_chain_is_proved(proof: Proof) -> None:
             assert told.returncode == 1 and f"link `{link}`" in told.stderr and what in told.stderr, told.stderr
             assert "hint:" in told.stderr
     assert control.text("verify", "--gpu").returncode == 0
+    # A reload of systemd, and a restart of what is not ours, take no GPU from a container that has it by CDI.
+    host.root("systemctl daemon-reload && systemctl restart systemd-journald", check=True)
+    opened = host.root("docker exec comfyui-qwen sh -c ': < /dev/nvidiactl'")  # the stand-in's file has no driver
+    assert "No such device or address" in opened.stderr, opened.stderr
+    proof.nothing_to_do()
+    host.root(DENY_GPUS, check=True)
+    assert "Operation not permitted" in host.root("docker exec comfyui-qwen sh -c ': < /dev/nvidiactl'").stderr
+    repaired = control.apply()
+    assert (repaired.code, repaired.changes) == (0, [("stacks", "comfyui-qwen", "recreate")]), repaired.errors
+    assert "No such device" in host.root("docker exec comfyui-qwen sh -c ': < /dev/nvidiactl'").stderr
     proof.nothing_to_do()
 
 

@@ -25,6 +25,7 @@ def test_a_url_is_one_word_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, tm
     path = str(tmp_path / "key.asc")
     source = plain(str(tmp_path / "ours.sources"), "Types: deb\n")
     checked: dict[str, Any] = {"key_url": URL, "fingerprint": FINGERPRINT, "key": path, "source": source}
+    checked |= {"url": "https://apt.example/debian", "foreign": []}
     list(apt.repository._inner(stage="engine", backups=str(tmp_path / "backups"), **checked))
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -124,8 +124,9 @@ def test_holds_are_planned_as_they_will_be(
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
 
 
-def repository(content: str = "Types: deb\n") -> dict[str, Any]:
-    checked = {"key_url": "https://apt.example/key", "fingerprint": "A" * 40, "key": "/keys/k.asc"}
+def repository(content: str = "Types: deb\n", foreign: Sequence[str] = ()) -> dict[str, Any]:
+    checked: dict[str, Any] = {"key_url": "https://apt.example/key", "fingerprint": "A" * 40, "key": "/keys/k.asc"}
+    checked |= {"url": "https://apt.example/debian", "foreign": foreign}
     return {"stage": "engine", "source": plain(SOURCE, content), "backups": "/backups", **checked}
 
 
@@ -154,6 +155,19 @@ def test_why_a_source_is_written(monkeypatch: pytest.MonkeyPatch, over: dict[str
     seen = Seen(monkeypatch, apt, {"/keys/k.asc": key, f"/keys/k.asc.{'A' * 40}": key, SOURCE: source})
     assert seen.of(apt.repository, **repository()) == ([SOURCE] if told else [])
     assert [change.reason for change in seen.changes] == ([told] if told else [])
+
+
+def test_a_file_of_somebodys_is_put_aside_before_ours_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "it's.list"
+    file.write_text("new")
+    Path(f"{file}.disabled").write_text("old")
+    seen = Seen(monkeypatch, apt, {})
+    assert seen.of(apt.repository, **repository(foreign=[str(file)])) == ["/keys/k.asc", str(file), SOURCE]
+    subprocess.run(["sh", "-c", seen.scripts[1]], check=True)
+    assert not file.exists() and Path(f"{file}.disabled").read_text() == "new"
+    assert [kept.read_text() for kept in tmp_path.glob("*~")] == ["old"]
 
 
 def test_a_source_is_written_in_debs_own_form() -> None:

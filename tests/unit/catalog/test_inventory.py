@@ -378,3 +378,39 @@ def test_a_key_that_is_not_there_is_told_for_the_hosts_of_the_run(project: Path)
     assert read(Request(path, limits=["mine"])).chosen == ["@local"]
     (project / "key").touch()
     assert problems(inventory(project / "third", 'lab = [("gpu1", {"ssh_key": "key"})]\n')) == []
+
+
+# --- What would be left aside in silence ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("ssh_prot", "did you mean `ssh_port`?"), ("_sudoo", "did you mean `_sudo`?"), ("ssh_zzzz", "pyinfra knows ssh_")],
+)
+def test_a_mistyped_key_of_pyinfras_in_the_inventory(project: Path, key: str, hint: str) -> None:
+    write_group_data(project, {"all": sample.data()})
+    path = inventory(project / "other", f'lab = [("gpu1", {{"{key}": 1}}), "gpu2"]\n')
+    [problem] = problems(path)
+    assert problem.what == f"the inventory, host gpu1: `{key}` is nothing that pyinfra knows"
+    assert problem.hint.startswith(hint)
+
+
+def test_a_mistyped_key_in_group_data_is_told_once(project: Path) -> None:
+    write_group_data(project, {"all": {**sample.data(), "ssh_usr": "me"}})
+    assert [problem.what for problem in problems()] == ["group_data/all.py: `ssh_usr` is nothing that pyinfra knows"]
+
+
+def test_what_pyinfra_knows_and_names_of_ones_own_are_no_mistakes(project: Path) -> None:
+    write_group_data(project, {"all": sample.data()})
+    data = {"ssh_port": 22, "_sudo": True, "ssh_config_file": "/c", "_mine": 1}
+    assert problems(inventory(project / "other", f'lab = [("gpu1", {data!r})]\n')) == []
+
+
+def test_a_file_of_a_group_that_no_host_is_in(project: Path) -> None:
+    write_group_data(project, {"all": sample.data()})
+    path = inventory(project / "other", 'lab = ["gpu1"]\n')
+    write_group_data(project / "other", {"lba": {"disk_min_free_gib": 1.0}, "lab": {}, "spare": {}, "inventory": {}})
+    assert sorted(read(Request(path)).unused) == [
+        "other/group_data/lba.py is not used: no host is in a group `lba`; did you mean `lab`?",
+        "other/group_data/spare.py is not used: no host is in a group `spare`",
+    ]

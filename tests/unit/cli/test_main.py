@@ -113,6 +113,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     fake.plan = Outcome(0, [HOST, SKIPPED, change()], "pyinfra's own words")
     cli.main(["plan", "--json"])
     assert json.loads(capsys.readouterr().out) == {
+        "version": 1,
         "result": "changes",
         "changes": [
             {
@@ -122,6 +123,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
                 "action": "create",
                 "reason": "why",
                 "diff": [],
+                "text_diff": [],
                 "impact": {"stops": [], "restarts": [], "download_bytes": 0},
             }
         ],
@@ -518,7 +520,67 @@ def test_a_change_whose_turn_comes_too_late(
 
 def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:
     """It would take longer than all else that `gpuhost plan` does itself; what needs it is imported by who needs it."""
-    code = (
-        "import sys; from gpuhost.cli import apply, main, plan, verify; print({'pyinfra', 'pydantic'} & {*sys.modules})"
-    )
+    imported = "import sys; from gpuhost.cli import apply, main, plan, status, verify;"
+    code = f"{imported} print({{'pyinfra', 'pydantic'}} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "set()\n"
+
+
+def test_what_is_in_new_files_is_asked_for_by_v(fake: Fake) -> None:
+    for words in (["plan"], ["plan", "-v"], ["apply", "-v", "--yes"], ["plan", "-v", "--no-diff"]):
+        cli.main(words)
+    told = [target.data for asked, target in zip(fake.asked, fake.targets, strict=True) if asked == "plan"]
+    assert told == [{}, {"gpuhost_diffs": "all"}, {"gpuhost_diffs": "all"}, {}]
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_apply_that_was_stopped_says_how_far_it_came(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, CHANGES, "")
+    fake.apply = Outcome(1, [HOST, change("performed")], "No hosts remaining!", stopped="finished")
+    assert cli.main(["apply", "--yes"]) == 130
+    said = capsys.readouterr()
+    assert "[gpu1] 1 change made in 0 s." in said.out
+    assert said.err.splitlines()[:2] == [
+        "error: stopped from the keyboard; the step at hand was finished",
+        "hint: run it again: it goes on from there",
+    ]
+    fake.apply = Outcome(-9, [HOST], "", stopped="left")
+    assert cli.main(["apply", "--yes", "--json"]) == 130
+    document = json.loads(capsys.readouterr().out)
+    assert document["result"] == "stopped"
+    assert [each["what"] for each in document["errors"]] == [
+        "stopped from the keyboard; the step at hand was left to the host"
+    ]
+
+
+@pytest.mark.parametrize("words", [["plan"], ["apply"], ["verify"], ["status"], ["logs", "orchestrator"]])
+def test_ctrl_c_is_a_sentence(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> Outcome:
+        raise KeyboardInterrupt
+
+    Path("inventory.py").write_text('hosts = ["@local"]\n')
+    for name in ("plan", "look"):
+        monkeypatch.setattr(pyinfra_run, name, stopped)
+    assert cli.main(words) == 130
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.splitlines()[0] == "error: stopped from the keyboard"
+
+
+# --- Help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[name] for name in cli.COMMANDS if name not in ("models", "secrets")]
+    + [["models", name] for name in ("status", "verify", "prune", "import")]
+    + [["secrets", name] for name in ("show", "audit", "sync", "rotate", "export", "import")],
+    ids=" ".join,
+)
+def test_help_ends_with_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*words, "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0 and f"gpuhost {' '.join(words)}" in shown.partition("examples:\n")[2]

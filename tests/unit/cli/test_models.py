@@ -158,4 +158,4 @@ def test_a_folder_of_the_host_is_named_in_full(fake: Fake, capsys: pytest.Captur
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit):
         run(command, "--help")
-    assert f"Example: gpuhost models {command}" in " ".join(capsys.readouterr().out.split())
+    assert f"examples: gpuhost models {command}" in " ".join(capsys.readouterr().out.split())

@@ -366,7 +366,7 @@ def test_a_run_that_is_stopped_keeps_what_was_retired(fake: Fake, capsys: pytest
         raise KeyboardInterrupt
 
     old = ready(fake, stopped)
-    assert cli.main(ROTATE) == 1
+    assert cli.main(ROTATE) == 130
     assert unfinished(old)
     assert "hint: run it again: it goes on where it stopped" in capsys.readouterr().err
 

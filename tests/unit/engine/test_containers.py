@@ -105,6 +105,9 @@ def inspected(host: dict[str, Any] | None = None, **over: Any) -> dict[str, Any]
         "state": "running",
         "started": "2026-11-21T11:41:15.25Z",
         "restarts": 0,
+        "ended": "0001-01-01T00:00:00Z",
+        "exit_code": 0,
+        "health_now": "healthy",
     }
     made |= {"working_dir": "/app", "stop_signal": "SIGINT", "health": HEALTH}
     made |= {"host": {**HOST, **(host or {})}, "mounts": mounts, "networks": ["inner", None]}
@@ -121,6 +124,7 @@ def test_a_container_that_nobody_touched_is_its_spec() -> None:
     assert seen.spec == SPEC
     assert (seen.started_s, seen.restarts, container(started="0001-01-01T00:00:00Z").started_s) == (1795261275.25, 0, 0)
     assert (seen.gpus, seen.ports) == (["GPU-1"], {"127.0.0.1:9001:9001"})
+    assert (seen.health, seen.ended_s, seen.exit_code, container(health_now=None).health) == ("healthy", 0.0, 0, "")
     assert changed_settings(SPEC, seen) == ()
 
 

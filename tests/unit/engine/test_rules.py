@@ -97,6 +97,18 @@ def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) ->
     assert {(change.action, change.resource.name): change.reason for change in found} == changes
 
 
+def test_what_differs_in_the_configuration() -> None:
+    """Nobody else's keys are shown, and no password of ours or theirs."""
+    there = {"features": {"cdi": False}, "registry-mirrors": ["https://me:pw@mirror"], "debug": True}
+    wanted = {"features": {"cdi": True}, "registry-mirrors": ["https://you:pass@mirror"], "log-level": "info"}
+    found = reconcile(reading(config=there), wanted)[0]
+    assert [each.line() for each in found.diff] == [
+        "~ features.cdi: false -> true",
+        '~ registry-mirrors: ["https://[redacted]@mirror"] -> ["https://[redacted]@mirror"]',
+        '+ log-level: "info"',
+    ]
+
+
 @pytest.mark.parametrize(
     ("version", "old"),
     [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuhost.gpu.proof import LINKS, Asked, broken, reconcile, uncomputed
 from hostside.protocol import ComputingGpu, EngineSeen, GpuChainSeen, GpuContainerSeen
+from hostside.wire import from_host
 
 A, B = "GPU-aaaaaaaa-1111-2222-3333-444444444444", "GPU-bbbbbbbb-1111-2222-3333-444444444444"
 NODES = ["/dev/nvidia-uvm", "/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"]
@@ -81,9 +83,9 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
         f"a container that asks for {A} does not run: unresolvable CDI devices",
     ),
     "no library": (
-        containers(NONE, has(A, driver=False), has(B, B)),
+        containers(NONE, has(A, driver=False, said="libcuda.so.1: cannot open"), has(B, B)),
         "container",
-        f"a container that asks for {A} has no CUDA library (libcuda.so.1)",
+        f"a container that asks for {A} cannot load CUDA's library (libcuda.so.1): libcuda.so.1: cannot open",
     ),
     "the other card": (containers(NONE, has(A, B), has(B, B)), "container", f"a container that asks for {A} has {B}"),
     "both cards": (containers(NONE, has(A, A, B)), "container", f"a container that asks for {A} has {A}, {B}"),
@@ -109,6 +111,31 @@ BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_the_first_link_that_does_not_hold_is_told(over: dict[str, Any], link: str, what: str) -> None:
     found = broken(ASKED, replace(RIGHT, **over))
     assert found is not None and (found.link, found.what) == (link, what) and found.hint
+
+
+H200 = "GPU-17070c7d-3aa3-721e-6fbf-08849cadda34"
+SEEN_THERE = {
+    "whole": None,
+    "no-cdi": (
+        "container",
+        f"a container that asks for {H200} does not run: docker: Error response from daemon: CDI device injection"
+        f" failed: unresolvable CDI devices nvidia.com/gpu={H200}.",
+    ),
+    "image-without-libdl": (
+        "container",
+        f"a container that asks for {H200} cannot load CUDA's library (libcuda.so.1): libdl.so.2: cannot open shared"
+        " object file: No such file or directory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEEN_THERE)
+def test_what_a_real_card_engine_and_toolkit_showed(name: str) -> None:
+    """Recorded with our own program on an H200: driver 580.159.04, Docker 26.1.5, nvidia-ctk 1.20.0."""
+    text = (Path(__file__).parent / f"recorded/chain-{name}.json").read_text()
+    asked = Asked([H200], [H200], "cdi", "1.20.0-1")
+    found = broken(asked, from_host(GpuChainSeen, text))
+    assert (found and (found.link, found.what)) == SEEN_THERE[name]
 
 
 def test_a_link_hides_those_after_it() -> None:

@@ -169,9 +169,14 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list.d" / "mixed.sources").write_text(SOURCES)
     (tmp_path / "sources.list").write_text("deb https://one.example/x stable main\n\n#deb https://gone.example/y s m\n")
+    (tmp_path / "sources.list.d" / "two.list").write_text(
+        "deb [trusted=yes] file:/srv/mine ./\n# deb cdrom:x\ndeb https://two.example/z s m\n"
+    )
     found = parse(sh(f"t=\"$(printf '\\t')\"\n{loop}")).apt_sources
     assert found == [
         (f"{tmp_path}/sources.list", "https://one.example/x"),
+        (f"{tmp_path}/sources.list.d/two.list", "https://two.example/z"),
+        (f"{tmp_path}/sources.list.d/two.list", "other"),
         *((f"{tmp_path}/sources.list.d/mixed.sources", f"https://on.example/{name}") for name in "bcf"),
     ]
 

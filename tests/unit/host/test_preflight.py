@@ -271,18 +271,23 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         'keep it by `engine_source = "docker"` where that is new enough, or remove docker-ce yourself',
     ),
     "the repository is declared already": (
-        {"apt_sources": [("/etc/apt/sources.list.d/d.list", "https://apt.example/debian/")] * 2},
+        {"apt_sources": [("/etc/apt/d.list", "https://apt.example/debian/"), ("/etc/apt/d.list", "other")]},
         {"apt_repositories.nvidia.url": "https://other.example"},
-        "/etc/apt/sources.list.d/d.list declares https://apt.example/debian with a key of its own: "
+        "/etc/apt/d.list declares https://apt.example/debian with a key of its own, and others besides: "
         "apt reads nothing when gpuhost declares it too",
-        "move /etc/apt/sources.list.d/d.list away; gpuhost then declares the repository, with its checked key",
+        "take it out of /etc/apt/d.list; gpuhost then declares the repository, with its checked key",
     ),
     "NVIDIA's repository is declared already, as NVIDIA's own page writes it": (
-        {"apt_sources": [("/etc/apt/n.list", "https://n.example/deb/$(ARCH)")]},
+        {
+            "apt_sources": [
+                ("/etc/apt/n.list", "https://n.example/deb/$(ARCH)"),
+                ("/etc/apt/n.list", "https://x.example"),
+            ]
+        },
         {"apt_repositories.nvidia.url": "https://n.example/deb/{arch}"},
-        "/etc/apt/n.list declares https://n.example/deb/amd64 with a key of its own: "
+        "/etc/apt/n.list declares https://n.example/deb/amd64 with a key of its own, and others besides: "
         "apt reads nothing when gpuhost declares it too",
-        "move /etc/apt/n.list away; gpuhost then declares the repository, with its checked key",
+        "take it out of /etc/apt/n.list; gpuhost then declares the repository, with its checked key",
     ),
     "subnet of another Docker network": (
         {"networks": {"lab": ["172.20.5.0/24"]}},
@@ -402,6 +407,10 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
     "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
     "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),
+    "the repository is declared in a file of its own": (
+        {"apt_sources": [("/etc/apt/sources.list.d/d.list", "https://apt.example/debian/")] * 2},
+        {"apt_repositories.nvidia.url": "https://other.example"},
+    ),
     "another repository is declared whose URL begins like ours": (
         {"apt_sources": [("/etc/apt/d.list", "https://apt.example/debianX")]},
         {"apt_repositories.nvidia.url": "https://other.example"},

@@ -39,7 +39,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "    script = pathlib.Path(sysconfig.get_path('scripts'), f'run, {name}'); script.write_text('#!')\n"
         "    record = f'{name}.py,sha256=x,5\\n\"../../../bin/run, {name}\",sha256=x,2\\n'\n"
         "    record += f'__pycache__/{name}.cpython-311.pyc,,\\n{name}-1.0.dist-info/RECORD,,\\n'\n"
-        "    (info / 'RECORD').write_text(record)\n"
+        "    ends = '\\r\\n' if name == 'httpx' else '\\n'  # pip's own csv has CRLF\n"
+        "    (info / 'RECORD').write_bytes(record.replace('\\n', ends).encode())\n"
     )
     # `python3 -m venv` without the real pip (seconds, and the network), and the stand-in on the path.
     script = (

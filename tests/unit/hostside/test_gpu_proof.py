@@ -115,3 +115,12 @@ def test_a_program_that_is_not_there_is_a_link_that_says_so(folder: Path, progra
     seen = look(folder)
     told = {"nvidia-smi": seen.said, "nvidia-ctk": seen.toolkit, "docker": seen.engine.said}[program]
     assert told == {"nvidia-smi": "nvidia-smi is not there", "nvidia-ctk": "", "docker": "Cannot connect"}[program]
+
+
+def test_a_docker_whose_client_alone_answers(folder: Path) -> None:
+    """With exit code 0 and an otherwise empty answer, as Docker 26.1 does."""
+    why = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+    answer = json.dumps({"ID": "", "Runtimes": None, "CDISpecDirs": None, "ServerErrors": [why]})
+    (folder / "docker").write_text(f"#!/bin/sh\ncase \"$1\" in info) echo '{answer}';; *) exit 1;; esac\n")
+    engine = look(folder).engine
+    assert (engine.said, engine.cdi_folders, engine.runtimes) == (why, [], [])

@@ -16,11 +16,12 @@ from typing import Any
 
 import httpx2
 import pytest
+import urllib3
 from huggingface_hub import errors
 from huggingface_hub.file_download import repo_folder_name
 
 from hostside import hub_cache
-from hostside.models import fetch, hub_errors, manifest, meter, store
+from hostside.models import content, fetch, hub_errors, manifest, meter, store
 from hostside.protocol import ModelFile, ModelRef, ModelsRequest
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
@@ -334,6 +335,35 @@ def test_a_certificate_that_nobody_signed_is_told(tls: LocalHub, tmp_path: Path)
     assert "is not trusted" in err and tls.requests == []
 
 
+# -- proxies and redirects ---------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_is_asked_where_the_environment_names_one(hub: LocalHub, host: Host, model: Any) -> None:
+    request = host.request(host.files())
+    _, err = host.start(request, HF_ENDPOINT="http://hub.invalid", HTTP_PROXY="", http_proxy=hub.url).communicate()
+    assert host.visible() and err == "" and len(hub.requests) == len(model)
+
+
+def test_no_proxy_is_asked_where_the_environment_excepts_the_hub(hub: LocalHub, host: Host, model: Any) -> None:
+    process = host.start(host.request(host.files()), http_proxy="http://127.0.0.1:1", no_proxy="127.0.0.1")
+    _, err = process.communicate()
+    assert host.visible() and err == "" and len(hub.requests) == len(model)
+
+
+def test_redirects_without_an_end_are_told(hub: LocalHub, host: Host, model: Any) -> None:
+    hub.elsewhere = hub.url
+    with pytest.raises(urllib3.exceptions.ResponseError, match="redirects"):
+        file = host.files()[0]
+        with content.get(f"{hub.url}/{file.repo}/resolve/{file.commit}/{file.file}", {}, 5, 5):
+            pass
+    assert len(hub.requests) == content.REDIRECTS_MAX
+
+
+def test_nothing_is_asked_when_the_hub_is_switched_off(hub: LocalHub, host: Host, model: Any) -> None:
+    _, err = host.start(host.request(host.files()), HF_HUB_OFFLINE="1").communicate()
+    assert "HF_HUB_OFFLINE" in err and hub.requests == []
+
+
 # -- neighbours --------------------------------------------------------------------------------------------------------
 
 
@@ -432,8 +462,14 @@ def os_error(number: int, file: str | None = "/cache/x") -> OSError:
         (os_error(errno.EROFS), False, "filesystem", False, "`/cache/x` cannot be used: Read-only file system"),
         (os_error(errno.EIO, None), False, "filesystem", False, f"`{VAE}` cannot be used: Input/output error"),
         (errors.OfflineModeIsEnabled("off"), False, "network", False, "switched off for this program"),
-        (httpx2.ReadTimeout("slow"), False, "network", True, "cannot be reached for `owner/model`: slow"),
-        (httpx2.ReadTimeout(""), False, "network", True, "cannot be reached for `owner/model`: ReadTimeout"),
+        (urllib3.exceptions.ProtocolError("slow"), False, "network", True, "cannot be reached for `owner/model`: slow"),
+        (
+            urllib3.exceptions.ProtocolError(""),
+            False,
+            "network",
+            True,
+            "`owner/model`: ProtocolError",
+        ),
         (ValueError("of its own"), False, "network", False, "of its own"),
         (ValueError("long " * 100), False, "network", False, ": " + ("long " * 40)[:200]),
         *((refused(status), False, "network", True, f"answered {status}") for status in (408, 429, 500, 502, 503, 504)),

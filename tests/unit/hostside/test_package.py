@@ -12,7 +12,17 @@ from gpuhost.project import PROJECT
 
 PACKAGE = PROJECT / "files/host/hostside"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-SHARED = {"envfile", "fingerprint", "hub_cache", "labels", "placeholders", "protocol", "timestamps", "wire"}
+SHARED = {
+    "envfile",
+    "fingerprint",
+    "hub_cache",
+    "labels",
+    "placeholders",
+    "protocol",
+    "redaction",
+    "timestamps",
+    "wire",
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -76,6 +76,9 @@ def test_the_cache_in_every_commit(tmp_path: Path) -> None:
         str(repo / "snapshots/one/a copy.bin"): copy,
     }
     assert found.blobs == {str(repo / "blobs/etag"): blob}
+    (repo / "blobs/etag").chmod(0o640)
+    seen = read(tmp_path).cached[str(repo / "snapshots/one/split/a b*.bin")]
+    assert (seen.uid, seen.mode) == (os.geteuid(), 0o640)
     assert found.refs == {str(repo / "refs/main"): "a" * 40, str(repo / "refs/pr/1"): "b" * 40}
 
 

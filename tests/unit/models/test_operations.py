@@ -38,7 +38,7 @@ TOKEN = "hf_never-to-be-seen"  # noqa: S105
 PATHS = Paths("/data", "/opt/tools", "/var/lib/state")
 HUB, COMMIT, FILE = "/data/cache/huggingface/hub/models--Acme--Models", "c" * 40, "split/vae/one.safetensors"
 AT = f"{HUB}/snapshots/{COMMIT}/{FILE}"
-STAT = FileStat(1, 2, 3)
+STAT = FileStat(1, 2, 3, uid=10001)
 ENTRY = ManifestEntry(
     *("vae", "Acme/Models", COMMIT, FILE, AT, 1, 2, 3, "0" * 64, None, ["vae/one.safetensors"], 4, "hub")
 )

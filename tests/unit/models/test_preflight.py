@@ -22,7 +22,7 @@ LOCK = Lock(version=1, models={"Acme/Models": {"main": LISTING}})
 HUB = "/data/cache/huggingface/hub/models--Acme--Models"
 TOLD: dict[str, Any] = {}  # by the last run
 THERE = ModelsReading(
-    cached={f"{HUB}/snapshots/{COMMIT}/{FILE}": FileStat(10 * GB, 1, 1)}, refs={f"{HUB}/refs/main": COMMIT}
+    cached={f"{HUB}/snapshots/{COMMIT}/{FILE}": FileStat(10 * GB, 1, 1, uid=10001)}, refs={f"{HUB}/refs/main": COMMIT}
 )
 
 

@@ -77,6 +77,12 @@ CASES: dict[str, tuple[dict[str, Any], Wanted, tuple[str, str] | None]] = {
     ),
     "another size": ({"cached": FileStat(11, 20, 30)}, vae(), ("verify", "the file changed since it was verified")),
     "another time": ({"cached": FileStat(10, 21, 30)}, vae(), ("verify", "the file changed since it was verified")),
+    "another owner": (
+        {"cached": replace(STAT, uid=7)},
+        vae(),
+        ("verify", "it belongs to uid 7, not to the account (uid 0)"),
+    ),
+    "another mode": ({"cached": replace(STAT, mode=0o600)}, vae(), ("link", "its mode is 600, not 644")),
     "another inode": ({"cached": FileStat(10, 20, 31)}, vae(), ("verify", "the file changed since it was verified")),
     "another sha256": ({}, vae(known(OTHER_SHA)), ("verify", "its sha256 is not the expected one")),
     "a git id that is right": ({"entry": replace(ENTRY, git_sha1=GIT)}, vae(known(None)), None),
@@ -110,7 +116,7 @@ CASES: dict[str, tuple[dict[str, Any], Wanted, tuple[str, str] | None]] = {
 def test_one_action_for_each_file(case: str) -> None:
     there, want, expected = CASES[case]
     refs = {f"{HUB}/refs/main": want.commit}
-    found = reconcile([want], reading(**there, refs=refs), "/data/models", "/hub")
+    found = reconcile([want], reading(**there, refs=refs), "/data/models", "/hub", 0)
     assert [(each.file.action, each.reason) for model in found for each in model.files] == (
         [expected] if expected else []
     )
@@ -118,12 +124,12 @@ def test_one_action_for_each_file(case: str) -> None:
 
 
 def test_a_branch_has_its_name_in_the_cache() -> None:
-    [found] = reconcile([vae()], reading(refs={f"{HUB}/refs/main": NEXT}), "/data/models", "/hub")
+    [found] = reconcile([vae()], reading(refs={f"{HUB}/refs/main": NEXT}), "/data/models", "/hub", 0)
     assert found.ref and (found.ref.repo, found.ref.revision, found.ref.commit) == (REPO, "main", COMMIT)
     assert found.action == "link" and not found.files
     assert found.change().reason == f"the cache does not know `main` as commit {COMMIT[:12]}"
     pinned = Model(repo=REPO, revision=COMMIT, allow=[FILE], links=MODEL.links)
-    assert reconcile([vae(model=pinned)], reading(refs={}), "/data/models", "/hub") == []
+    assert reconcile([vae(model=pinned)], reading(refs={}), "/data/models", "/hub", 0) == []
 
 
 def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
@@ -131,7 +137,7 @@ def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
     want = Wanted("big", Model(repo=REPO), COMMIT, files, "lock")
     there = {f"{HUB}/snapshots/{COMMIT}/1.bin": FileStat(10**9, 1, 1)}
     seen = ModelsReading(cached=there, refs={f"{HUB}/refs/main": COMMIT})
-    [found] = reconcile([want], seen, "/data/models", "/hub")
+    [found] = reconcile([want], seen, "/data/models", "/hub", 0)
     change = found.change()
     assert (change.stage, change.resource.kind, change.resource.name, change.action) == (
         "models",
@@ -153,10 +159,10 @@ def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
 
 def test_bytes_that_another_revision_has_are_not_downloaded() -> None:
     seen = reading(blobs={f"{HUB}/blobs/{SHA}": FileStat(10, 1, 1)})
-    [found] = reconcile([vae(commit=NEXT)], seen, "/data/models", "/hub")
+    [found] = reconcile([vae(commit=NEXT)], seen, "/data/models", "/hub", 0)
     assert (found.action, found.fetch_bytes) == ("fetch", 0)
     half = reading(blobs={f"{HUB}/blobs/{SHA}": FileStat(9, 1, 1)})
-    [found] = reconcile([vae(commit=NEXT)], half, "/data/models", "/hub")
+    [found] = reconcile([vae(commit=NEXT)], half, "/data/models", "/hub", 0)
     assert found.fetch_bytes == 10
 
 
@@ -214,7 +220,7 @@ def test_status_of_a_model() -> None:
     users = {"vae": ["painter"]}
 
     def status(seen: ModelsReading) -> rules.ModelStatus:
-        return only(rules.status([vae()], {}, users, seen, "/data/models", "/hub"))
+        return only(rules.status([vae()], {}, users, seen, "/data/models", "/hub", 0))
 
     found = status(reading())
     assert (found.state, found.bytes, found.disk_bytes, found.checked_against) == ("complete", 10, 10, "hub")
@@ -222,13 +228,13 @@ def test_status_of_a_model() -> None:
     for wrong in (reading(cached=None), reading(cached=FileStat(10, 21, 30)), reading(link="")):
         found = status(wrong)
         assert (found.state, found.disk_bytes, found.verified_ns, found.checked_against) == ("absent", 0, 0, "none")
-    nobody_knows = only(rules.status([], {"vae": MODEL}, users, ModelsReading(), "/data/models", "/hub"))
+    nobody_knows = only(rules.status([], {"vae": MODEL}, users, ModelsReading(), "/data/models", "/hub", 0))
     assert (nobody_knows.state, nobody_knows.revision, nobody_knows.commit) == ("absent", "main", "")
 
 
 def test_a_model_of_which_a_part_is_there() -> None:
     want = Wanted("vae", Model(repo=REPO), COMMIT, {FILE: known(), "more.bin": known(size=5)}, "hub")
-    found = only(rules.status([want], {}, {}, reading(), "/data/models", "/hub"))
+    found = only(rules.status([want], {}, {}, reading(), "/data/models", "/hub", 0))
     assert (found.state, found.files, found.bytes, found.disk_bytes, found.verified_ns) == ("partial", 2, 15, 10, 0)
 
 
@@ -246,7 +252,7 @@ def test_what_no_service_uses_can_be_freed() -> None:
     assert (change.action, change.resource.name) == ("remove", "vae")
     assert change.reason == f"no service of this host uses Acme/Models at {COMMIT[:12]}: 10 B on disk"
     assert change.diff == (Difference(FILE, "10 B", None),)
-    status = only(rules.status([], {}, {}, reading(), "/data/models", "/hub"))
+    status = only(rules.status([], {}, {}, reading(), "/data/models", "/hub", 0))
     assert (status.state, status.disk_bytes, status.used_by) == ("unused", 10, ())
 
 
@@ -285,7 +291,7 @@ def test_only_what_differs_is_done_and_only_what_is_absent_is_fetched(states: li
             )
         if state not in ("absent", "unlinked"):
             seen.links[f"/data/models/x/{number}"] = seen.cached[path]
-    found = reconcile([Wanted("m", model, COMMIT, files, "hub")], seen, "/data/models", "/hub")
+    found = reconcile([Wanted("m", model, COMMIT, files, "hub")], seen, "/data/models", "/hub", 0)
     actions = {"right": None, "absent": "fetch", "unverified": "verify", "changed": "verify", "unlinked": "link"}
     assert {each.file.file: each.file.action for planned in found for each in planned.files} == {
         str(number): actions[state] for number, state in enumerate(states) if actions[state]
@@ -313,7 +319,7 @@ def test_ten_times_the_files_cost_ten_times_the_time_and_not_more(capsys: pytest
         want, seen = of_files(count)
         began = time.process_time()
         for _ in range(5):
-            assert reconcile([want], seen, "/data/models", "/hub") == []
+            assert reconcile([want], seen, "/data/models", "/hub", 0) == []
         return (time.process_time() - began) / 5
 
     few, many = min(seconds(1000) for _ in range(3)), min(seconds(10_000) for _ in range(3))

@@ -199,6 +199,7 @@ def test_the_document_for_programs() -> None:
     problem = Problem("it broke", "mend it", "one")
     made = document("error", [event(COSTLY)], [*others, skipped, *noted, observed], [problem])
     assert made == {
+        "version": 1,
         "result": "error",
         "changes": [
             {
@@ -208,6 +209,7 @@ def test_the_document_for_programs() -> None:
                 "action": "restart",
                 "reason": "why",
                 "diff": (),
+                "text_diff": (),
                 "impact": {"stops": ("api", "x"), "restarts": ("x",), "download_bytes": None},
             }
         ],
@@ -216,6 +218,19 @@ def test_the_document_for_programs() -> None:
         "observed": [observed],
         "errors": [asdict(problem)],
     }
+
+
+def test_the_lines_of_a_file_that_changes() -> None:
+    diff = ("@@ -1 +1 @@", "-old \x1b[2J", "+" + "n" * 100)
+    shipped = made("folder", *(f"/f{number}" for number in range(30)))
+    change = Change("layout", Resource("file", "/etc/a"), "write", "the content differs", text_diff=diff)
+    shown = lines([event(each) for each in (*shipped, change)])
+    assert "    ~ file /etc/a  write  the content differs" in shown  # though many others are only counted
+    assert shown[-5:-2] == ["        @@ -1 +1 @@", "        -old \\x1b[2J", "        +" + "n" * 100]
+    assert not any("@@" in line for line in lines([event(change)], diffs=False))
+    coloured = lines([event(change)], style=lambda sign, text: f"{sign}{text}")
+    assert coloured[-4:-1] == ["        @@ -1 +1 @@", "-        -old \\x1b[2J", "+        +" + "n" * 100]
+    assert Change.of(event(change)) == change
 
 
 # --- The report itself ---------------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def test_a_plan_announces_and_does_nothing(tmp_path: Path) -> None:
         "action": "create",
         "reason": "it does not exist",
         "diff": [],
+        "text_diff": [],
         "scope": "",
         "impact": None,
     }

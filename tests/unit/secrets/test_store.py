@@ -667,3 +667,10 @@ def test_a_value_that_its_service_would_refuse_is_told_before_it_starts(tmp_path
         found = SecretStore(catalog, "host", {"API_TOKEN": value}).too_short(["API_TOKEN", "GIVEN"])
         assert len(found) == count
         assert all(value not in f"{problem}" for problem in found)
+
+
+def test_what_is_masked_is_every_value_but_names_of_users(tmp_path: Path) -> None:
+    store = SecretStore(sample.catalog(), "host", {"API_TOKEN": "t", "LOGIN_USER": "u", "GIVEN_TOO": "g"}, tmp_path)
+    store.folder.mkdir(mode=0o700)
+    envfile.replace(store.folder / "host.retired.json", '{"API_TOKEN": ["old"]}')
+    assert sorted(store.masked()) == ["g", "old", "t"]

@@ -89,6 +89,12 @@ def test_a_container_that_holds_a_removed_folder_is_made_anew(
     assert found(API, container(holds=tuple(holds), **over)) == expected
 
 
+def test_a_container_whose_gpus_are_denied_is_made_anew() -> None:
+    [(action, name, reason)] = found(API, container(gpus_denied=True))
+    assert (action, name) == ("recreate", "api") and "denies it the GPUs" in reason
+    assert found(API, container(gpus_denied=True, state="exited")) == [("recreate", "api", "it is exited")]
+
+
 def test_one_that_runs_on_demand_and_holds_a_removed_folder_runs_on_as_a_new_one() -> None:
     way = reconcile({"api": replace(desired(), start="on-demand")}, [container(holds=(LOST,))])
     assert [change.reason for change in way.changes] == [ANEW]
@@ -160,9 +166,11 @@ def test_every_differing_field_is_told() -> None:
     ]
 
 
-def test_an_unhealthy_container_is_left_to_verify() -> None:
-    """Making it anew cures nothing: health is no part of the reading."""
-    assert not hasattr(container(), "health")
+@pytest.mark.parametrize("health", ["", "starting", "healthy", "unhealthy"])
+def test_an_unhealthy_container_is_left_to_verify(health: str) -> None:
+    """Making it anew cures nothing."""
+    way = reconcile(API, [container(health=health, ended_s=1.0, exit_code=1)])
+    assert (way.changes, way.steps) == ([], [])
 
 
 # -- secrets -----------------------------------------------------------------------------------------------------------

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 import pytest
 
+from gpuhost.catalog.types import Catalog
 from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
-from gpuhost.verify.addresses import lines, tunnel
+from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, tunnel
 from hostside.protocol import ServiceSeen, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
@@ -49,10 +50,14 @@ class Stage:
     events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    before: dict[str, Catalog] = field(default_factory=dict)
+    catalogs: dict[str, Catalog] = field(default_factory=dict)
 
     def play(self, operation: Any, changes: dict[str, Any] | None = None, **secrets: str) -> list[tuple[str, str]]:
         """What is told of the host, the last failing it."""
-        list(operation._inner(sample.run(changes, secrets or TOKENS)))
+        run = sample.run(changes, secrets or TOKENS)
+        self.catalogs = {**self.before, self.name: run.catalog}
+        list(operation._inner(run))
         return [(each.what, each.hint) for each in (*self.reported, *self.failed)]
 
     def look(self, script: str, stdin: str) -> Completed:
@@ -72,7 +77,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     monkeypatch.chdir(tmp_path)
 
     class Host:
-        data = made.data
+        data = SimpleNamespace(dict=lambda: made.data)
         log = made.log.append
 
         @property
@@ -95,6 +100,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     monkeypatch.setattr(
         verify, "note", lambda event, message, **rest: made.add(event, made.name, message=message, **rest)
     )
+    monkeypatch.setattr(verify, "site", lambda: SimpleNamespace(catalogs=made.catalogs))
     monkeypatch.setattr(verify, "run_now", made.look)
     monkeypatch.setattr(verify, "report_problem", made.reported.append)
     monkeypatch.setattr(
@@ -276,7 +282,24 @@ def test_a_plan_tells_no_address(stage: Stage) -> None:
 
 
 def test_the_tunnel() -> None:
-    assert tunnel("", "h", 22, "", [("::1", 80)]) == "ssh -N -L 80:[::1]:80 h"
+    assert command_line(tunnel("h", {}, [Forward(80, "::1", 80)])) == "ssh -N -L '80:[::1]:80' h"
+    data = {"ssh_key": "~/my key", "ssh_known_hosts_file": "/k", "ssh_config_file": "/c", "ssh_port": 22}
+    line = command_line(tunnel("h", data, [Forward(81, "127.0.0.1", 80)]))
+    assert line == "ssh -N -L 81:127.0.0.1:80 -F /c -i ~/'my key' -o UserKnownHostsFile=/k h"
+
+
+def test_the_tunnels_of_several_hosts_can_be_open_together(stage: Stage) -> None:
+    """A service that somebody moved to the port that another host's would get takes a third one."""
+    moved = sample.run({"services.api.port": 9101}).catalog
+    stage.before = {"@local": moved, "gpu0": sample.run().catalog, "gpu2": moved}
+    assert told(stage) == [
+        "api: http://127.0.0.1:9201 through the tunnel",
+        "painter: http://127.0.0.1:9202 through the tunnel",
+        "from your machine: ssh -N -L 9201:127.0.0.1:9001 -L 9202:127.0.0.1:9002 gpu1",
+    ]
+    ports = local_ports(stage.catalogs)
+    assert len(set(ports.values())) == len(ports) == 6
+    assert ports["gpu0", "api"] == 9001 and ports["gpu2", "api"] == 9101
 
 
 def test_the_end_of_a_run_shows_addresses_alone() -> None:

@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx2
-from huggingface_hub import constants, get_session, hf_hub_url
-from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+import urllib3
+from huggingface_hub import constants, hf_hub_url
 
+from hostside.models import content
+from hostside.models.content import Content
 from hostside.models.hub_errors import FetchError, explain, retry_after_s
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial
-from hostside.models.store import Digest
+from hostside.models.store import CHUNK_BYTES, Digest
 from hostside.protocol import ModelFile, Retrying, Stalled
 
 CONNECT_S = 20.0
@@ -85,15 +86,13 @@ class Downloads:
         if token := self.token(file, source):
             headers["Authorization"] = f"Bearer {token}"
         url = hf_hub_url(file.repo, file.file, revision=file.commit, endpoint=source)
-        timeout = httpx2.Timeout(CONNECT_S, read=self.stall_s)
-        with get_session().stream("GET", url, headers=headers, timeout=timeout) as response:
-            if response.status_code == 416:
-                raise _another_size(file, response.headers.get("Content-Range", ""))
-            hf_raise_for_status(response)
-            _check(file, response, url)
-            if response.status_code == 200 and first:  # it knows no ranges
+        with content.get(url, headers, CONNECT_S, self.stall_s) as answer:
+            if answer.response.status == 416:
+                raise _another_size(file, answer.response.headers.get("Content-Range", ""))
+            _check(file, answer, url)
+            if answer.response.status == 200 and first:  # it knows no ranges
                 partial.start_over()
-            self._pour(file, response, partial)
+            self._pour(file, answer, partial)
         if partial.size <= last:
             raise FetchError("network", f"{source} ended `{file.file}` early", "run again", transient=True)
 
@@ -116,10 +115,10 @@ class Downloads:
         """To the person who waits."""
         self._told(event)
 
-    def _pour(self, file: ModelFile, response: httpx2.Response, partial: Partial) -> None:
+    def _pour(self, file: ModelFile, answer: Content, partial: Partial) -> None:
         since_s, so_far = time.monotonic(), 0
         try:
-            for chunk in response.iter_raw():
+            for chunk in answer.pieces(CHUNK_BYTES):
                 partial.write(chunk)
                 so_far += len(chunk)
                 with self._lock:
@@ -130,7 +129,7 @@ class Downloads:
                     since_s, so_far = time.monotonic(), 0
                 elif time.monotonic() - since_s > self.stall_s:
                     raise Standstill(file, self.stall_s)
-        except httpx2.ReadTimeout as error:
+        except urllib3.exceptions.ReadTimeoutError as error:
             raise Standstill(file, self.stall_s) from error
 
 
@@ -203,9 +202,9 @@ def _wrong_bytes(file: ModelFile) -> WrongBytes:
     )
 
 
-def _check(file: ModelFile, response: httpx2.Response, url: str) -> None:
+def _check(file: ModelFile, answer: Content, url: str) -> None:
     """Raises `FetchError` when what answers is no hub, or speaks of another file, before a byte of it is taken."""
-    said = next((each.headers for each in (*response.history, response) if "X-Repo-Commit" in each.headers), None)
+    said = next((each for each in answer.said if "X-Repo-Commit" in each), None)
     if said is None:
         raise FetchError("network", f"what answers at {url} is not a hub", "check HF_ENDPOINT and the proxy")
     etag = said.get("X-Linked-ETag", said.get("ETag", "")).removeprefix("W/").strip('"')
@@ -217,8 +216,8 @@ def _check(file: ModelFile, response: httpx2.Response, url: str) -> None:
             f" ({etag[:12]}..., not {(known or '')[:12]}...)",
             "compare with the publisher's own checksum, then correct `sha256` or `revision`, or run `gpuhost lock`",
         )
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if response.status_code == 206 and total != str(file.size):
+    total = answer.response.headers.get("Content-Range", "").rpartition("/")[2]
+    if answer.response.status == 206 and total != str(file.size):
         raise _another_size(file, total)
 
 

@@ -29,8 +29,8 @@ from hostside.models import manifest
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
-from hostside.models.partial import kept_bytes, left_bytes
-from hostside.models.store import Digest, Stat, Store, blob_name, digest, stat
+from hostside.models.partial import Partial, kept_bytes, left_bytes
+from hostside.models.store import CHUNK_BYTES, Digest, Stat, Store, blob_name, digest, stat
 from hostside.protocol import (
     DownloadPlan,
     ManifestEntry,
@@ -43,6 +43,7 @@ from hostside.protocol import (
     MovedAside,
     manifest_key,
 )
+from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 AT_ONCE = 8  # downloads
@@ -216,7 +217,7 @@ class Run:
             raise _vanished(file)
         found = f"it has {there.size} bytes, not {file.size}"
         if there.size == file.size:
-            read = self._read(pointer, file)
+            read = self._read(pointer, file) if self._store.is_own(pointer) else self._copy(pointer, file)
             if read.agrees(file):
                 self._ready.keep(file, read, "verified")
                 return
@@ -243,7 +244,7 @@ class Run:
                 continue
             if there.size == file.size:
                 self._meter.expect(file.size)
-                read = self._read(path, file)
+                read = self._read(path, file) if self._store.is_own(path) else self._copy(path, file)
                 if read.agrees(file):
                     if path == self._store.blob(file):
                         self._store.show(file)
@@ -261,6 +262,28 @@ class Run:
         for file in files:
             self._store.show(file)
             self._ready.keep(file, read, "downloaded")
+
+    def _copy(self, path: Path, file: ModelFile) -> Digest:
+        """Reads another account's file, which it could change at any time, into one of our own in its place."""
+        self._store.check_free(file.size)
+        gathered = self._store.partial(file)
+        moved = self._meter.open(file)
+        try:
+            with open_regular(path, follow=True) as opened, Partial(gathered, file, moved) as partial:
+                partial.start_over()
+                while chunk := opened.read(min(CHUNK_BYTES, file.size - partial.size)):
+                    partial.write(chunk)
+                read = partial.finish()
+        except UnusableFile as error:
+            raise FetchError("filesystem", f"`{path}` {error}", "move it away, then run again") from error
+        finally:
+            self._meter.close(file)
+        if read.agrees(file):
+            gathered.replace(self._store.blob(file))
+            self._store.show(file)
+        else:
+            gathered.unlink()
+        return read
 
     def _read(self, path: Path, file: ModelFile) -> Digest:
         moved = self._meter.open(file)
@@ -329,6 +352,7 @@ class _Ready:
     def record(self, file: ModelFile, entry: ManifestEntry, state: State) -> None:
         """Its links are made; what is in their place and not ours is moved aside."""
         pointer = self._store.pointer(file)
+        self._store.make_readable(pointer)
         with self._lock:
             before = self._manifest.files.get(_key(file))
             for link in file.links:

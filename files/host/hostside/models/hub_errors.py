@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 import httpx2
+import urllib3
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
@@ -56,7 +57,7 @@ def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
         "network",
         f"the hub at {constants.ENDPOINT} cannot be reached for `{file.repo}`: {_one_line(error)}",
         "check the network, DNS and proxy of this host, then run again",
-        transient=isinstance(error, httpx2.TransportError),
+        transient=isinstance(error, urllib3.exceptions.HTTPError),
     )
 
 

@@ -14,13 +14,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from hostside.models.hub_errors import FetchError
-from hostside.models.store import CHUNK_BYTES, Digest, Hasher
+from hostside.models.store import CHUNK_BYTES, FILE_MODE, Digest, Hasher
 from hostside.protocol import ModelFile
 
 SYNC_BYTES = 16 * 2**20
-BEING_WRITTEN, CLOSED = 0o600, 0o644  # the modes
+BEING_WRITTEN, CLOSED = 0o600, FILE_MODE  # the modes
 LOST_BYTES_MAX = 2 * SYNC_BYTES + CHUNK_BYTES  # written, but perhaps not on disk
 
+HASHED_BESIDE_BYTES = 2**17  # a smaller piece is hashed sooner than it is handed over
+
+_hashers = ThreadPoolExecutor(max_workers=os.cpu_count(), thread_name_prefix="hash")
 _disk = ThreadPoolExecutor(max_workers=2, thread_name_prefix="sync")
 
 
@@ -56,6 +59,7 @@ class Partial:
         self._file = file
         self._moved = moved
         self._hasher = Hasher(file)
+        self._hashing: Future[None] | None = None
         self._syncing: Future[None] | None = None
         self._asked = 0  # up to where the disk has been asked to have it
         self._closed = False
@@ -106,11 +110,13 @@ class Partial:
     def finish(self) -> Digest:
         """All is there and on disk."""
         self._close()
+        self._hashed()
         return self._hasher.digest()
 
     def start_over(self) -> None:
         """Gives up what is there."""
         self._closed = False
+        self._hashed()
         self._wait()
         os.fchmod(self._descriptor, BEING_WRITTEN)
         os.ftruncate(self._descriptor, 0)
@@ -126,9 +132,19 @@ class Partial:
         self._closed = True
 
     def _take(self, data: bytes) -> None:
+        """Hashes a large piece while the next one comes and is written: hashlib lets other threads run meanwhile."""
+        self._hashed()
+        if len(data) < HASHED_BESIDE_BYTES:
+            self._hasher.update(data)
+        else:
+            self._hashing = _hashers.submit(self._hasher.update, data)
         self.size += len(data)
-        self._hasher.update(data)
         self._moved(len(data))
+
+    def _hashed(self) -> None:
+        hashing, self._hashing = self._hashing, None
+        if hashing:
+            hashing.result()
 
     def _wait(self) -> None:
         """Not further ahead of the disk than one piece: what it could not write is raised here."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from stat import S_IMODE
 
 from hostside import hub_cache
 from hostside.models.hub_errors import FetchError
@@ -24,6 +25,7 @@ from hostside.protocol import ModelFile, ModelRef
 from hostside.regular import UnusableFile, open_regular
 
 CHUNK_BYTES = 2**20
+FILE_MODE = 0o644  # of a model
 MARGIN = 1.05  # of the bytes to download: what must be free
 PARTIAL = ".gpuhost.incomplete"
 
@@ -127,6 +129,15 @@ class Store:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)
         temporary.replace(pointer)
+
+    def is_own(self, pointer: Path) -> bool:
+        """Is this file the account's that runs this? Another one could change it at any time."""
+        return pointer.stat().st_uid == os.geteuid()
+
+    def make_readable(self, pointer: Path) -> None:
+        """For every container, whatever its uid; writable for nobody else."""
+        if S_IMODE(pointer.stat().st_mode) != FILE_MODE:
+            pointer.chmod(FILE_MODE)
 
     def write_ref(self, ref: ModelRef) -> None:
         """The name of a branch, as huggingface_hub keeps it."""

@@ -1,0 +1,127 @@
+"""The JSON documents that a plan is for programs, typed: `gpuhost plan --json`, and the file of `gpuhost plan --out`.
+
+The version is another one when a field goes or means something else, not when one is added.
+`python -m gpuhost.plan.schema NAME` prints the JSON schema of one (`make docs` keeps them in docs/reference).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ResourcePart(_Part):
+    """One thing on a host."""
+
+    kind: str = Field(description="`file`, `folder`, `service`, `image`, `model`, ...")
+    name: str = Field(description="its path, or the name that people have for it")
+
+
+class DifferencePart(_Part):
+    """One differing field; never a secret's value: a keyed fingerprint."""
+
+    field: str
+    before: str | None = Field(description="null: the field is not there")
+    after: str | None
+
+
+class ImpactPart(_Part):
+    """What a change costs."""
+
+    stops: list[str] = Field(description="containers that end, whoever made them")
+    restarts: list[str] = Field(description="those of them that run again when it is done")
+    download_bytes: int | None = Field(description="null: nobody knows yet")
+
+
+class ChangePart(_Part):
+    """One thing that an apply will do."""
+
+    host: str
+    stage: str = Field(description="the file in tasks/ that does it")
+    resource: ResourcePart
+    action: str
+    reason: str = Field(description="why, in words")
+    diff: list[DifferencePart]
+    text_diff: list[str] = Field(description="lines of a unified diff of a text file, secrets masked")
+    impact: ImpactPart | None
+
+
+class ProblemPart(_Part):
+    """Why a run failed."""
+
+    what: str
+    hint: str
+    host: str = Field(description="empty when it concerns none")
+    detail: list[str] = Field(description="the end of a log")
+
+
+class SkippedPart(_Part):
+    """A service that a host cannot have."""
+
+    host: str
+    service: str
+    reason: str
+
+
+class NotePart(_Part):
+    """What is no problem and should be known."""
+
+    host: str
+    message: str
+
+
+class PlanDocument(_Part):
+    """What `gpuhost plan --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok", "changes", "error"] = Field(description="`ok`: nothing to do")
+    changes: list[ChangePart]
+    skipped: list[SkippedPart]
+    notes: list[NotePart]
+    observed: list[dict[str, Any]] = Field(description="empty in a plan; of an apply: what each service answered")
+    errors: list[ProblemPart]
+
+
+class ErrorDocument(_Part):
+    """What a command with `--json` prints when its command line, inventory or data cannot be used."""
+
+    version: Literal[1]
+    result: Literal["error"]
+    error: ProblemPart = Field(description="the first of `errors`")
+    errors: list[ProblemPart]
+
+
+class SavedPlan(_Part):
+    """What `gpuhost plan --out FILE` writes, and `gpuhost apply FILE` does."""
+
+    version: Literal[1]
+    kind: Literal["gpuhost plan"]
+    made_at: str = Field(description="UTC, ISO 8601")
+    gpuhost: str = Field(description="the version that made it")
+    code: str = Field(description="sha256 over the program, its stages, templates and shipped files")
+    inventory: str = Field(description="its full path")
+    limits: list[str] = Field(description="of --limit")
+    only: list[str] = Field(description="of --only; empty: all stages")
+    lock: str = Field(description="sha256 of lock.json, empty without one")
+    data: dict[str, dict[str, Any]] = Field(description="host -> what it should be, as `gpuhost config` shows it")
+    revisions: dict[str, Any] = Field(description="host -> what the hub said of models")
+    changes: list[ChangePart]
+
+
+DOCUMENTS: dict[str, type[BaseModel]] = {"plan": PlanDocument, "error": ErrorDocument, "saved-plan": SavedPlan}
+
+
+def schema_text(name: str) -> str:
+    """The JSON schema of a document."""
+    return json.dumps(DOCUMENTS[name].model_json_schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(schema_text(sys.argv[1]))

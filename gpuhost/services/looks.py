@@ -1,0 +1,46 @@
+"""Looks at services, asked for by `gpuhost status` and `gpuhost logs`. Changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pyinfra.api.operation import operation
+from pyinfra.context import host, state
+
+from gpuhost.engine.facts import DockerState
+from gpuhost.run.host_run import HostRun
+from gpuhost.run.output import shown_as
+from gpuhost.run.remote import run as run_now
+from gpuhost.run.remote import unobserved
+from gpuhost.run.session import Commands, current, failing
+from gpuhost.services.logs import Asked, shown
+from gpuhost.services.status import statuses
+from hostside.protocol import LogRequest
+from hostside.wire import to_json
+
+
+@operation()
+def reported(run: HostRun) -> Commands:
+    """Reports what every service does now."""
+    if not state.is_executing:
+        return
+    docker = host.get_fact(DockerState, parts=["containers"])
+    if not docker.version:
+        what = "Docker does not run here" if docker.installed else "Docker is not installed here"
+        yield failing(what, "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended")
+        return
+    for each in statuses(run, docker):
+        current().report.add("service", host.name, ok=each.ok, **asdict(each))
+
+
+@operation()
+def logged(run: HostRun, asked: Asked) -> Commands:
+    """Shows the log of one service, secrets masked; nothing on a host that does not have it."""
+    if not state.is_executing or asked.service not in run.services:
+        return
+    request = LogRequest(asked.service, asked.tail, asked.follow, run.secrets.masked())
+    with shown_as(host.print_prefix, shown):
+        completed = run_now(run.paths.logs_command, stdin=to_json(request), live=True)
+    if not completed.ok:
+        cause = unobserved(completed)
+        yield failing(f"the log of {asked.service} cannot be read: {cause.what}", cause.hint)

@@ -1,0 +1,237 @@
+"""A plan that was kept: done as it is, or refused with what changed since."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuhost.cli import main as cli
+from gpuhost.plan import saved
+from gpuhost.plan.document import document, error_document
+from gpuhost.plan.schema import DOCUMENTS, ErrorDocument, PlanDocument, schema_text
+from gpuhost.project import PROJECT
+from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.run.pyinfra import Outcome, Target
+from tests.unit.cli.test_main import HOST, PROBLEM, SKIPPED, change
+
+Event = dict[str, Any]
+DIFF = {"field": "memory", "before": "20g", "after": "24g"}
+RECREATE = change(name="api", stage="stacks", action="recreate", diff=[DIFF])
+REVISIONS: Event = {"event": "revisions", "host": "gpu1", "models": {"vae": "a" * 40}}
+PLANNED = [HOST, REVISIONS, change(), RECREATE]
+
+
+class Fake:
+    """What pyinfra would have given; `asked`: what it was asked for, of which inventory and options."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.plan, self.apply = Outcome(0, PLANNED, ""), Outcome(0, [HOST, change("performed")], "")
+        self.asked: list[str] = []
+        self.targets: list[Target] = []
+        self.allowed: list[Any] = []
+        self.only: list[list[str]] = []
+        monkeypatch.setattr(pyinfra_run, "plan", self._plan)
+        monkeypatch.setattr(pyinfra_run, "apply", self._apply)
+
+    def _plan(self, target: Target, only: Any = ()) -> Outcome:
+        self.asked.append("plan")
+        self.only.append([*only])
+        self.targets.append(target)
+        return self.plan
+
+    def _apply(self, target: Target, planned: Any, only: Any = (), *_: Any) -> Outcome:
+        self.asked.append("apply")
+        self.only.append([*only])
+        self.targets.append(target)
+        self.allowed.append(planned)
+        return self.apply
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    (tmp_path / "inventory.py").write_text('hosts = ["gpu1", "gpu2"]\n')
+    monkeypatch.chdir(tmp_path)
+    made = Fake(monkeypatch)
+    assert cli.main(["plan", "--out", "plan.json", "--limit", "gpu1"]) == 2
+    made.asked.clear()
+    made.targets.clear()
+    return made
+
+
+def test_some_stages_only(fake: Fake) -> None:
+    assert cli.main(["plan", "--only", "stacks", "--only", "verify", "--out", "plan.json"]) == 2
+    assert cli.main(["apply", "plan.json", "--yes"]) == 0
+    assert cli.main(["apply", "--only", "stacks", "--yes"]) == 0
+    assert fake.only[1:] == [["stacks", "verify"]] * 3 + [["stacks"]] * 2
+
+
+def test_a_stage_that_is_none(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["plan", "--only", "stakcs"])
+    assert ended.value.code == 64
+    assert "error: --only: there is no `stakcs`\nhint: did you mean `stacks`?" in capsys.readouterr().err
+
+
+def test_the_stages_are_those_of_a_deploy() -> None:
+    """Each has its file in tasks/, and the order is that of deploy.py."""
+    from gpuhost.run.data import STAGES
+
+    called = re.findall(r"^(\w+)\.\w+\(run\)$", (PROJECT / "deploy.py").read_text(), re.MULTILINE)
+    assert [*dict.fromkeys(called)] == [*STAGES]
+
+
+def edit(**over: Any) -> None:
+    plan = json.loads(Path("plan.json").read_text())
+    Path("plan.json").write_text(json.dumps({**plan, **over}))
+
+
+def test_it_is_kept_for_its_owner_alone_and_says_what_comes_next(
+    fake: Fake, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Path("plan.json").stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in Path().iterdir() if path.is_file()} == {"inventory.py", "plan.json"}
+    assert cli.main(["plan", "--out", "plan.json", "--limit", "gpu1"]) == 2  # in the place of the other
+    assert "`gpuhost apply plan.json` does exactly this, or refuses." in capsys.readouterr().out
+
+
+def test_exactly_that_is_done_of_the_hosts_that_it_names(fake: Fake, tmp_path: Path) -> None:
+    assert cli.main(["apply", "plan.json", "--yes"]) == 0
+    assert fake.asked == ["plan", "apply"] and fake.allowed == [PLANNED]
+    assert {(target.inventory, *target.options) for target in fake.targets} == {
+        (str(tmp_path / "inventory.py"), "--limit", "gpu1")
+    }
+
+
+def refused(fake: Fake, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert cli.main(["apply", "plan.json", "--yes"]) == 1
+    assert "apply" not in fake.asked
+    said = capsys.readouterr().err
+    assert "hint: make the plan anew: `gpuhost plan --out plan.json`" in said
+    return said
+
+
+def test_other_data(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("group_data").mkdir()
+    Path("group_data/all.py").write_text("disk_min_free_gib = 7.5\n")
+    said = refused(fake, capsys)
+    assert "error: [gpu1] its data changed since the plan was made" in said and fake.asked == []
+    assert "| ~ disk_min_free_gib: " in said and "-> 7.5" in said
+
+
+def test_another_program(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(code="0" * 64)
+    assert "gpuhost is not the one that made the plan" in refused(fake, capsys) and fake.asked == []
+
+
+def test_another_lock(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(lock="0" * 64)
+    assert "lock.json changed since the plan was made" in refused(fake, capsys)
+
+
+def test_other_hosts(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(Path("plan.json").read_text())["data"]
+    edit(data={"gpu0": data["gpu1"]})
+    said = refused(fake, capsys)
+    assert "error: [gpu0] gpu0 was in the inventory when the plan was made, and is not now" in said
+    assert "error: [gpu1] gpu1 is in the inventory now, and was not when the plan was made" in said
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (
+            [HOST, REVISIONS, change()],
+            "not to be done any more: [gpu1] stacks: recreate api: why; ~ memory: 20g -> 24g",
+        ),
+        ([*PLANNED, change(name="/new")], "to be done now, and not planned: [gpu1] layout: create /new: why"),
+        (
+            [HOST, REVISIONS, change(), {**RECREATE, "diff": [{**DIFF, "before": "22g"}]}],
+            "found otherwise: [gpu1] stacks: recreate api: why; ~ memory: 22g -> 24g",
+        ),
+        ([HOST, change(), RECREATE], "the hub says otherwise what revisions of models are"),
+        ([HOST, REVISIONS], "not to be done any more: [gpu1] layout: create /data: why"),
+    ],
+    ids=["done already", "more", "found otherwise", "a branch that moved", "nothing left"],
+)
+def test_another_host(fake: Fake, capsys: pytest.CaptureFixture[str], now: list[Event], told: str) -> None:
+    fake.plan = Outcome(0, now, "")
+    said = refused(fake, capsys)
+    assert "error: the hosts are not as they were when the plan was made" in said and f"  | {told}\n" in said
+    assert fake.asked == ["plan"]
+
+
+def test_what_only_reads_otherwise_is_done(fake: Fake) -> None:
+    """A reason may tell a time, and the lines of a file are there when somebody asks for them."""
+    seen = {**RECREATE, "reason": "in other words", "text_diff": ["+line"]}
+    fake.plan = Outcome(0, [HOST, REVISIONS, change(), seen], "")
+    assert cli.main(["apply", "plan.json", "--yes"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["apply", "absent.json"], "error: the plan absent.json cannot be read: No such file or directory"),
+        (["apply", "inventory.py"], "error: inventory.py is no plan of gpuhost's, or somebody changed it"),
+        (["apply", "plan.json", "-l", "gpu1"], "error: a plan that was kept names its inventory and its hosts"),
+        (["plan", "--out", "no/where.json"], "error: no/where.json cannot be written: No such file or directory"),
+        (["plan", "--out", "x", "--", "--parallel", "2"], "error: a plan that is kept takes no options for pyinfra"),
+    ],
+)
+def test_what_cannot_be(fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert cli.main(words) == 1
+    assert said in capsys.readouterr().err and "apply" not in fake.asked
+
+
+def test_a_plan_of_another_version(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(version=2)
+    assert "plan.json is a plan of version 2, this gpuhost does those of version 1" in refused(fake, capsys)
+
+
+def test_a_failed_plan_is_not_kept(fake: Fake) -> None:
+    fake.plan = Outcome(0, [HOST, PROBLEM], "")
+    assert cli.main(["plan", "--out", "other.json"]) == 1
+    assert not Path("other.json").exists()
+
+
+# --- The documents ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_printed_is_as_described(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    for events in (PLANNED, [HOST], [HOST, SKIPPED, PROBLEM]):
+        fake.plan = Outcome(0, events, "")
+        capsys.readouterr()
+        cli.main(["plan", "--json"])
+        PlanDocument.model_validate_json(capsys.readouterr().out)
+    assert document("ok", [], [], [])["version"] == error_document_version()
+
+
+def error_document_version() -> int:
+    from gpuhost.errors import Problem
+
+    made = error_document([Problem("what", "hint")])
+    return ErrorDocument.model_validate(json.loads(json.dumps(made))).version
+
+
+def test_without_an_inventory_there_is_json_too(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    for words in (["plan", "--json"], ["status", "--json"], ["apply", "--json", "--yes"], ["verify", "--json"]):
+        assert cli.main([*words, "-i", "absent.py"]) == 1
+        said = capsys.readouterr()
+        made = ErrorDocument.model_validate_json(said.out)
+        assert made.error.what == "there is no inventory `absent.py` here" and made.error.hint
+        assert said.err == ""
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_schemas_are_those_of_the_types(name: str) -> None:
+    """`make docs` writes them."""
+    assert (PROJECT / f"docs/reference/{name}.schema.json").read_text() == schema_text(name)
+
+
+def test_the_digest_of_the_program_is_the_same_twice() -> None:
+    assert saved.code_digest() == saved.code_digest() and len(saved.code_digest()) == 64
