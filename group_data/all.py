@@ -352,7 +352,7 @@ _comfyui = {
     # ComfyUI-Login takes the bcrypt hash itself as the API's bearer token.
     "auth": {
         "token": "COMFYUI_PASSWORD_HASH",
-        "login": True,  # none with `comfyui_login = False`
+        "switch": "comfyui_login",
         "token_parameter": "token",
         "locked_paths": ["/system_stats"],
         # ComfyUI-Login alone lets these in, or fails; only the guard node (files/comfyui/guard) refuses them. Where

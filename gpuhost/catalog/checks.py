@@ -190,7 +190,7 @@ def _toolkit(catalog: Catalog) -> None:
 def _auth(catalog: Catalog) -> None:
     """A service that the network reaches refuses strangers; a health check never carries a token."""
     for name, service in catalog.services.items():
-        if name in catalog.expose and (service.auth is None or (service.auth.login and not catalog.comfyui_login)):
+        if name in catalog.expose and (service.auth is None or service.auth.switch in catalog.switched_off):
             refuse(
                 f"`expose` names `{name}`, which has no `auth`: everybody in the network could use it",
                 "reach it by `ssh -L`, or give it `auth`",

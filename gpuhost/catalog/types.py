@@ -291,12 +291,12 @@ class Auth(Entry):
     (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
     one: 200. Each of `locked_requests` it makes as it stands: 401. `open_paths` answer 200 to everybody.
 
-    `token`: the secret that is sent as `Authorization: Bearer`; `login`: there is none when the data says
-    `comfyui_login = False`.
+    `token`: the secret that is sent as `Authorization: Bearer`; `switch`: a field of the data beside
+    `services`; where that is False the service refuses nobody, and has no files for it.
     """
 
     token: EnvName
-    login: bool = False
+    switch: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)+$")] | None = None
     locked_paths: list[UrlPath] = Field(min_length=1)
     locked_requests: list[LockedRequest] = []
     open_paths: list[UrlPath] = []
@@ -478,7 +478,7 @@ class Catalog(Entry):
     services: dict[ServiceName, Service]
     enabled_services: list[ServiceName]
     profile: Literal["test"] | None = None
-    comfyui_login: bool = True
+    switched_off: list[str] = []
     expose: list[ServiceName] = []
     verify_window_s: float = Field(gt=0)
 
@@ -506,6 +506,8 @@ def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "g
     """
     try:
         # What its fields make of it has to fit together, too.
-        return Catalog.model_validate(profiles.applied(Catalog.model_validate(dict(data))).model_dump(warnings=False))
+        return Catalog.model_validate(
+            profiles.applied(Catalog.model_validate(profiles.without_switches(data))).model_dump(warnings=False)
+        )
     except ValidationError as error:
         raise UserError(*explain(error.errors(), data, file_of, Catalog)) from None

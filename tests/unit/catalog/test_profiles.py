@@ -15,7 +15,7 @@ from gpuhost.project import PROJECT
 from gpuhost.services.stacks import Stacks
 from tests.unit import sample
 
-LOGIN = {"services.painter.auth.login": True}
+LOGIN = {"services.painter.auth.switch": "painters_login"}
 TEST = {"profile": "test", "services.painter.test": {"memory": "4g", "cpus": 2}}
 
 
@@ -32,7 +32,7 @@ def differing(changes: dict[str, Any], base: dict[str, Any] | None = None) -> di
 
 def test_nothing_asked_for_changes_nothing() -> None:
     plain = sample.catalog()
-    assert sample.catalog({"profile": None, "comfyui_login": True, "expose": []}) == plain
+    assert sample.catalog({"profile": None, "expose": []}) == plain
     assert sample.catalog(LOGIN).services["api"] == plain.services["api"]
 
 
@@ -58,9 +58,11 @@ def test_for_tests_each_network_lies_in_that_of_tests_apart_from_the_others() ->
     assert made["outer"].egress and not made["inner"].egress
 
 
-def test_without_comfyuis_login_its_services_have_no_auth_and_no_files_of_it() -> None:
-    off = {"comfyui_login": False}
-    assert differing(off) == {}  # no login of that kind
+def test_without_its_login_a_service_has_no_auth_and_no_files_of_it() -> None:
+    off = {"painters_login": False}
+    assert sample.problems(off)  # no service has such a switch
+    assert sample.problems({**LOGIN, "painters_login": "no"})  # it is True or False
+    assert differing({"painters_login": True}, LOGIN) == {}
     assert differing(off, LOGIN) == {"painter": {"auth", "secret_files", "seeds"}}
     painter = sample.catalog({**LOGIN, **off}).services["painter"]
     assert (painter.auth, painter.secret_files, painter.seeds) == (None, {}, {})
@@ -71,7 +73,7 @@ def test_without_comfyuis_login_its_services_have_no_auth_and_no_files_of_it() -
 
 @pytest.mark.parametrize("bind", ["0.0.0.0", "192.0.2.7", "::"])
 def test_without_the_login_a_service_stays_on_loopback(bind: str) -> None:
-    [problem] = sample.problems({**LOGIN, "comfyui_login": False, "services.painter.bind": bind})
+    [problem] = sample.problems({**LOGIN, "painters_login": False, "services.painter.bind": bind})
     assert f"`services.painter.bind`: {bind} is open to the network" in problem.what
 
 
@@ -85,7 +87,7 @@ def test_an_exposed_service_is_bound_to_every_address_and_the_others_are_not() -
     assert sample.catalog(chosen).services["painter"].bind == "192.0.2.7"
 
 
-@pytest.mark.parametrize("changes", [{"services.painter.auth": None}, {**LOGIN, "comfyui_login": False}])
+@pytest.mark.parametrize("changes", [{"services.painter.auth": None}, {**LOGIN, "painters_login": False}])
 def test_a_service_without_auth_is_not_exposed(changes: dict[str, Any]) -> None:
     [problem] = sample.problems({**changes, "expose": ["painter"]})
     assert problem.what.endswith("`expose` names `painter`, which has no `auth`: everybody in the network could use it")
