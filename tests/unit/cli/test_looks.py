@@ -50,6 +50,8 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     (tmp_path / "inventory.py").write_text(TWO)
+    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data/all.py").write_text('enabled_services = ["orchestrator", "comfyui-qwen"]\n')
     monkeypatch.chdir(tmp_path)
     return Fake(monkeypatch)
 
