@@ -50,7 +50,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
     (tmp_path / "inventory.py").write_text(TWO)
-    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data").mkdir(exist_ok=True)
     (tmp_path / "group_data/all.py").write_text('enabled_services = ["orchestrator", "comfyui-qwen"]\n')
     monkeypatch.chdir(tmp_path)
     return Fake(monkeypatch)
@@ -152,7 +152,7 @@ def ssh(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mode").write_text("listen")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    (tmp_path / "group_data").mkdir()
+    (tmp_path / "group_data").mkdir(exist_ok=True)
     (tmp_path / "group_data/all.py").write_text(f'services = {{"orchestrator": {{"port": {port}}}}}\n')
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
