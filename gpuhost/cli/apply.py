@@ -174,7 +174,7 @@ def print_applied(applied: Applied | None, as_json: bool, document: dict[str, An
         for line in _made(applied):
             print(line)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
-    code = print_result(applied.outcome, as_json, applied.problems, parts)
+    code = print_result(applied.outcome, as_json, applied.problems, parts, planned=True)
     if code != OK and applied.log:
         print(f"all that was printed meanwhile: {applied.log}", file=sys.stderr)
     return code

@@ -17,7 +17,6 @@ from gpuhost.plan.document import document, error_document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
-from hostside.wire import printable
 
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
@@ -52,11 +51,16 @@ def _stopped(outcome: Outcome) -> Problem:
 
 
 def print_result(
-    outcome: Outcome, as_json: bool, problems: Sequence[Problem] = (), more: dict[str, Any] | None = None
+    outcome: Outcome,
+    as_json: bool,
+    problems: Sequence[Problem] = (),
+    more: dict[str, Any] | None = None,
+    planned: bool = False,
 ) -> int:
     """Print how an apply or a look ended; the exit code.
 
-    `problems`: those that the run did not report itself; `more`: further parts of the JSON document.
+    `problems`: those that the run did not report itself; `more`: further parts of the JSON document;
+    `planned`: something was to change.
     """
     found = [*problems_of(outcome), *problems]
     code = STOPPED if outcome.stopped else ERROR if found else OK
@@ -64,7 +68,7 @@ def print_result(
         performed = report.select(outcome.events, "performed")
         print(json.dumps({**document(RESULTS[code], performed, outcome.events, found), **(more or {})}, indent=2))
         return code
-    print_notes(outcome)
+    print_notes(outcome, planned)
     print_problems(*found)
     for line in verdict_lines(outcome.events):
         print(line)
@@ -74,11 +78,11 @@ def print_result(
     return code
 
 
-def print_notes(outcome: Outcome) -> None:
-    """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand."""
-    for event in report.select(outcome.events, *text.NOTES):
-        where = f"[{event['host']}] " if event["host"] else "note: "
-        print(printable(f"{where}{event['message']}"), file=sys.stderr)
+def print_notes(outcome: Outcome, planned: bool = False) -> None:
+    """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand.
+    `planned`: also what only concerns who changes something."""
+    for line in text.note_lines(outcome.events, planned):
+        print(line, file=sys.stderr)
 
 
 def print_problems(*problems: Problem) -> int:

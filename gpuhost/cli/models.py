@@ -151,7 +151,7 @@ def _asked(options: argparse.Namespace, stage: str, data: Mapping[str, str], not
     hosts = target(options, data)
     planned = plan(hosts, [stage])
     if not options.json:
-        print_notes(planned.outcome)
+        print_notes(planned.outcome, planned=True)
     if exit_code(planned.outcome) == ERROR:
         return print_applied(planned, options.json)
     if not planned.outcome.changes("plan"):

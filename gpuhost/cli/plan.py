@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(document(RESULTS[code], changes, outcome.events, problems_of(outcome)), indent=2))
         return code
-    print_notes(outcome)
+    print_notes(outcome, planned=True)
     print_problems(*problems_of(outcome))
     if code != ERROR:
         print_changes(changes, options.verbose, options.diff)

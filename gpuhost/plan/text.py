@@ -14,7 +14,11 @@ Event = dict[str, Any]
 Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
-NOTES = ("skipped", "gpu", "limit", "unpinned", "fetch", "unidentified", "unverified", "on_demand", "unused")
+NOTES = (
+    *("skipped", "gpu", "exposed", "limit", "unpinned", "fetch"),
+    *("unidentified", "unverified", "on_demand", "unused"),
+)
+_OF_A_PLAN = ("limit", "unpinned")  # what a plan and an apply say; whoever only looks has read it there
 
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}
@@ -34,6 +38,25 @@ class Shown:
     diffs: bool = True
     width: int = 80
     style: Style = lambda sign, text: text
+
+
+def note_lines(events: Iterable[Event], planned: bool) -> Iterator[str]:
+    """What a run says that is no problem; what is not pinned in one line a host. `planned`: something may change."""
+    unpinned: dict[str, list[str]] = {}
+    for event in events:
+        if event["event"] == "unpinned":
+            unpinned.setdefault(event["host"], []).append(str(event["message"]).partition(":")[0])
+        if event["event"] in NOTES and (planned or event["event"] not in _OF_A_PLAN) and event["event"] != "unpinned":
+            yield printable(f"{_of(event['host'])}{event['message']}")
+    for host, names in unpinned.items() if planned else ():
+        line = printable(
+            f"{_of(host)}not pinned, so another day may bring others: {', '.join(names)}; `gpuhost lock` pins"
+        )
+        yield from textwrap.wrap(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _of(host: str) -> str:
+    return f"[{host}] " if host else "note: "
 
 
 def sign(change: Change) -> Sign:

@@ -16,7 +16,7 @@ from gpuhost.plan import report
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.document import document
 from gpuhost.plan.impact import Running, with_impact
-from gpuhost.plan.text import Shown, Sign, plan_lines
+from gpuhost.plan.text import Event, Shown, Sign, note_lines, plan_lines
 
 WRITE = Change("stacks", Resource("file", "/a"), "write", "the content differs", (Difference("memory", "24g", "28g"),))
 START = Change("stacks", Resource("service", "api"), "recreate", "memory", (Difference("x", None, "1"),), "secret")
@@ -186,6 +186,23 @@ def test_a_change_is_read_back_from_its_event(change: Change) -> None:
 def test_one_line_for_a_change() -> None:
     assert WRITE.line() == "stacks: write /a: the content differs"
     assert WRITE.key == ("stacks", "file", "/a", "write")
+
+
+def test_what_is_not_pinned_is_one_line_a_host_and_no_news_to_who_only_looks() -> None:
+    def note(kind: str, message: str, host: str = "one") -> Event:
+        return {"event": kind, "host": host, "message": message}
+
+    pins = [note("unpinned", f"image {name}: built on a tag") for name in ("comfyui", "gpu-check", "orchestrator")]
+    events = [*pins, note("limit", "api: less"), note("skipped", "skipped: api: no GPU"), note("host", "no note")]
+    events += [note("unused", "a file", ""), note("unpinned", "vae: `main`", "two")]
+    assert list(note_lines(events, planned=False)) == ["[one] skipped: api: no GPU", "note: a file"]
+    lines = list(note_lines(events, planned=True))
+    assert lines[:3] == ["[one] api: less", "[one] skipped: api: no GPU", "note: a file"]
+    assert " ".join(line.strip() for line in lines[3:]) == (
+        "[one] not pinned, so another day may bring others: image comfyui, image gpu-check, image orchestrator; "
+        "`gpuhost lock` pins [two] not pinned, so another day may bring others: vae; `gpuhost lock` pins"
+    )
+    assert all(len(line) <= 80 for line in lines)
 
 
 def test_the_document_for_programs() -> None:
