@@ -438,14 +438,17 @@ _PACKAGES = [
         "gpu",
         *_HOLDS,
     ),
-    package(
-        "the toolkit in an earlier version",
-        f"{APT} --allow-change-held-packages --allow-downgrades install "
-        + " ".join(f"{name}=1.19.0-1" for name in _FOUR.split()),
-        _TOOLKIT,
-        "nvidia-container-toolkit is 1.19.0-1, not 1.20.0-1",
-        "gpu",
-        *_HOLDS,
+    replace(
+        package(
+            "the toolkit in an earlier version",
+            f"{APT} --allow-change-held-packages --allow-downgrades install "
+            + " ".join(f"{name}=1.19.0-1" for name in _FOUR.split()),
+            _TOOLKIT,
+            "nvidia-container-toolkit is 1.19.0-1, not 1.20.0-1",
+            "gpu",
+            *_HOLDS,
+        ),
+        lanes=(f"packages:{_TOOLKIT}", "dpkg", "slow", "index", "source:nvidia"),  # apt must know the version
     ),
     Damage(
         "a package of the toolkit not held",
