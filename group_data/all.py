@@ -531,8 +531,9 @@ services = {
         "cpus": 6,
         "pids": 1024,
         "tmp": "1g",
-        # Measured on an H200 without offloading (docs/sd35.md): 27687 MiB at rest, 32623 while it makes a picture.
-        "gpu": {"count": 1, "vram_mib": 32623, "vram_least_mib": 20000},
+        # Measured on an H200 (docs/sd35.md), with SD35_OFFLOAD=model: 18105 MiB while it makes a picture, 1347 between
+        # two; with `none` 32623 and 27687.
+        "gpu": {"count": 1, "vram_mib": 18105},
         "start": "on-demand",
         "environment": {
             "SD35_MODEL": "stabilityai/stable-diffusion-3.5-large",
