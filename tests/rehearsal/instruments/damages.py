@@ -34,7 +34,7 @@ SITE = "$(echo /opt/gpuhost/venv/lib/python3*/site-packages)"
 # What a reload of systemd does to a container that has its GPUs of the nvidia runtime: its cgroup denies their files.
 DENY_GPUS = (
     f'id="$(docker inspect -f {{{{.Id}}}} {Q})"; group=/sys/fs/cgroup/devices/docker/$id; if [ -e $group ]; then '
-    "echo 'c 195:* rwm' > $group/devices.deny; else "
+    "grep '^c 195:' $group/devices.list | while read -r rule; do echo \"$rule\" > $group/devices.deny; done; else "
     'systemctl set-property --runtime "docker-$id.scope" DevicePolicy=strict; fi'
 )
 PACKAGED = ("/var/lib/dpkg/*", "/var/lib/apt/*", "/var/cache/*", "/etc/ld.so.cache", "/var/lib/systemd/*")
