@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,13 @@ def ssh(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_tunnel_is_held_until_ctrl_c(ssh: Path) -> None:
     command = [sys.executable, "-m", "gpuhost.cli.main", "open", "orchestrator", "--limit", "gpu1"]
     with subprocess.Popen(
-        command, cwd=ssh, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ssh,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's `&` has it ignored
     ) as held:
         watchdog = threading.Timer(60, held.kill)
         watchdog.start()
