@@ -473,6 +473,7 @@ _ENGINE = [
         "open(p, 'w').write(json.dumps(d))\"",
         (Seen("engine", DAEMON_JSON, "write", "features"), _RESTART),
         ("daemon.json", "dockerd"),
+        changed=(DAEMON_JSON,),  # it comes back behind the others
     ),
     Damage(
         "daemon.json gone",
