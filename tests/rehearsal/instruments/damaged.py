@@ -120,12 +120,16 @@ def touched(good: Snapshot, damaged: Snapshot, end: Snapshot, damages: Sequence[
     restarted = {("engine", "dockerd"), ("engine", "Docker Engine")} & planned
     made = {name for stage, name in planned if stage == "stacks"}
     gone = {name for damage in damages for name in damage.goes}
-    added = _names(damaged) - _names(good)  # by the damages
+    added = _first_words(damaged, "containers") - _first_words(good, "containers")  # by the damages
     for was, without in ((good, made | added), (damaged, made | SERVICES | gone)):
         kept = [_containers(snapshot, without, bool(restarted)) for snapshot in (was, end)]
         yield from _differing("containers", *kept)
     for section in ("networks", "volumes", "packages", "images"):
-        yield from _differing(section, *(_kept(section, snapshot, planned) for snapshot in (good, end)))
+        before, after = (_kept(section, snapshot, planned) for snapshot in (good, end))
+        if section == "images":  # those that the damages added stay, too
+            new = _first_words(damaged, section) - _first_words(good, section)
+            after = [line for line in after if line.split()[0] not in new]
+        yield from _differing(section, before, after)
 
 
 def _differing(section: str, was: Any, now: Any) -> list[str]:
@@ -155,9 +159,9 @@ def _containers(snapshot: Snapshot, without: Set[str], restarted: bool) -> list[
     ]
 
 
-def _names(snapshot: Snapshot) -> set[str]:
-    """Of its containers."""
-    return {line.split()[0].removeprefix("/") for line in snapshot.get("containers", [])}
+def _first_words(snapshot: Snapshot, section: str) -> set[str]:
+    """The names of its containers or images."""
+    return {line.split()[0].removeprefix("/") for line in snapshot.get(section, [])}
 
 
 def _kept(section: str, snapshot: Snapshot, planned: Set[tuple[str, str]]) -> list[str]:
