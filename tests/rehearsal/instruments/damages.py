@@ -16,7 +16,7 @@ from typing import Any
 DATA, TOOLS, STATE = "/srv/genai", "/opt/gpuhost", "/var/lib/gpuhost"
 STACKS, PROGRAMS, IMAGES = f"{DATA}/stacks", f"{TOOLS}/programs", f"{TOOLS}/images"
 O, Q = "orchestrator", "comfyui-qwen"  # noqa: E741
-INSTALL = f"{DATA}/installs/comfyui/v*"
+INSTALL = f"{DATA}/installs/comfyui/v*[0-9a-f]"  # not what was set aside: its name ends with a Z
 HUB = f"{DATA}/cache/huggingface/hub/models--Comfy-Org--Qwen-Image_ComfyUI"
 SHOWN = f"{HUB}/snapshots/*/split_files/vae/qwen_image_vae.safetensors"
 VAE = f"{DATA}/models/vae/qwen_image_vae.safetensors"
