@@ -1007,9 +1007,10 @@ REFUSED = [
         "sed -i s/^genai:x:10008:/genai:x:10001:/ /etc/group",
     ),
     Refused(
-        "our repository declared by somebody, too",
-        f"echo 'deb https://download.docker.com/linux/debian trixie stable' > {SOURCES}/docker.list",
-        "docker.list declares https://download.docker.com/linux/debian with a key of its own",
+        "our repository declared by somebody, too, in a file with another",
+        f"printf 'deb %s\\n' 'https://download.docker.com/linux/debian trixie stable' 'file:/srv/mine ./' "
+        f"> {SOURCES}/docker.list",
+        "docker.list declares https://download.docker.com/linux/debian with a key of its own, and others besides",
         f"rm {SOURCES}/docker.list",
     ),
     Refused(
