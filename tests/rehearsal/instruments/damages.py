@@ -952,6 +952,7 @@ _ACCOUNT = [
         "cp /etc/group /root/group; userdel genai; cp /root/group /etc/group; rm /root/group",
         (Seen("layout", "genai", "create", "no such user"),),
         ("account", "alone"),
+        also=(("layout", "*", "correct"), ("stacks", "*", "correct")),  # what is now nobody's
         changed=("/etc/passwd*", "/etc/shadow*", "/etc/group*", "/etc/gshadow*", "/etc/subuid*", "/etc/subgid*"),
     ),
     Damage(
@@ -959,6 +960,7 @@ _ACCOUNT = [
         "userdel genai; groupdel genai; true",
         (Seen("layout", "genai", "create", "no such"),),
         ("account", "alone"),
+        also=(("layout", "*", "correct"), ("stacks", "*", "correct")),  # what is now nobody's
         changed=("/etc/passwd*", "/etc/shadow*", "/etc/group*", "/etc/gshadow*", "/etc/subuid*", "/etc/subgid*"),
     ),
 ]
