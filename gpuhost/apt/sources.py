@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from gpuhost.plan.change import Change, Resource
 
-OTHER = "other"  # in the place of a URL: the file declares something that has none
 DISABLED = ".disabled"  # apt passes over files that end so, and says nothing (Dir::Ignore-Files-Silently)
 _LIST = "/etc/apt/sources.list"  # the system's own
 
@@ -17,7 +16,7 @@ _LIST = "/etc/apt/sources.list"  # the system's own
 def declaring(declared: Iterable[tuple[str, str]], url: str, architecture: str) -> tuple[list[str], list[str]]:
     """The files that declare the repository and nothing else, and those that declare others besides.
 
-    `declared`: (file, URL) of every active source that is not ours.
+    `declared`: (file, URL) of every active source that is not ours; `other` in the place of one that has no URL.
     """
     files: dict[str, set[bool]] = {}
     for file, found in declared:

@@ -17,7 +17,6 @@ from gpuhost.plan.document import document, error_document
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
-from hostside.wire import printable
 
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
@@ -83,7 +82,7 @@ def print_notes(outcome: Outcome, planned: bool = False) -> None:
     """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand.
     `planned`: also what only concerns who changes something."""
     for line in text.note_lines(outcome.events, planned):
-        print(printable(line), file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def print_problems(*problems: Problem) -> int:

@@ -44,11 +44,14 @@ def note_lines(events: Iterable[Event], planned: bool) -> Iterator[str]:
     """What a run says that is no problem; what is not pinned in one line a host. `planned`: something may change."""
     unpinned: dict[str, list[str]] = {}
     for event in events:
-        if event["event"] == "unpinned":
+        kind = event["event"]
+        if kind not in NOTES or (kind in _OF_A_PLAN and not planned):
+            continue
+        if kind == "unpinned":
             unpinned.setdefault(event["host"], []).append(str(event["message"]).partition(":")[0])
-        if event["event"] in NOTES and (planned or event["event"] not in _OF_A_PLAN) and event["event"] != "unpinned":
+        else:
             yield printable(f"{_of(event['host'])}{event['message']}")
-    for host, names in unpinned.items() if planned else ():
+    for host, names in unpinned.items():
         line = printable(
             f"{_of(host)}not pinned, so another day may bring others: {', '.join(names)}; `gpuhost lock` pins"
         )
