@@ -20,8 +20,7 @@ from gpuhost.run.stage import stage
 @stage("layout")
 def layout(run: HostRun) -> None:
     """Everything that later stages put their things into."""
-    services = [entry.account for entry in run.services.values()]
-    accounts(name="layout | accounts", wanted=[run.catalog.account, *services])
+    accounts(name="layout | accounts", wanted=run.accounts)
     _folders(run)
     _programs(run)
     networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
@@ -47,7 +46,7 @@ def _folders(run: HostRun) -> None:
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
     wanted += [Folder(path, mode, account) for path, mode in shared.items()]
-    folders(name="layout | folders", stage="layout", wanted=wanted)
+    folders(name="layout | folders", stage="layout", wanted=wanted, owners=run.owners)
 
 
 def _program_folders(run: HostRun) -> list[str]:

@@ -20,13 +20,13 @@ BROKER, BROKER_SOCKET = "gpuhost-broker.service", "gpuhost-broker.socket"
 def stacks(run: HostRun) -> None:
     """What each service is given once, each stack's files, the containers of all, the units around them."""
     paths, services, stacks = run.paths, run.services.items(), Stacks(run)
-    folders(name="stacks | accounts' folders", stage="stacks", wanted=_folders(run, stacks))
+    folders(name="stacks | accounts' folders", stage="stacks", wanted=_folders(run, stacks), owners=run.owners)
     own = {f"{paths.service_data(name)}/{folder}": e.account for name, e in services for folder in e.folders}
     seeds = [seed for name in run.services for seed in stacks.seeds(name).values()]
     if own:
         operations.own_folders(name="stacks | folders of services", folders=own)
     if seeds:
-        operations.seeded(name="stacks | seeds", seeds=seeds)
+        operations.seeded(name="stacks | seeds", seeds=seeds, owners=run.owners)
     operations.rendered(name="stacks | files", run=run)
     # Its folder is mounted into containers, so it is there before them.
     systemd.units(name="stacks | broker", stage="stacks", wanted=_broker(run), backups=paths.backups)

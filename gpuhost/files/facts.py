@@ -7,13 +7,15 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from gpuhost.files.owners import called
 from gpuhost.run.fact import HostFact
 
 
 @dataclass(frozen=True)
 class FileState:
     """What lies at a path: `kind` in stat's words, `mode` octal without a leading 0, `modified_s` in Unix time,
-    `sha256` of a regular file; of one that may hold a secret, of a key and then the content (see read_script)."""
+    `sha256` of a regular file; of one that may hold a secret, of a key and then the content (see read_script). `user`,
+    `group`: the id where no account has it."""
 
     kind: str
     mode: str
@@ -30,7 +32,7 @@ _CONTENT = 'dd if="$p" iflag=nofollow,nonblock,fullblock bs=1M count=17 2>/dev/n
 
 _READ = rf"""
 for p in "$@"; do
-  seen="$(stat -c '%F\t%a\t%U\t%G\t%.9Y' "$p" 2>/dev/null | sed 's/\\t/\t/g')"; [ -n "$seen" ] || continue
+  seen="$(stat -c '%F\t%a\t%U\t%u\t%G\t%g\t%.9Y' "$p" 2>/dev/null | sed 's/\\t/\t/g')"; [ -n "$seen" ] || continue
   sum=-; [ -f "$p" ] && [ ! -L "$p" ] && sum="$({{ printf '%s' "$key"; {_CONTENT}; }} | sha256sum | cut -c1-64)"
   printf '%s\t%s\t%s\n' "$p" "$seen" "$sum"
 done; printf 'end\n'
@@ -44,11 +46,11 @@ def read_script(paths: Iterable[str], keyed: bool = False) -> str:
 
 
 def parse(lines: Iterable[str]) -> dict[str, FileState]:
-    """Its lines of path, kind, mode, user, group, time, sha256 with tabs between."""
+    """Its lines of path, kind, mode, user, uid, group, gid, time, sha256 with tabs between."""
     rows = (line.split("\t") for line in lines if line != "end")
     return {
-        path: FileState(kind, mode, user, group, float(modified), digest)
-        for path, kind, mode, user, group, modified, digest in rows
+        path: FileState(kind, mode, called(user, uid), called(group, gid), float(modified), digest)
+        for path, kind, mode, user, uid, group, gid, modified, digest in rows
     }
 
 

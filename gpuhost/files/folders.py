@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
+from gpuhost.files.owners import NOBODY, Owners, called
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.fact import HostFact
 from gpuhost.run.remote import Script
@@ -35,7 +36,8 @@ class Folder:
 
 @dataclass(frozen=True)
 class FolderState:
-    """What is at a path; a link that root made, to another disk, say, is what it points to, `linked`."""
+    """What is at a path; a link that root made, to another disk, say, is what it points to, `linked`. `owner`:
+    `user:group`, an id where no account has it."""
 
     kind: str
     mode: str
@@ -56,7 +58,7 @@ class FoldersState(HostFact[dict[str, FolderState]]):
 
     def command(self, paths: Iterable[str]) -> str:
         """Two questions: what is there, and where it leads to."""
-        form, asked = "'%F|%a|%U:%G|%n'", shlex.join(paths)
+        form, asked = "'%F|%a|%U|%u|%G|%g|%n'", shlex.join(paths)
         return f"stat -c {form} {asked} 2>/dev/null; echo '{_LINKS}'; stat -L -c {form} {asked} 2>/dev/null; true"
 
     @staticmethod
@@ -65,7 +67,7 @@ class FoldersState(HostFact[dict[str, FolderState]]):
         return {}
 
     def read(self, output: list[str]) -> dict[str, FolderState]:
-        """Lines of kind, mode, owner and path."""
+        """Lines of kind, mode, user, uid, group, gid and path."""
         half = output.index(_LINKS)
         there, leads_to = _states(output[:half]), _states(output[half:])
         return {
@@ -77,8 +79,11 @@ class FoldersState(HostFact[dict[str, FolderState]]):
 
 
 def _states(lines: Iterable[str]) -> dict[str, FolderState]:
-    rows = (line.split("|", 3) for line in lines if line.count("|") >= 3)
-    return {path: FolderState(kind, mode, owner) for kind, mode, owner, path in rows}
+    rows = (line.split("|", 6) for line in lines if line.count("|") >= 6)
+    return {
+        path: FolderState(kind, mode, f"{called(user, uid)}:{called(group, gid)}")
+        for kind, mode, user, uid, group, gid, path in rows
+    }
 
 
 def reconcile(stage: str, wanted: Sequence[Folder], observed: Mapping[str, FolderState]) -> list[Change]:
@@ -127,10 +132,11 @@ own() {
 
 
 @operation()
-def folders(stage: str, wanted: Sequence[Folder]) -> Commands:
-    """Every folder is there, with its owner and mode; parents before what is in them."""
+def folders(stage: str, wanted: Sequence[Folder], owners: Owners = NOBODY) -> Commands:
+    """Every folder is there, with its owner and mode; parents before what is in them. `owners`: those to come."""
     own = inside(wanted)
     observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[folder.path for folder in wanted])
+    observed = {path: replace(there, owner=owners.both(there.owner)) for path, there in observed.items()}
     for path, there in observed.items():
         above = observed.get(parent(path))
         untrusted = there.linked and (path in own or (above is not None and not above.is_roots))

@@ -15,6 +15,7 @@ from pyinfra.context import host
 from gpuhost.errors import Cause, Problem
 from gpuhost.files.diffs import unified
 from gpuhost.files.facts import FilesState, FileState, Texts, parse, read_script
+from gpuhost.files.owners import NOBODY, Owners
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
@@ -69,8 +70,9 @@ def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
     return found
 
 
-def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
+def observe(wanted: Sequence[FileSpec], key: str, owners: Owners = NOBODY) -> dict[str, FileState]:
     """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
+    `owners`: those to come.
 
     Raises PyinfraError, already reported, when the host cannot be read: that must not look like an empty host.
     """
@@ -85,7 +87,10 @@ def observe(wanted: Sequence[FileSpec], key: str) -> dict[str, FileState]:
             report_problem(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
             raise PyinfraError(f"the files of secrets of {host.name} could not be read")
         found |= parse(lines)
-    return found
+    return {
+        path: replace(there, user=owners.user(there.user), group=owners.group(there.group))
+        for path, there in found.items()
+    }
 
 
 def with_text_diffs(

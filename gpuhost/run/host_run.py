@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.lock import NONE, Pins
-from gpuhost.catalog.types import BuildImage, Catalog, GpuCheck, Install, Model, PullImage, Service
+from gpuhost.catalog.types import Account, BuildImage, Catalog, GpuCheck, Install, Model, PullImage, Service
 from gpuhost.engine import rules as engine
+from gpuhost.files.owners import Owners
 from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
 from gpuhost.host.paths import Paths
@@ -49,6 +50,16 @@ class HostRun:
         for name, entry in self.services.items():
             found.setdefault(entry.stack, []).append(name)
         return found
+
+    @cached_property
+    def accounts(self) -> Sequence[Account]:
+        """Those of ours on this host, the shared one first."""
+        return [self.catalog.account, *(entry.account for entry in self.services.values())]
+
+    @cached_property
+    def owners(self) -> Owners:
+        """What the ids of those accounts are called once they are made."""
+        return Owners.of(self.accounts)
 
     @cached_property
     def models(self) -> Mapping[str, Model]:

@@ -19,6 +19,7 @@ from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, with_text_diffs, write
+from gpuhost.files.owners import NOBODY, Owners
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
@@ -69,8 +70,8 @@ def own_folders(folders: Mapping[str, Account]) -> Commands:
 
 
 @operation()
-def seeded(seeds: Sequence[SeedFile]) -> Commands:
-    """Each is there and its service's; what is in one that holds anything is left alone."""
+def seeded(seeds: Sequence[SeedFile], owners: Owners = NOBODY) -> Commands:
+    """Each is there and its service's; what is in one that holds anything is left alone. `owners`: those to come."""
     observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[seed.path for seed in seeds])
     for path, there in observed.items():
         if there.linked or not there.kind.startswith("regular"):
@@ -79,17 +80,17 @@ def seeded(seeds: Sequence[SeedFile]) -> Commands:
                 "look at where it leads to, then move it away",
             )
             return
-    found = {seed: _seed_change(seed, observed.get(seed.path)) for seed in seeds}
+    found = {seed: _seed_change(seed, observed.get(seed.path), owners) for seed in seeds}
     changes = [change for change in found.values() if change]
     made = [_seed(seed) if change.action == "create" else _give(seed) for seed, change in found.items() if change]
     yield from carry_out(changes, [_as_root(made)])
 
 
-def _seed_change(seed: SeedFile, there: FolderState | None) -> Change | None:
+def _seed_change(seed: SeedFile, there: FolderState | None, owners: Owners) -> Change | None:
     resource, owner = Resource("file", seed.path), f"{seed.account}:{seed.account}"
     if there is None or there.kind == "regular empty file":
         return Change("stacks", resource, "create", "it is empty" if there else "it does not exist")
-    diff = differing(("mode", there.mode, "600"), ("owner", there.owner, owner))
+    diff = differing(("mode", there.mode, "600"), ("owner", owners.both(there.owner), owner))
     return Change("stacks", resource, "correct", in_words(diff), diff) if diff else None
 
 
@@ -133,7 +134,7 @@ def rendered(run: HostRun) -> Commands:
     says."""
     stacks = Stacks(run)
     wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
-    observed, contents = observe(wanted, key), resolve(wanted)
+    observed, contents = observe(wanted, key, run.owners), resolve(wanted)
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return

@@ -1038,7 +1038,7 @@ REFUSED = [
     Refused(
         "a driver that does not work",
         "touch /usr/lib/nvidia-standin/broken",
-        "nvidia-smi fails",
+        "NVIDIA's kernel module is not loaded",
         "rm /usr/lib/nvidia-standin/broken",
         "driver",
     ),
@@ -1079,9 +1079,9 @@ REFUSED = [
     ),
     Refused(
         "a link where the account may put one",
-        f"mv {DATA}/cache/huggingface {DATA}/cache/kept && ln -s /etc {DATA}/cache/huggingface",
-        f"a symbolic link is in the place of the folder {DATA}/cache/huggingface",
-        f"rm {DATA}/cache/huggingface && mv {DATA}/cache/kept {DATA}/cache/huggingface",
+        f"mv {DATA}/models/vae {DATA}/models/kept && ln -s /etc {DATA}/models/vae",
+        f"a symbolic link is in the place of the folder {DATA}/models/vae",
+        f"rm {DATA}/models/vae && mv {DATA}/models/kept {DATA}/models/vae",
         "link",
     ),
 ]

@@ -45,7 +45,9 @@ for unit in $(systemctl list-units --plain --no-legend --type=service --state=ru
     case $unit in user@*|session-*|run-*|systemd-*|apt-daily*|dpkg-*) continue ;; esac
     echo "$unit $(systemctl show --value -p InvocationID "$unit")"
 done
-if command -v docker >/dev/null && [ -S /run/docker.sock ]; then
+if ! systemctl is-active --quiet docker.service; then
+    echo '#docker'; echo 'does not run'
+elif command -v docker >/dev/null && [ -S /run/docker.sock ]; then
     echo '#containers'
     docker ps -aq --no-trunc | xargs -r docker inspect \
         -f '{{.Name}} {{.Id}} started={{.State.StartedAt}} restarts={{.RestartCount}} {{.State.Status}}'

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import pytest
 from pyinfra.api.command import PyinfraCommand
 
+from gpuhost.catalog.types import Account
 from gpuhost.files import folders as module
 from gpuhost.files.folders import Folder, FoldersState, FolderState, reconcile
+from gpuhost.files.owners import NOBODY, Owners
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder away")
 WANTED = Folder("/data", "755", "root")
@@ -86,13 +88,23 @@ def test_one_question_reads_them_all(tmp_path: Path) -> None:
     assert found[str(file)].kind == "regular empty file"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, wanted: list[Folder]) -> list[PyinfraCommand]:
+def run(monkeypatch: pytest.MonkeyPatch, wanted: list[Folder], owners: Owners = NOBODY) -> list[PyinfraCommand]:
     def get_fact(fact: object, paths: list[str]) -> dict[str, FolderState]:
         return read(*map(Path, paths))
 
     monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=get_fact))
     monkeypatch.setattr(module, "carry_out", lambda changes, commands: commands if changes else [])
-    return list(module.folders._inner(stage="layout", wanted=wanted))
+    return list(module.folders._inner(stage="layout", wanted=wanted, owners=owners))
+
+
+@needs_root
+def test_a_folder_of_an_account_that_is_gone_is_right_once_that_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.chown(tmp_path, 54321, 54321)
+    wanted = [Folder(str(tmp_path), f"{tmp_path.stat().st_mode & 0o7777:o}", "svc")]
+    assert run(monkeypatch, wanted, Owners.of([Account(name="svc", uid=54321, gid=54321)])) == []
+    assert run(monkeypatch, wanted, Owners.of([Account(name="svc", uid=54320, gid=54321)])) != []
 
 
 @needs_root

@@ -60,7 +60,7 @@ def rendered(monkeypatch: pytest.MonkeyPatch, run: HostRun, there: dict[str, Fil
         return []
 
     monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *a, **k: ""))
-    monkeypatch.setattr(operations, "observe", lambda wanted, key: there)
+    monkeypatch.setattr(operations, "observe", lambda wanted, key, owners: there)
     monkeypatch.setattr(operations, "write", write)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
     list(operations.rendered._inner(run))
