@@ -13,7 +13,7 @@ import os
 import re
 import secrets as entropy
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import bcrypt
@@ -68,12 +68,15 @@ class SecretStore:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
         return self._known().get(name, ("", None))[1]
 
-    def masked(self) -> list[str]:
-        """Every value that is known or was rotated away, and that is to be seen nowhere: of a user the name is a word
-        like others."""
-        known = self._known()
-        values = [value for name, (value, _) in known.items() if self._declared[name].generate != "username"]
-        return [*values, *(value for retired in self.retired().values() for value in retired)]
+    def masked(self, names: Collection[str] | None = None) -> list[str]:
+        """Every value, or those of `names`, that is known or was rotated away, and that is to be seen nowhere: the name
+        of a user is a word like others."""
+        chosen = [name for name, secret in self._declared.items() if secret.generate != "username"]
+        if names is not None:
+            chosen = [name for name in chosen if name in names]
+        known, retired = self._known(), self.retired()
+        values = [known[name][0] for name in chosen if name in known]
+        return [*values, *(value for name, old in retired.items() if names is None or name in names for value in old)]
 
     def retired(self) -> dict[str, list[str]]:
         """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""
