@@ -4,7 +4,7 @@ Docker's socket is root on the host, so no container gets it. A service with `co
 program instead. A connection is one question, a line of at most 128 bytes, and one answer, a line of JSON (`Answer`):
 
     list           every container of ours, as `ServiceState`: no environment, command, mount or label
-    start NAME     starts the one container of the service NAME
+    start NAME     starts the one container of the service NAME, when nobody can turn what it is given elsewhere
     stop NAME      stops it
 
 No text of the client's reaches a path of Docker's API: NAME is looked for among the labels, and what is started or
@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from hostside import labels
-from hostside.wire import to_json
+from hostside import binds, labels
+from hostside.wire import printable, to_json
 
 DOCKER_SOCKET = "/run/docker.sock"
 LISTENING = 3  # the first descriptor that systemd hands over: sd_listen_fds(3)
@@ -226,8 +226,20 @@ def answer(docker: Docker, question: bytes) -> Answer:
 
 def _acted(docker: Docker, action: str, name: str) -> ServiceState:
     """The service's container after the action."""
-    docker.act(action, _only(docker, name)["Id"])
+    container = _only(docker, name)
+    if action == "start":
+        _refuse_unsafe(name, container)
+    docker.act(action, container["Id"])
     return state(_only(docker, name))
+
+
+def _refuse_unsafe(name: str, container: Mapping[str, Any]) -> None:
+    """Docker follows links in what it mounts, at every start. Where they lie is no client's business."""
+    for mount in container.get("Mounts") or []:
+        if mount["Type"] == "bind" and (found := binds.fault(mount["Source"])):
+            print(f"{name} is not started: {printable(found[0])}", file=sys.stderr, flush=True)
+            why = "others than root can turn what it is given of the host elsewhere"
+            raise Refused(f"`{name}` is not started: {why}; the log of gpuhost-broker.service says where")
 
 
 def _only(docker: Docker, name: str) -> dict[str, Any]:
