@@ -17,6 +17,8 @@ from ..instruments.proof import Proof
 from ..standins import sd35
 from ..world.scenery import group_data, weights
 from ..world.world import World
+from .test_binds import uid
+from .test_sideways import each_reaches_itself_alone, not_held
 
 pytestmark = pytest.mark.rehearsal
 SHIPPED = group_data()
@@ -77,6 +79,13 @@ def asked(told: Told) -> dict[str, set[int]]:
     return {seen["service"]: {probe["status"] for probe in seen["probes"]} for seen in told.document["observed"]}
 
 
+def _are_shut_in(proof: Proof) -> None:
+    """Each of the eight: what the table in docs/security.md says, an account of its own, nobody else within reach."""
+    assert not_held(proof, ALL) == {}
+    assert len({uid(proof, name) for name in ALL} - {0}) == len(ALL)
+    each_reaches_itself_alone(proof, sorted(ALL))
+
+
 def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> None:
     host, control = converged.host, converged.control
     host.set_gpus([GPU, GPU, GPU])
@@ -97,6 +106,7 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
     seen = asked(control.verify())
     assert seen.keys() == ALL
     assert all({200, 401} <= statuses for statuses in seen.values()), seen
+    _are_shut_in(converged)
     second = control.apply()
     assert (second.code, second.changes) == (0, []), second.errors
 
