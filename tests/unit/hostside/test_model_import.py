@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -143,7 +143,8 @@ def test_who_opens_it_for_writing_while_it_is_given_away_gets_no_hold_on_the_mod
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After any earlier look whether somebody writes to it, and before the file has its new owner."""
-    one, give, opened = host.put("vae/one.bin", WEIGHTS), os.fchown, []
+    one, give = host.put("vae/one.bin", WEIGHTS), os.fchown
+    opened: list[BinaryIO] = []
 
     def raced(descriptor: int, uid: int, gid: int) -> None:
         if not opened:
