@@ -1056,7 +1056,8 @@ REFUSED = [
     ),
     Refused(
         "a folder in a program's place",
-        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py",
+        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py; "
+        "systemctl stop gpuhost-broker.service",  # which ends once it sees that
         f"a folder is in the place of the file {PROGRAMS}/hostside/wire.py",
         f"rmdir {PROGRAMS}/hostside/wire.py && mv /root/wire.py {PROGRAMS}/hostside/",
         "file",
