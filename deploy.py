@@ -8,6 +8,8 @@ from tasks import engine, gpu, images, installs, layout, models, preflight, secr
 
 run = preflight.preflight()  # refuses before anything changes; None: this host is refused
 run = gpu.driver(run)  # a host that lacks a driver which the data asks for gets that first, and alone
+engine.base(run)
+layout.programs(run)
 engine.packages(run)
 gpu.toolkit(run)
 engine.configuration(run)

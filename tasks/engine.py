@@ -1,4 +1,4 @@
-"""Docker Engine: packages, then (after the GPU toolkit) its configuration."""
+"""Docker Engine: what all needs first, its packages, then (after the GPU toolkit) its configuration."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ SOURCE = "gpuhost-docker"
 
 
 @stage("engine")
-def packages(run: HostRun) -> None:
-    """The packages that everything else needs, Docker's repository unless the distribution's own is wanted, Docker."""
-    catalog = run.catalog
+def base(run: HostRun) -> None:
+    """The packages that everything else needs."""
     ours = (run.paths.state, KEY.rpartition("/")[0], CONFIG.rpartition("/")[0])
     wanted = [Folder(path, "755", "root") for path in ours]
     wanted.append(Folder(run.paths.backups, "700", "root"))  # before the first file is replaced
     folders(name="engine | folders", stage="engine", wanted=wanted)
     apt.repaired(name="engine | packages are whole", stage="engine")
     apt.index(name="engine | apt index", stage="engine", subject="apt index", stamp=run.paths.apt_stamp)
-    _install(run, "base packages", catalog.base_packages)
+    _install(run, "base packages", run.catalog.base_packages)
+
+
+@stage("engine")
+def packages(run: HostRun) -> None:
+    """Docker's repository unless the distribution's own is wanted, and Docker."""
+    catalog = run.catalog
     if catalog.engine_source == "docker":
         apt_repository.declared(run, "docker", KEY, SOURCE, "engine")
         _docker(run)

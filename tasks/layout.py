@@ -1,4 +1,4 @@
-"""The accounts, the folders, our programs on the host, the networks."""
+"""Our programs on the host; the accounts, the folders, the networks."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from gpuhost.run.stage import stage
 
 
 @stage("layout")
+def programs(run: HostRun) -> None:
+    """Before Docker: when that is restarted, the units around it run them."""
+    tools = [run.paths.tools, *_program_folders(run), run.paths.scripts]
+    wanted = [Folder(path, "755", "root") for path in tools]
+    folders(name="layout | folders of programs", stage="layout", wanted=wanted)
+    _programs(run)
+
+
+@stage("layout")
 def layout(run: HostRun) -> None:
     """Everything that later stages put their things into."""
     accounts(name="layout | accounts", wanted=run.accounts)
     _folders(run)
-    _programs(run)
     networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
     paths = run.paths
     network.networks(name="layout | networks", wanted=networks, rules_file=paths.firewall_rules, backups=paths.backups)
@@ -30,14 +38,13 @@ def layout(run: HostRun) -> None:
 
 def _folders(run: HostRun) -> None:
     paths, account = run.paths, run.catalog.account.name
-    ours = {paths.data: "755", paths.tools: "755"}
-    ours |= dict.fromkeys(paths.parents, "755")
+    ours = dict.fromkeys((paths.data, *paths.parents), "755")
     ours |= {paths.stack(stack): "755" for stack in run.stacks}
     ours |= {paths.install(name): "755" for name in run.installs}
     manifests = [paths.install_manifests(name) for name in run.installs]
     ours |= dict.fromkeys([path for each in manifests for path in (parent(each), each)], "755")
     ours |= {parent(paths.service_data(name)): "755" for name in run.services}
-    ours |= dict.fromkeys([*_program_folders(run), paths.scripts, *_stack_folders(run)], "755")
+    ours |= dict.fromkeys(_stack_folders(run), "755")
     # setgid: what anybody of the group puts there stays the group's.
     shared = dict.fromkeys((paths.models, paths.hub_cache), "2775")
     links = {link.partition("/")[0] for model in run.models.values() for link in model.links.values()}

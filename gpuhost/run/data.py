@@ -1,7 +1,7 @@
 """What `gpuhost` tells its pyinfra runs, by names of pyinfra's `--data`. Plain pyinfra is told nothing."""
 
 # The stages of a deploy, in order, to which `--only` may limit a plan and an apply.
-STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "installs", "stacks", "verify")
+STAGES = ("engine", "layout", "gpu", "secrets", "models", "images", "installs", "stacks", "verify")
 
 REPORT_DATA = "gpuhost_report"  # the file that the run's events are written to
 ALLOW_DATA = "gpuhost_allow"  # the file that holds what was planned: nothing else is done

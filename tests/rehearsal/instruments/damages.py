@@ -62,9 +62,8 @@ class Damage:
     """One kind. `shell`: what root does on the host; `compose`: what somebody adds to a service's compose entry before
     he makes its container anew by hand; `seen`: the plan's lines, none for what is nobody's to repair; `also`: lines
     that may follow from it; `changed`: patterns of paths that need not be as they were; `stays`: of paths that must be
-    as the damage left them; `undo`: what makes the host converged again; `gap`: why it is
-    not repaired yet; `first`: the sentence with which a first apply ends, when it takes two;
-    `goes`: containers that the repair removes.
+    as the damage left them; `undo`: what makes the host converged again; `first`: the sentence with which a first
+    apply ends, when it takes two; `goes`: containers that the repair removes.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Damage:
     changed: tuple[str, ...] = ()
     stays: tuple[str, ...] = ()
     undo: str = ""
-    gap: str = ""
     first: str = ""
     goes: tuple[str, ...] = ()
 
@@ -121,15 +119,10 @@ def container(name: str, service: str, shell: str, words: str, action: str = "re
     return Damage(name, shell, (Seen("stacks", service, action, words),), (f"{service}{lane and '.' + lane}",))
 
 
-def by_hand(
-    name: str, service: str, compose: Mapping[str, Any], words: str, ends: bool = False, gap: str = ""
-) -> Damage:
+def by_hand(name: str, service: str, compose: Mapping[str, Any], words: str, ends: bool = False) -> Damage:
     """A container that somebody made anew with our labels and something more. `ends`: it does not stay up then."""
     lane = service if ends else f"{service}.{next(iter(compose))}"
-    undo = f"docker rm -f {service}" if gap else ""
-    return Damage(
-        name, "", (Seen("stacks", service, "recreate", words),), (lane,), {service: dict(compose)}, undo=undo, gap=gap
-    )
+    return Damage(name, "", (Seen("stacks", service, "recreate", words),), (lane,), {service: dict(compose)})
 
 
 def variable(name: str, environment: Mapping[str, str], words: str) -> Damage:
@@ -151,13 +144,12 @@ def model(
     words: str,
     changed: Sequence[str] = (),
     first: str = "",
-    gap: str = "",
     also: tuple[Key, ...] = (),
 ) -> Damage:
     """Something done to the model."""
     left, lanes = (*changed, f"{STATE}/models/manifest.json"), ("model", *(["alone"] if first else []))
     seen = (Seen("models", MODEL, action, words),)
-    return Damage(name, shell, seen, lanes, also=also, changed=left, first=first, gap=gap)
+    return Damage(name, shell, seen, lanes, also=also, changed=left, first=first)
 
 
 def venv(name: str, shell: str, words: str) -> Damage:
@@ -531,7 +523,6 @@ _ENGINE = [
         ),
         ("daemon.json", "dockerd", "venv", "slow"),
         changed=(f"{TOOLS}/venv/*",),
-        gap="the boot unit, which Docker's restart starts, needs the programs that are mended after it",
     ),
 ]
 
@@ -1065,7 +1056,8 @@ REFUSED = [
     ),
     Refused(
         "a folder in a program's place",
-        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py",
+        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py; "
+        "systemctl stop gpuhost-broker.service",  # which ends once it sees that
         f"a folder is in the place of the file {PROGRAMS}/hostside/wire.py",
         f"rmdir {PROGRAMS}/hostside/wire.py && mv /root/wire.py {PROGRAMS}/hostside/",
         "file",
@@ -1099,8 +1091,6 @@ _SHARED = {"slow", "breaks audit", "needs audit"}
 
 
 def _overlap(a: str, b: str) -> bool:
-    if {a, b} == {"dockerd", "breaks audit"}:  # a known gap: the row "Docker to be restarted by broken programs"
-        return True
     if a in _SHARED and b in _SHARED:  # what an env file or a container holds is seen by a program that is whole
         return {a, b} == {"breaks audit", "needs audit"}
     return a == b or "alone" in (a, b) or _within(a, b) or _within(b, a)
@@ -1119,8 +1109,6 @@ def grouped(damages: Iterable[Damage], most: int = 40) -> list[list[Damage]]:
     """Each in the first group of fewer than `most` in which it is apart from all others; the order stays."""
     groups: list[list[Damage]] = []
     for damage in damages:
-        if damage.gap:
-            continue
         fitting = (group for group in groups if len(group) < most and all(apart(damage, other) for other in group))
         group = next(fitting, None)
         if group is None:
@@ -1134,12 +1122,7 @@ def sample(seed: int) -> list[Damage]:
     chosen: list[Damage] = []
     for damage in random.Random(seed).sample(DAMAGES, len(DAMAGES)):
         slow = "slow" in damage.lanes and any("slow" in other.lanes for other in chosen)
-        if (
-            not damage.gap
-            and not slow
-            and "alone" not in damage.lanes
-            and all(apart(damage, other) for other in chosen)
-        ):
+        if not slow and "alone" not in damage.lanes and all(apart(damage, other) for other in chosen):
             chosen.append(damage)
     return sorted(chosen, key=DAMAGES.index)
 

@@ -21,7 +21,6 @@ from ..world.world import World
 pytestmark = pytest.mark.rehearsal
 SEED = int(os.environ.get("GPUHOST_DAMAGES_SEED", "20261122"))
 GROUPS = grouped(DAMAGES)
-GAPS = [damage for damage in DAMAGES if damage.gap]
 ROUNDS = list(dict.fromkeys(refused.round for refused in REFUSED))
 
 
@@ -46,9 +45,7 @@ def host(converged: Proof) -> Iterator[Proof]:
 def test_the_table_is_long_and_names_each_kind_once() -> None:
     names = [damage.name for damage in DAMAGES] + [refused.name for refused in REFUSED]
     assert len(set(names)) == len(names) >= 100
-    assert sorted(damage.name for group in GROUPS for damage in group) == sorted(
-        damage.name for damage in DAMAGES if not damage.gap
-    )
+    assert sorted(damage.name for group in GROUPS for damage in group) == sorted(damage.name for damage in DAMAGES)
 
 
 def test_a_sample_of_damages_is_seen_and_repaired(host: Proof) -> None:
@@ -85,14 +82,3 @@ def test_what_cannot_be_repaired_is_refused(host: Proof, name: str) -> None:
     put_right = host.control.apply()  # by hand, and what that has stopped or made otherwise goes on
     assert put_right.code == 0, put_right.errors
     host.nothing_to_do()
-
-
-@pytest.mark.soak
-@pytest.mark.xfail(strict=True, reason="a known gap; the table says why")
-@pytest.mark.parametrize("damage", GAPS, ids=[damage.name for damage in GAPS])
-def test_a_known_gap(host: Proof, damage: Damage) -> None:
-    try:
-        repaired(host, [damage], host.host.snapshot())
-    finally:
-        if damage.undo:
-            host.host.root(damage.undo, check=True)
