@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
-from gpuhost.services.placement import SHARED_PART, place, sharing
+from gpuhost.services.placement import place, sharing
 from gpuhost.services.stacks import Stacks
+from hostside.vram import SHARED_PART
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
