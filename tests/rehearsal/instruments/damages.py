@@ -174,7 +174,7 @@ def unit(name: str, shell: str, *seen: Seen, also: tuple[Key, ...] = ()) -> Dama
 
 _FOLDERS = [
     folder("data root open to all", DATA, "chmod 777", "mode is 777, not 755"),
-    folder("stacks folder somebody's", f"{STACKS}", "chown 1234:1234", r"owner is UNKNOWN:UNKNOWN, not root:root"),
+    folder("stacks folder somebody's", f"{STACKS}", "chown 1234:1234", r"owner is 1234:1234, not root:root"),
     folder("models folder without setgid", f"{DATA}/models", "chmod 00755", "mode is 755, not 2775"),
     folder("a models folder root's", f"{DATA}/models/vae", "chown root:root", "owner is root:root, not genai:genai"),
     folder("cache closed", f"{DATA}/cache", "chmod 700", "mode is 700, not 755"),
