@@ -185,7 +185,7 @@ _FOLDERS = [
     folder("a service's folder open to all", f"{DATA}/services/{Q}", "chmod 777", "mode is 777"),
     folder("seeds open to all", f"{DATA}/services/{Q}/seeds", "chmod 777", "mode is 777, not 755", "stacks"),
     folder("a service's data readable", f"{DATA}/services/{Q}/data", "chmod 755", "mode is 755, not 750", "stacks"),
-    folder("installs folder somebody's", f"{DATA}/installs", "chown 1234", "owner is UNKNOWN:root"),
+    folder("installs folder somebody's", f"{DATA}/installs", "chown 1234", "owner is 1234:root"),
     folder("an install's folder open to all", f"{DATA}/installs/comfyui", "chmod 777", "mode is 777"),
     folder("an install's tree root's", INSTALL, "chown root:root", "owner is root:root"),
     folder("tools root open to all", TOOLS, "chmod 777", "mode is 777, not 755"),
