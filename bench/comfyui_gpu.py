@@ -96,7 +96,7 @@ def measure(app: Path, work: Path, service: str, found: dict[str, Any], room: in
             time.sleep(10)
             tell(found, vram_10_s_after_free_mib=vram_mib(), host_ever_mib=ever_resident_mib(server))
     finally:
-        tell(found, log=[line for line in log.read_text().splitlines() if "load" in line or "rror" in line][-40:])
+        tell(found, log=[line for line in log.read_text().splitlines() if "loaded " in line or "Error" in line][-40:])
 
 
 def changed(workflow: dict[str, Any], seed: int, words: str) -> dict[str, Any]:

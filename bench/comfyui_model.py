@@ -56,7 +56,7 @@ def random(name: str, shape: torch.Tensor, device: str) -> torch.Tensor:
     return made.to(shape.dtype)
 
 
-# -- the shapes: each a state dict on torch's meta device, which holds no numbers ---------------------------------------
+# -- the shapes: each a state dict on torch's meta device, which holds no numbers --------------------------------------
 
 
 def on_meta(build: Callable[[Any], torch.nn.Module], dtype: torch.dtype | None = None) -> State:
