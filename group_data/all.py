@@ -421,6 +421,7 @@ services = {
         "port": 8188,
         "network": "comfyui-qwen",
         "memory": "36g",  # what a small card has no room for waits here: 31908 MiB at their most (docs/comfyui.md)
+        "memory_least": "21g",  # 20803 MiB while a large card is filled
         "cpus": 4,
         # Measured on an H200, random weights, at its peak; at rest 28446. With 20000 MiB it makes them, too.
         "gpu": {"count": 1, "vram_mib": 32798, "vram_least_mib": 20000},
@@ -437,6 +438,7 @@ services = {
         "port": 8189,
         "network": "flux-1-dev",
         "memory": "40g",  # what a small card has no room for waits here: 33240 MiB at their most (docs/comfyui.md)
+        "memory_least": "24g",  # 23838 MiB while a large card is filled
         "cpus": 4,
         # Measured on an H200, random weights, at its peak and at rest. With 20000 MiB it makes them, too.
         "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 20000},
@@ -528,6 +530,7 @@ services = {
         "container_port": 8000,
         "network": "stable-diffusion-35",
         "memory": "40g",  # of which the weights, while they wait for their turn on the GPU, are about 28
+        "memory_least": "28g",
         "cpus": 6,
         "pids": 1024,
         "tmp": "1g",

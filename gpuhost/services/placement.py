@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gpuhost.catalog.types import GpuNeed, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.host.facts import Gpu
 from hostside.vram import shared_mib
 
@@ -128,6 +129,26 @@ def _rank(service: Service, card: _Card) -> tuple[bool, int, int, int, str]:
     if service.start == "always":
         return False, *card.rank
     return not card.fits(service.gpu), len(card.waiting), card.taken_mib, -card.gpu.vram_mib, card.gpu.uuid
+
+
+def short_of_memory(services: Mapping[str, Service], memory_bytes: int) -> dict[str, str]:
+    """service -> why the host's memory does not carry it: what always runs has it together, in the order of
+    `services`, and each that runs on demand is alone beside that, for it can be started when others are stopped."""
+    found: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for name in sorted(services, key=lambda name: _on_demand(services[name])):
+        least = services[name].memory_least
+        need, others = size_bytes(least) if least else 0, {} if _on_demand(services[name]) else taken
+        if need > memory_bytes - sum(others.values()):
+            beside = f", of which {_gib(sum(others.values()))} are for {' and '.join(others)}" if others else ""
+            found[name] = f"it needs {_gib(need)} of memory, this host has {_gib(memory_bytes)}{beside}"
+        elif need and not _on_demand(services[name]):
+            taken[name] = need
+    return found
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def place(

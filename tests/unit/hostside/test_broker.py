@@ -368,7 +368,7 @@ def test_the_program_ends_when_it_was_replaced_and_leaves_the_connection_to_the_
     """As systemd starts it: the socket is descriptor 3, and outlives the program."""
     package = tmp_path / "hostside"
     package.mkdir()
-    for name in ("__init__", "broker", "labels", "wire"):
+    for name in ("__init__", "broker", "labels", "vram", "wire"):
         (package / f"{name}.py").write_text((PROJECT / f"files/host/hostside/{name}.py").read_text())
     text = (package / "broker.py").read_text()
     old = text.replace('DOCKER_SOCKET = "/run/docker.sock"', f"DOCKER_SOCKET = {fake.socket_path!r}")
