@@ -34,6 +34,7 @@ def driver(run: HostRun | None) -> HostRun | None:
             extra_install_args=apt.LOCK_WAIT,
         ),
         apt.explain,
+        lambda: apt.why_missing(missing.packages, run.paths.apt_stamp),
     )
     gpu.driver_loaded(name="gpu | driver loaded", missing=missing, allow_reboot=run.catalog.allow_reboot)
     note("gpu", "the driver comes first: run `gpuhost apply` again when it is loaded, for everything else")

@@ -86,6 +86,17 @@ def test_every_name_begins_with_its_stage(path: Path) -> None:
         assert re.match(r"f?['\"](\w+|\{stage\}) \| ", ast.unparse(value)), f"{name(path)}:{call.lineno}"
 
 
+def test_every_builtin_says_what_is_really_wrong() -> None:
+    """And not what would be wrong on a bare host: `builtin` takes a function that asks the host."""
+    found = {
+        f"{name(path)}:{call.lineno}": len(call.args) + len(call.keywords)
+        for path in CALLERS
+        for call in calls(ast.parse(path.read_text()))
+        if ast.unparse(call.func) == "builtin"
+    }
+    assert len(found) >= 3 and [where for where, arguments in found.items() if arguments < 4] == []
+
+
 @pytest.mark.parametrize("path", [path for path in TASKS if path.name != "preflight.py"], ids=name)
 def test_only_preflight_reads_a_host_before_anything_runs(path: Path) -> None:
     """A fact that a stage reads at deploy level is of the host before the stages ahead of it ran."""

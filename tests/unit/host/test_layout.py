@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gpuhost.apt import operations as apt
 from gpuhost.files import operations
 from gpuhost.files.folders import Folder
 from gpuhost.files.rules import FileSpec
@@ -43,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(stacks, "operations", SimpleNamespace(BOOT_UNIT="x", **dict.fromkeys(steps, lambda **_: None)))
     monkeypatch.setattr(stacks, "_file", lambda *_, **__: FileSpec("/etc/systemd/system/x", str))
     for name in ("repaired", "index"):
-        monkeypatch.setattr(engine.apt, name, lambda **_: None)
+        monkeypatch.setattr(apt, name, lambda **_: None)
     monkeypatch.setattr(engine, "_install", lambda *_: None)
     return found
 
