@@ -7,6 +7,7 @@ import importlib
 import re
 import runpy
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -208,7 +209,30 @@ def test_every_secret_is_documented_for_the_operator() -> None:
         assert bool(re.search(rf"^{secret}=$", example, re.MULTILINE)) == ("generate" not in entry), secret
 
 
+def tracked() -> list[str]:
+    """The project's files, as git has them."""
+    asked = ["git", "ls-files"]
+    return subprocess.run(asked, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def test_no_secret_file_is_tracked() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     secret = re.compile(r"(^|/)(\.env(\..+)?|[^/]*\.env|[^/]*\.pem|id_[a-z0-9]+|known_hosts)$|^secrets/")
-    assert [path for path in tracked.splitlines() if secret.search(path) and not path.endswith(".env.example")] == []
+    assert [path for path in tracked() if secret.search(path) and not path.endswith(".env.example")] == []
+
+
+def test_types_are_checked_everywhere() -> None:
+    """But in data, and where other programs stand in or torch is needed."""
+    mypy = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert mypy["strict"] is True
+    named = re.compile("|".join(rf"{re.escape(each)}(/|$)" for each in mypy["files"]))
+    left_out = [each for each in tracked() if each.endswith(".py") and not named.match(each)]
+    data = r"(files/site/)?(group_data/\w+|inventory)\.py"
+    assert [path for path in left_out if not re.fullmatch(data, path)] == []
+    assert set(mypy["exclude"]) == {"tests/rehearsal/standins/trees/", "tests/diffusers/"}
+
+
+def test_every_test_has_a_time_limit(request: pytest.FixtureRequest) -> None:
+    assert request.config.pluginmanager.hasplugin("timeout")
+    by_itself = float(request.config.getini("timeout") or 0)
+    limits = [item.get_closest_marker("timeout") for item in request.session.items]
+    assert all(marker is None or marker.args[0] > 0 for marker in limits) and 0 < by_itself <= 120

@@ -78,10 +78,7 @@ def test_every_folder_on_the_way_to_a_file_of_ours_is_compared(asked: SimpleName
     ours |= {run.install_manifest(name) for name in run.installs} | {bind.source for bind in made.binds()}
     roots = {PurePosixPath(root) for root in (paths.data, paths.tools, paths.state)}
     on_the_way = {
-        str(folder)
-        for path in map(PurePosixPath, ours)
-        for folder in path.parents
-        if roots & {folder, *folder.parents}
+        str(folder) for path in map(PurePosixPath, ours) for folder in path.parents if roots & {folder, *folder.parents}
     }
     assert len(on_the_way) > 25
     compared = [folder.path for folder in asked.folders]

@@ -293,7 +293,9 @@ def test_why_a_builtin_is_needed_is_asked_of_the_host(tmp_path: Path) -> None:
     def prepare(state: State) -> OperationMeta:
         [host] = state.inventory
         with ctx_host.use(host):
-            return builtin(BUILTIN, server.shell(name="engine | package", commands=["true"]), reason=lambda: "gcc is 12, not 14")
+            return builtin(
+                BUILTIN, server.shell(name="engine | package", commands=["true"]), reason=lambda: "gcc is 12, not 14"
+            )
 
     planned = Run(tmp_path, plan_only=True).go(prepare)
     assert [event["reason"] for event in planned] == ["gcc is 12, not 14"]
