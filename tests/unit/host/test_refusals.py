@@ -1,4 +1,4 @@
-"""What preflight asks before a run begins: each question is really asked, and its answer refuses the host or is told."""
+"""What preflight asks before a run begins: each question is really asked, and its answer refuses or is told."""
 
 from __future__ import annotations
 
