@@ -15,7 +15,7 @@ Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
 NOTES = (
-    *("skipped", "gpu", "exposed", "limit", "unpinned", "fetch"),
+    *("skipped", "gpu", "driver", "exposed", "limit", "unpinned", "fetch"),
     *("unidentified", "unverified", "on_demand", "unused"),
 )
 _OF_A_PLAN = ("limit", "unpinned")  # what a plan and an apply say; whoever only looks has read it there
