@@ -155,6 +155,17 @@ def test_every_error_of_a_script_has_a_hint(path: Path) -> None:
         assert text.count('echo "error:') == text.count('echo "hint:'), text
 
 
+def test_what_a_killed_script_leaves_behind_is_in_memory() -> None:
+    """A trap does not run then: what is only for a moment is in /run, which no host keeps."""
+    found = [(name(path), line) for path in KNOWLEDGE for text in literals(path) for line in mktemps(text)]
+    assert len(found) >= 5
+    assert [each for each in found if not re.search(r"mktemp (-d )?(-p /run |/run/|@RUNTIME@/)", each[1])] == []
+
+
+def mktemps(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "mktemp" in line]
+
+
 PURE = [path for path in KNOWLEDGE if re.search(r"\bPure[.:]", ast.get_docstring(ast.parse(path.read_text())) or "")]
 
 
