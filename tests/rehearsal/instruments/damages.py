@@ -472,6 +472,7 @@ _ENGINE = [
         f"rm {DAEMON_JSON}",
         (Seen("engine", DAEMON_JSON, "write", "features"), _RESTART),
         ("daemon.json", "dockerd"),
+        changed=(DAEMON_JSON,),  # with its keys in our order again
     ),
     Damage(
         "a key of somebody's in daemon.json",
@@ -522,7 +523,7 @@ _ENGINE = [
             Seen("layout", f"{TOOLS}/venv", "make", "interpreter is gone"),
         ),
         ("daemon.json", "dockerd", "venv", "slow"),
-        changed=(f"{TOOLS}/venv/*",),
+        changed=(DAEMON_JSON, f"{TOOLS}/venv/*"),
     ),
 ]
 
