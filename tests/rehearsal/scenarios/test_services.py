@@ -72,8 +72,8 @@ def inspect(proof: Proof, container: str) -> dict[str, Any]:
 def test_what_docker_update_and_another_network_did_is_put_right_and_a_paused_service_woken(converged: Proof) -> None:
     host = converged.host
     host.root(
-        "docker update --memory 1g --memory-swap 2g --memory-reservation 512m --cpus 1 --cpuset-cpus 0 --cpu-shares 512 "
-        "--pids-limit 9999 --restart no orchestrator",
+        "docker update --memory 1g --memory-swap 2g --memory-reservation 512m --cpus 1 --cpuset-cpus 0 "
+        "--cpu-shares 512 --pids-limit 9999 --restart no orchestrator",
         check=True,
     )
     host.root(
