@@ -522,7 +522,7 @@ _ENGINE = [
             _RESTART,
             Seen("layout", f"{TOOLS}/venv", "make", "interpreter is gone"),
         ),
-        ("daemon.json", "dockerd", "venv", "slow"),
+        ("daemon.json", "dockerd", "venv", "slow", "breaks audit"),
         changed=(DAEMON_JSON, f"{TOOLS}/venv/*"),
     ),
 ]
