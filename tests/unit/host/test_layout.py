@@ -13,6 +13,7 @@ from gpuhost.apt import operations as apt
 from gpuhost.files import operations
 from gpuhost.files.folders import Folder
 from gpuhost.files.rules import FileSpec
+from gpuhost.host import programs
 from gpuhost.project import ProjectFile, context
 from gpuhost.run.host_run import HostRun
 from gpuhost.services.stacks import Stacks
@@ -91,9 +92,8 @@ def test_every_folder_on_the_way_to_a_file_of_ours_is_compared(asked: SimpleName
 def test_what_may_be_executed_here_may_be_there(asked: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     """None of our build contexts holds such a file today."""
     files = {"Dockerfile": context("orchestrator")["Dockerfile"], "entry.sh": ProjectFile("#!/bin/sh\n", "755")}
-    for module in (images, layout):
-        monkeypatch.setattr(module, "context", lambda _: files)
-    monkeypatch.setattr(layout, "folder", lambda _: {"start.sh": files["entry.sh"], "module.py": files["Dockerfile"]})
+    monkeypatch.setattr(programs, "context", lambda _: files)
+    monkeypatch.setattr(programs, "folder", lambda _: {"start.sh": files["entry.sh"], "module.py": files["Dockerfile"]})
     run = sample.run()
     images.images.__wrapped__(run)  # type: ignore[attr-defined]
     layout.programs.__wrapped__(run)  # type: ignore[attr-defined]
