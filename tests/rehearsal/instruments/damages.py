@@ -741,6 +741,7 @@ _CONTAINERS = [
         lane="mem_limit",
     ),
     container("cores changed by docker update", O, f"docker update --cpus 1 {O}", "cpus: 1 -> 2", lane="cpus"),
+    container("bound to a core by docker update", O, f"docker update --cpuset-cpus 0 {O}", "cpuset", lane="cpuset"),
     container(
         "restart policy changed by docker update",
         O,
