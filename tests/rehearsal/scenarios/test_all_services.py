@@ -102,11 +102,11 @@ def asked(told: Told) -> dict[str, set[int]]:
     return {seen["service"]: {probe["status"] for probe in seen["probes"]} for seen in told.document["observed"]}
 
 
-def _are_shut_in(proof: Proof) -> None:
-    """Each of the eight: what the table in docs/security.md says, an account of its own, nobody else within reach."""
-    assert not_held(proof, ALL) == {}
-    assert len({uid(proof, name) for name in ALL} - {0}) == len(ALL)
-    each_reaches_itself_alone(proof, sorted(ALL))
+def shut_in(proof: Proof, running: set[str]) -> dict[str, int]:
+    """Of each that runs: what the table in docs/security.md says, nobody else within reach. service -> its uid."""
+    assert not_held(proof, running) == {}
+    each_reaches_itself_alone(proof, sorted(running))
+    return {name: uid(proof, name) for name in running}
 
 
 def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> None:
@@ -124,11 +124,12 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
     assert {name for name in ALL - {"orchestrator"} if full in gpus_of(converged, name)} == {"comfyui-qwen"}
     assert len(gpus_of(converged, "qwen3-medium")) == 2
 
-    seen = dict[str, set[int]]()
+    seen, accounts = dict[str, set[int]](), dict[str, int]()
     left = [name for name in sorted(ALL - ALWAYS) if refused(converged, name)]
     while True:  # as many at a time as have room
         assert all(mib <= 0.9 * GPU.memory_mib for mib in taken(converged).values()), taken(converged)
         seen |= asked(control.verify())
+        accounts |= shut_in(converged, {name for name, state in states(converged).items() if state == "running"})
         if not left:
             break
         for name in seen.keys() - ALWAYS:
@@ -137,7 +138,7 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
         assert len(left) < len(before)
     assert seen.keys() == ALL
     assert all({200, 401} <= statuses for statuses in seen.values()), seen
-    _are_shut_in(converged)
+    assert accounts.keys() == ALL and len({*accounts.values()} - {0}) == len(ALL)
     second = control.apply()
     assert (second.code, second.changes) == (0, []), second.errors
 
