@@ -44,6 +44,50 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
 
 
+def test_dockerd_itself_reads_the_new_file_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = DockerReading(installed=True, active=True, at_boot="enabled", config={"theirs": 1})
+    seen = Seen(monkeypatch, engine, reading, True)
+    seen.of(engine.configured, wanted={"debug": True}, backups="/backups", lives_on=True)
+    validate, put, restart = seen.scripts
+    assert validate == engine._VALIDATE and "put /etc/docker/daemon.json" in put and "restart docker" in restart
+
+
+# `dockerd --validate` is there since 23.0.
+DOCKERD = """
+case "$1" in
+  --help) echo "  --config-file string"; [ ! -e "$HOST/validates" ] || echo "  --validate  Validate and exit";;
+  --validate)
+    touch "$HOST/asked"; ! grep -q no-such-key "${2#--config-file=}" || {
+      echo "these directives don't match any configuration option: no-such-key" >&2; exit 1; };;
+  *) exit 64;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("validates", "key", "code"), [(True, "no-such-key", 1), (True, "debug", 0), (False, "no-such-key", 0)]
+)
+def test_a_file_that_dockerd_refuses(tmp_path: Path, validates: bool, key: str, code: int) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "dockerd").write_text(f"#!/bin/sh\n{DOCKERD}")
+    (tmp_path / "dockerd").chmod(0o755)
+    if validates:
+        (tmp_path / "validates").touch()
+    done = subprocess.run(
+        ["sh", "-c", engine._VALIDATE.replace("/run", f"{tmp_path}/run")],
+        input=json.dumps({key: True}),
+        env={"HOST": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == code and (tmp_path / "asked").exists() is validates
+    told = "error: dockerd refuses the new daemon.json: these directives don't match any configuration option: "
+    assert done.stderr.startswith(told + key) is bool(code)
+    assert not list((tmp_path / "run").iterdir())
+
+
 # Containers are files in `containers`: id -> state; `started` says when each was started. dockerd has live-restore
 # while `live` is there; a reload reads that from daemon.json, unless `deaf` is there. A restart stops them without.
 OURS = '{"debug": true}'
