@@ -73,7 +73,8 @@ def impact(told: Told) -> dict[str, list[str]]:
 def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
     """It is lent live-restore; afterwards daemon.json is theirs and ours, in the order of theirs."""
     host = proof.host
-    host.root(f"cat > {JSON}", input='{"debug": true, "log-driver": "local"}', check=True)
+    theirs = '{"debug": true, "log-driver": "local"}'
+    host.root(f"cat > {JSON}", input=theirs, check=True)
     before = started(proof)
     planned = proof.control.plan()
     assert ("engine", "dockerd", "restart") in planned.changes and impact(planned)["stops"] == []
@@ -84,6 +85,7 @@ def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
     assert list(json.loads(host.root(f"cat {JSON}").stdout)) == ["debug", "log-driver", "features", "log-opts"]
     assert host.root("docker info --format '{{.LiveRestoreEnabled}} {{.Debug}}'").stdout.strip() == "false true"
     assert host.root("ls /etc/docker").stdout.split() == ["daemon.json"]
+    assert host.root(f"cat $(ls -dt /var/lib/gpuhost/backups/*{JSON} | head -n1)").stdout == theirs
     proof.second_run()
 
 
@@ -176,6 +178,26 @@ def test_what_dockerd_itself_refuses_is_not_written(proof: Proof) -> None:
         proof.second_run()
     host.root(f"cat > {JSON}; systemctl restart docker", input=before, check=True)
     proof.second_run()
+
+
+def test_a_source_of_somebodys_with_a_key_of_its_own(proof: Proof) -> None:
+    """With it and ours apt reads nothing at all."""
+    host, file = proof.host, "/etc/apt/sources.list.d/docker.list"
+    url = "https://download.docker.com/linux/debian"
+    line = f"deb [signed-by=/etc/apt/keyrings/theirs.asc] {url} trixie stable\n"
+    host.root("cp /etc/apt/keyrings/gpuhost-docker.asc /etc/apt/keyrings/theirs.asc", check=True)
+    with rooted(host, f"printf '{line}deb [trusted=yes] file:/srv/theirs ./\\n' > {file}", f"rm {file}"):
+        what = f"{file} declares {url} with a key of its own, and others besides"
+        told_once(proof.control.plan(), what, f"take it out of {file}; gpuhost then declares the repository")
+    host.root(f"cat > {file}", input=line, check=True)
+    assert "Conflicting values set for option Signed-By" in host.root("apt-get update 2>&1").stdout
+    told = proof.control.apply()
+    assert told.code == 0, told.errors
+    assert ("engine", file, "disable") in told.changes
+    assert host.root(f"cat {file}.disabled").stdout == line
+    assert host.root("apt-get -o APT::Update::Error-Mode=any update 2>&1").rc == 0
+    proof.second_run()
+    host.root(f"rm {file}.disabled /etc/apt/keyrings/theirs.asc", check=True)
 
 
 HOLD = """
