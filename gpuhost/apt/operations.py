@@ -97,7 +97,7 @@ curl -fsSL --retry 3 --max-time 60 -o "$new/key" -- "$url" 2> "$new/why" || {
   echo "hint: check that the host reaches that address" >&2; exit 1; }"""
 _KEY = r"""
 set -eu; umask 022; mkdir -p /etc/apt/keyrings
-new="$(mktemp -d)"; trap 'rm -rf "$new"' EXIT
+new="$(mktemp -d -p /run gpuhost-key.XXXXXX)"; trap 'rm -rf "$new"' EXIT
 @COME@
 fingerprints="$(gpg --batch --homedir "$new" --show-keys --with-colons "$new/key" 2>/dev/null |
   awk -F: '$1=="pub"{p=1} $1=="fpr"&&p{print $10; p=0}')"

@@ -26,6 +26,7 @@ from hostside.fingerprint import fingerprint as keyed_fingerprint
 
 ENVIRONMENT = "the environment"
 BCRYPT_BYTES = 72  # what bcrypt looks at
+_IN_HEADERS = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 class NotYet(Exception):
@@ -132,6 +133,18 @@ class SecretStore:
             )
             for name, least, value in found
             if value is not None and len(value) < least
+        ]
+
+    def unsendable(self, names: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names`, which travel in HTTP headers, that none can carry as it is."""
+        return [
+            Problem(
+                f"`{name}` has characters that an HTTP header does not carry: nobody could send it",
+                f"write signs of ASCII, without spaces around them, into {self.source(name)}: `openssl rand -hex 32`",
+                self.host,
+            )
+            for name in names
+            if (value := self.optional(name)) and not _IN_HEADERS.fullmatch(value)
         ]
 
     def _too_long(self, name: str) -> Problem:

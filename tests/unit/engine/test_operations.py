@@ -52,40 +52,50 @@ def test_dockerd_itself_reads_the_new_file_first(monkeypatch: pytest.MonkeyPatch
     assert validate == engine._VALIDATE and "put /etc/docker/daemon.json" in put and "restart docker" in restart
 
 
-# `dockerd --validate` is there since 23.0.
-DOCKERD = """
-case "$1" in
-  --help) echo "  --config-file string"; [ ! -e "$HOST/validates" ] || echo "  --validate  Validate and exit";;
-  --validate)
-    touch "$HOST/asked"; ! grep -q no-such-key "${2#--config-file=}" || {
-      echo "these directives don't match any configuration option: no-such-key" >&2; exit 1; };;
-  *) exit 64;;
+VALIDATES = """#!/bin/sh
+case "$*" in
+  --help) [ -e "$HOST/old" ] || echo '  --validate  Validate daemon configuration and exit';;
+  "--validate --config-file="*)
+    file="${2#--config-file=}"; stat -c %a "$file" > "$HOST/mode"; cat "$file" > "$HOST/seen"
+    [ ! -e "$HOST/dies" ] || kill -9 $PPID
+    [ ! -e "$HOST/refuses" ] || { echo "unknown key: nonsense" >&2; exit 1; };;
 esac
 """
 
 
 @pytest.mark.parametrize(
-    ("validates", "key", "code"), [(True, "no-such-key", 1), (True, "debug", 0), (False, "no-such-key", 0)]
+    ("trouble", "code"), [("", 0), ("refuses", 1), ("dies", -9), ("old", 0)], ids=["right", "wrong", "killed", "old"]
 )
-def test_a_file_that_dockerd_refuses(tmp_path: Path, validates: bool, key: str, code: int) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "dockerd").write_text(f"#!/bin/sh\n{DOCKERD}")
-    (tmp_path / "dockerd").chmod(0o755)
-    if validates:
-        (tmp_path / "validates").touch()
+def test_dockerd_looks_at_a_new_configuration_before_it_is_there(tmp_path: Path, trouble: str, code: int) -> None:
+    """In memory, where even a killed run leaves nothing that a host keeps."""
+    programs, memory = tmp_path / "bin", tmp_path / "run"
+    programs.mkdir()
+    memory.mkdir()
+    (programs / "dockerd").write_text(VALIDATES)
+    (programs / "dockerd").chmod(0o755)
+    if trouble:
+        (tmp_path / trouble).touch()
+    assert engine._VALIDATE.count("/run ") == 1 and "/etc/docker" not in engine._VALIDATE
+    script = engine._VALIDATE.replace("/run ", f"{memory} ")
+    environment = {"HOST": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["sh", "-c", engine._VALIDATE.replace("/run", f"{tmp_path}/run")],
-        input=json.dumps({key: True}),
-        env={"HOST": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        ["sh", "-c", script],
+        input='{"nonsense": 1}',
+        env=environment,
         capture_output=True,
         text=True,
-        timeout=30,
         check=False,
+        timeout=20,
     )
-    assert done.returncode == code and (tmp_path / "asked").exists() is validates
-    told = "error: dockerd refuses the new daemon.json: these directives don't match any configuration option: "
-    assert done.stderr.startswith(told + key) is bool(code)
-    assert not list((tmp_path / "run").iterdir())
+    assert done.returncode == code
+    assert len(list(memory.iterdir())) == (1 if trouble == "dies" else 0)
+    if trouble == "refuses":
+        assert done.stderr.splitlines() == [
+            "error: dockerd refuses the new daemon.json: unknown key: nonsense",
+            "hint: check engine_config in group_data",
+        ]
+    if trouble != "old":
+        assert (tmp_path / "seen").read_text() == '{"nonsense": 1}' and (tmp_path / "mode").read_text() == "600\n"
 
 
 # Containers are files in `containers`: id -> state; `started` says when each was started. dockerd has live-restore

@@ -20,7 +20,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from gpuhost.verify.verdict import judge
-from hostside.protocol import Expectation, Header, Probe, ServiceSeen, ServiceToVerify, VerifyRequest
+from hostside.protocol import Expectation, Header, Probe, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
 from hostside.redaction import Redactor, header_secrets
 from hostside.verify import answers
 from hostside.verify import observe as program
@@ -333,6 +333,29 @@ def test_unreachable_ports(fake: FakeDocker, port: int) -> None:
         lines, _, _ = observe(fake, at, (a_probe(path, timeout_s=0.2),))
         assert (lines[0].probes[0].error, lines[0].probes[0].status) == (error, None)
         assert not judge(lines).ok
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [("127.0.0.1", "http://127.0.0.1:9"), ("::1", "http://[::1]:9"), ("0.0.0.0", "http://0.0.0.0:9")],
+)
+def test_a_service_is_asked_at_its_address(
+    fake: FakeDocker, monkeypatch: pytest.MonkeyPatch, address: str, url: str
+) -> None:
+    """An address of IPv6 stands in brackets."""
+    asked: list[str] = []
+
+    def ask(base_url: str, probe: Probe) -> ProbeAnswer:
+        asked.append(base_url)
+        return answers.ask(base_url, probe)
+
+    monkeypatch.setattr(program, "ask", ask)
+    fake.containers["a"] = [container("a")]
+    service = ServiceToVerify("a", "a", "s", 9, address, 30.0, [a_probe()])
+    out = io.StringIO()
+    assert program.run(VerifyRequest(5.0, [service]), out, False, FakeClock().clock()) == 0
+    [answer] = from_host(ServiceSeen, out.getvalue()).probes
+    assert asked == [url] and answer.error == "connect"
 
 
 def test_a_json_answer_that_differs_fails_the_service(fake: FakeDocker, port: int) -> None:
