@@ -23,6 +23,12 @@ URL = """https://apt.example/it's $HOME/"$(touch PWNED)`touch PWNED`";touch PWNE
 FINGERPRINT = "A" * 40
 
 
+def here(folder: Path, step: Script) -> str:
+    """What it runs, for somebody who is not root."""
+    script = step.get_raw_value().replace("/etc/apt/keyrings", str(folder / "keyrings"))
+    return script.replace("/run gpuhost-key", f"{folder} gpuhost-key")
+
+
 @pytest.mark.parametrize("fails", ["fetch", "fingerprint", ""])
 def test_a_url_is_one_word_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str) -> None:
     steps: list[Any] = []
@@ -40,7 +46,7 @@ def test_a_url_is_one_word_whatever_is_in_it(monkeypatch: pytest.MonkeyPatch, tm
     for name, code in {"curl": f"{curl}; exit {7 if fails == 'fetch' else 0}", "gpg": gpg}.items():
         (programs / name).write_text(f"#!/bin/sh\n{code}\n")
         (programs / name).chmod(0o755)
-    script = steps[0].get_raw_value().replace("/etc/apt/keyrings", str(tmp_path / "keyrings"))
+    script = here(tmp_path, steps[0])
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
@@ -91,7 +97,7 @@ def test_a_key_that_is_shipped_is_checked_and_not_fetched(
         (tmp_path / name).write_text(f"#!/bin/sh\n{code}\n")
         (tmp_path / name).chmod(0o755)
     done = subprocess.run(
-        ["sh", "-c", script.get_raw_value().replace("/etc/apt/keyrings", str(tmp_path / "keyrings"))],
+        ["sh", "-c", here(tmp_path, script)],
         input="the key\n",
         cwd=tmp_path,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
