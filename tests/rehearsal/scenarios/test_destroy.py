@@ -20,6 +20,7 @@ def test_what_gpuhost_made_goes_and_a_deploy_brings_it_back_without_a_download(f
     host, control = proof.host, proof.control
     try:
         plant(host)
+        assert control.apply().code == 0  # an apt source of somebody's makes apt's index one to be read again
         before = host.snapshot()
         no = control.text("destroy")
         assert no.returncode == 1 and "stdin is not a terminal" in no.stderr
