@@ -5,10 +5,16 @@ from __future__ import annotations
 from gpuhost.catalog.lock import text
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
-from gpuhost.models import operations
+from gpuhost.models import exchange, operations
+from gpuhost.models.neighbours import Turn, Turns
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import import_folder
 from gpuhost.run.stage import stage
+
+
+def told(run: HostRun | None) -> None:
+    """The other hosts are told what this one has and lacks; every host does this, one that is refused as well."""
+    exchange.tell(run)
 
 
 @stage("models")
@@ -17,14 +23,17 @@ def models(run: HostRun) -> None:
     _keep_revisions(run)
     if not run.models:
         return
-    operations.fetched(
-        name="models | fetched and verified",
-        models=run.decided.models,
-        paths=run.paths,
-        account=run.catalog.account,
-        endpoint=run.catalog.hub_endpoint,
-        secrets=run.secrets,
-    )
+    turns = exchange.turns()
+    # pyinfra does one operation on all hosts before the next: what a host gives in one it has got in the one before.
+    _fetched(run, turns, 1, "models | fetched and verified")
+    _fetched(run, turns, 2, "models | taken from neighbours")
+    _fetched(run, turns, 3, "models | taken from neighbours that took them")
+
+
+def _fetched(run: HostRun, turns: Turns, wave: int, name: str) -> None:
+    wanted = [each for each in run.decided.models if turns.get(each.name, Turn()).wave == wave]
+    if wanted:
+        operations.fetched(name=name, run=run, models=wanted, turns=turns)
 
 
 def _keep_revisions(run: HostRun) -> None:

@@ -69,7 +69,9 @@ def test_fetches_checks_links_writes_down(hub: LocalHub, host: Host, model: Any)
     assert only(found, "plan") | {"free_bytes": 0} == {
         **{"event": "plan", "files": 1, "download_bytes": 300_000, "free_bytes": 0},
     }
-    assert only(found, "done") == {"event": "done", "files": 1, "downloaded_bytes": 300_000, "needed_bytes": 300_000}
+    assert only(found, "done") == {
+        **{"event": "done", "files": 1, "downloaded_bytes": 300_000, "needed_bytes": 300_000, "peer_bytes": 0},
+    }
     assert only(found, "model")["checked_against"] == "hub"
     entry, pointer = host.entry(vae(host)), host.pointer(vae(host))
     assert entry.path == str(pointer) and pointer.is_symlink() and not pointer.readlink().is_absolute()

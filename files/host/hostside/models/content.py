@@ -36,19 +36,25 @@ class Content:
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], connect_s: float, read_s: float) -> Iterator[Content]:
-    """Raises huggingface_hub's errors for a refusal, but none for 416, and urllib3's."""
+def get(
+    url: str, headers: Mapping[str, str], connect_s: float, read_s: float, direct: bool = False
+) -> Iterator[Content]:
+    """Raises huggingface_hub's errors for a refusal, but none for 416, and urllib3's. `direct`: no proxy is asked,
+    and a redirect is an error."""
     if constants.is_offline_mode():
         raise errors.OfflineModeIsEnabled(f"{url} is not asked: HF_HUB_OFFLINE is set")
     timeout = urllib3.Timeout(connect=connect_s, read=read_s)
     said: list[Mapping[str, str]] = []
     for _ in range(REDIRECTS_MAX):
-        response = _pool(_proxy(*_origin(url))).request(
+        response = _pool(None if direct else _proxy(*_origin(url))).request(
             "GET", url, headers=headers, timeout=timeout, redirect=False, retries=False, preload_content=False
         )
         said.append(response.headers)
         if response.status not in REDIRECTS:
             break
+        if direct:
+            response.close()
+            raise urllib3.exceptions.ResponseError("a redirect, where none belongs")
         response.read(REFUSAL_BYTES, decode_content=False)  # read to its end it is used again
         response.close()
         before, url = url, urljoin(url, response.headers.get("Location", ""))
