@@ -6,7 +6,7 @@ from gpuhost.catalog.lock import text
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
 from gpuhost.models import exchange, operations
-from gpuhost.models.neighbours import Turn, Turns
+from gpuhost.models.neighbours import of_wave
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import import_folder
 from gpuhost.run.stage import stage
@@ -24,16 +24,13 @@ def models(run: HostRun) -> None:
     if not run.models:
         return
     turns = exchange.turns()
-    # pyinfra does one operation on all hosts before the next: what a host gives in one it has got in the one before.
-    _fetched(run, turns, 1, "models | fetched and verified")
-    _fetched(run, turns, 2, "models | taken from neighbours")
-    _fetched(run, turns, 3, "models | taken from neighbours that took them")
-
-
-def _fetched(run: HostRun, turns: Turns, wave: int, name: str) -> None:
-    wanted = [each for each in run.decided.models if turns.get(each.name, Turn()).wave == wave]
-    if wanted:
-        operations.fetched(name=name, run=run, models=wanted, turns=turns)
+    # pyinfra ends an operation on all hosts before it begins the next: what a host gives in one it got in one before.
+    first, second, third = (of_wave(run.decided.models, turns, wave) for wave in (1, 2, 3))
+    operations.fetched(name="models | fetched and verified", run=run, models=first, turns=turns)
+    if second:
+        operations.fetched(name="models | taken from neighbours", run=run, models=second, turns=turns)
+    if third:
+        operations.fetched(name="models | taken from neighbours that took them", run=run, models=third, turns=turns)
 
 
 def _keep_revisions(run: HostRun) -> None:

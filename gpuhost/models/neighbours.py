@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.rules import PlannedModel
+from gpuhost.models.rules import PlannedModel, Wanted
 from hostside import hub_cache
 from hostside.protocol import ModelFile
 
@@ -104,6 +104,11 @@ def _at(file: ModelFile) -> str:
     return hub_cache.snapshot("", file.repo, file.commit, file.file).lstrip("/")
 
 
+def of_wave(models: Iterable[Wanted], turns: Turns, wave: int) -> list[Wanted]:
+    """Those models that come in this wave."""
+    return [each for each in models if turns.get(each.name, Turn()).wave == wave]
+
+
 def with_givers(planned: Iterable[PlannedModel], turns: Turns) -> list[PlannedModel]:
     """The models of a host with who gives which file, as it was decided."""
     found = []
@@ -128,10 +133,14 @@ def decided(hosts: Mapping[str, HostModels]) -> Mapping[str, Turns]:
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         lacking = {host: model for host, each in hosts.items() for model in each.lacks if model.name == name}
         while lacking:
-            # Who asks the hub anyway comes first: the others take from it.
-            host = min(lacking, key=lambda host: (not lacking[host].from_hub, plan.from_hub_bytes[host]))
+            host = min(lacking, key=lambda host: _rank(lacking[host], plan.from_hub_bytes[host]))
             plan.add(host, lacking.pop(host))
     return plan.turns
+
+
+def _rank(model: MissingModel, from_hub_bytes: int) -> tuple[bool, int, int]:
+    """Who asks the hub anyway comes first, then who lacks most: the others take from it."""
+    return not model.from_hub, -model.bytes, from_hub_bytes
 
 
 class _Plan:
@@ -150,6 +159,7 @@ class _Plan:
 
     def add(self, host: str, model: MissingModel) -> None:
         """Decides of one model of a host."""
+        # A model some of whose files come too late for the last wave comes from the hub whole.
         waves = [] if model.from_hub else range(1, WAVES + 1)
         tried = ((wave, self._given(host, model.files, wave)) for wave in waves)
         wave, given = next(((wave, given) for wave, given in tried if given is not None), (1, {}))

@@ -104,7 +104,7 @@ class Change:
                 tuple(impact["stops"]),
                 tuple(impact["restarts"]),
                 impact["download_bytes"],
-                dict(impact["neighbour_bytes"]),
+                dict(impact.get("neighbour_bytes", {})),
             ),
             text_diff=tuple(made.get("text_diff", ())),
         )
