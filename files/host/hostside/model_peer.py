@@ -67,7 +67,7 @@ class Shelf:
 
     def piece(self, number: int, offset: int, length: int) -> bytes:
         """Bytes of a file; none when it is not there as it was when the plan was made. Raises `PeerError`."""
-        if number >= len(self._files) or length > PIECE_BYTES:
+        if number >= len(self._files) or offset > self._files[number].size or length > PIECE_BYTES:
             raise PeerError("something else than a piece of a planned file is asked for")
         try:
             return os.pread(self._opened(number).fileno(), length, offset)

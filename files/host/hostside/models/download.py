@@ -218,7 +218,7 @@ def _not_given(error: Exception) -> FetchError:
         return NotGiven(f"it answers {error.response.status_code}" if error.response is not None else "it refuses")
     if isinstance(error, OSError):
         raise error
-    return NotGiven("the connection to it broke")
+    return NotGiven("it stood still" if isinstance(error, urllib3.exceptions.TimeoutError) else "the connection broke")
 
 
 class WrongBytes(FetchError):
