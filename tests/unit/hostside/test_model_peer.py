@@ -21,7 +21,7 @@ from hostside.protocol import GivenFile, GiveRequest, ModelFile, TakenFile, Take
 from hostside.wire import from_json, to_json
 from tests.rehearsal.standins.local import LocalHub
 
-from .model_host import REPO, STALL_S, Host, events, only, wait_for
+from .model_host import REPO, STALL_S, Host, events, only
 
 SECRET = "never-to-be-guessed"  # noqa: S105
 LARGE = os.urandom(1 << 20) * 5 + b"end"
@@ -135,7 +135,7 @@ def _fifo(cache: Path) -> None:
     os.mkfifo(cache / AT)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "gone": lambda cache: (cache / AT).unlink(),
     "a link out": _link_to("../../../../secret"),
     "a link to anywhere": _link_to("/proc/self/environ"),
@@ -149,7 +149,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_what_is_not_as_planned_is_not_given_and_the_rest_is(
-    start: Any, cache: Path, damage: Callable[[Path], None]
+    start: Any, cache: Path, damage: Callable[[Path], object]
 ) -> None:
     (cache / "other").write_bytes(b"fine")
     damage(cache)
@@ -252,16 +252,28 @@ class Pair:
     def __init__(self, giver: Host, taker: Host, start: Any) -> None:
         self.giver, self.taker, self._start = giver, taker, start
 
-    def join(self) -> list[ModelFile]:
-        """The files as the taker's plan has them."""
+    def join(self, lost: str = "", after_bytes: int = 0) -> list[ModelFile]:
+        """The files as the taker's plan has them. `lost`: that program is killed when so much has come through."""
         files = self.taker.files()
         given = [GivenFile(str(self.giver.pointer(f).relative_to(self.giver.cache)), f.size) for f in files]
         taken = [TakenFile(f.repo, f.commit, f.file, f.size, str(f.sha256 or f.git_sha1)) for f in files]
         self.gives = self._start("give", to_json(GiveRequest(given, str(self.giver.cache))))
         self.takes = self._start("take", to_json(TakeRequest(taken, SECRET)))
         url = address(self.takes)
-        for ends in ((self.gives.end, self.takes.end), (self.takes.end, self.gives.end)):
-            threading.Thread(target=stream.hand_on, args=ends, daemon=True).start()
+        gives, takes = self.gives.end, self.takes.end
+
+        def carry() -> None:
+            passed = 0
+            while lost and passed < after_bytes:
+                piece = gives.recv(4096)
+                takes.sendall(piece)
+                passed += len(piece)
+            if lost:
+                getattr(self, lost).process.kill()
+            stream.hand_on(gives, takes)
+
+        threading.Thread(target=carry, daemon=True).start()
+        threading.Thread(target=stream.hand_on, args=(takes, gives), daemon=True).start()
         return self.taker.files(peers=[url])
 
     def run(self, files: list[ModelFile], stall_s: float = STALL_S) -> list[Any]:
@@ -319,15 +331,11 @@ def test_what_the_neighbour_has_no_more_comes_from_the_hub(pair: Pair, hub: Loca
 
 @pytest.mark.parametrize("lost", ["gives", "takes"])
 def test_when_the_neighbour_is_lost_the_hub_goes_on_from_there(pair: Pair, hub: LocalHub, lost: str) -> None:
-    files = pair.join()
-    done: list[list[Any]] = []
-    fetch = threading.Thread(target=lambda: done.append(pair.run(files)))
-    fetch.start()
-    wait_for(lambda: any(each.stat().st_size for each in pair.taker.cache.rglob("*.incomplete")) or done)
-    getattr(pair, lost).process.kill()
-    fetch.join()
-    right(pair, done[0])
-    assert only(done[0], "done")["downloaded_bytes"] == TOTAL  # no byte twice
+    found = pair.run(pair.join(lost, after_bytes=3 << 20))
+    right(pair, found)
+    done = only(found, "done")
+    assert done["downloaded_bytes"] == TOTAL == done["peer_bytes"] + hub.sent_bytes  # no byte twice
+    assert 1 << 20 < done["peer_bytes"] <= 3 << 20
 
 
 def test_for_one_that_stands_still_nobody_waits_twice(pair: Pair, hub: LocalHub) -> None:
