@@ -13,6 +13,7 @@ import gevent  # type: ignore[import-untyped]
 from gevent.event import Event  # type: ignore[import-untyped]
 from pyinfra.context import ctx_host, host, state
 
+from gpuhost.catalog.types import Account
 from gpuhost.models import neighbours
 from gpuhost.models.neighbours import Blob, Given, Turns, blob
 from gpuhost.models.rules import PlannedModel
@@ -141,9 +142,13 @@ def _run_of(name: str) -> HostRun:
 
 
 def _started(run: HostRun, action: str, request: str) -> Stream:
-    """As the account that owns the models, on the current host."""
-    account = run.catalog.account
-    less = f"setpriv --reuid={account.uid} --regid={account.gid} --clear-groups --no-new-privs"
-    started = stream.opened(f"cd / && exec {less} -- {run.paths.model_peer_command} {action}")
+    """On the current host."""
+    command = f"{_as_account(run.catalog.account)} {run.paths.model_peer_command} {action}"
+    started = stream.opened(f"cd / && exec {command}")
     started.sendall(f"{request}\n".encode())
     return started
+
+
+def _as_account(account: Account) -> str:
+    """The begin of a command that needs no more than to read the models."""
+    return f"setpriv --reuid={account.uid} --regid={account.gid} --clear-groups --no-new-privs --"
