@@ -4,7 +4,7 @@ pyinfra inventory.py deploy.py            (shows the changes, asks, applies)
 pyinfra inventory.py deploy.py --dry      (only shows them)
 """
 
-from tasks import engine, gpu, images, installs, layout, models, preflight, secrets, services, stacks, verify
+from tasks import destroy, engine, gpu, images, installs, layout, models, preflight, secrets, services, stacks, verify
 
 run = preflight.preflight()  # refuses before anything changes; None: this host is refused
 run = gpu.driver(run)  # a host that lacks a driver which the data asks for gets that first, and alone
@@ -30,3 +30,4 @@ models.prune(run)
 models.take(run)
 services.status(run)  # only when asked for: `gpuhost status`
 services.logs(run)  # only when asked for: `gpuhost logs`
+destroy.destroy(run)  # only when asked for: `gpuhost destroy`

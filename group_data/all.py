@@ -424,6 +424,7 @@ services = {
         "port": 8188,
         "network": "comfyui-qwen",
         "memory": "28g",
+        "memory_least": "20g",  # the largest file of the weights has 20.4 GB
         "cpus": 4,
         # The weights are 30.0 GB; beside its own FLUX took 2700 MiB more. Nobody has measured this one.
         "gpu": {"count": 1, "vram_mib": 31400, "vram_least_mib": 20000},
@@ -440,6 +441,7 @@ services = {
         "port": 8189,
         "network": "flux-1-dev",
         "memory": "40g",  # the weights are 34 GB, the largest file of them 23.8
+        "memory_least": "23g",
         "cpus": 4,
         # Measured on an H200, at its peak and at rest. A card of 24 GB holds a part of the weights at a time.
         "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 20000},
@@ -531,6 +533,7 @@ services = {
         "container_port": 8000,
         "network": "stable-diffusion-35",
         "memory": "40g",  # of which the weights, while they wait for their turn on the GPU, are about 28
+        "memory_least": "28g",
         "cpus": 6,
         "pids": 1024,
         "tmp": "1g",

@@ -11,6 +11,7 @@ from gpuhost.gpu import operations as gpu
 from gpuhost.gpu.rules import TOOLKIT, whole
 from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.reboot import waits
 from gpuhost.run.session import builtin, note, only
 from gpuhost.run.stage import stage
 
@@ -36,7 +37,9 @@ def driver(run: HostRun | None) -> HostRun | None:
         apt.explain,
     )
     gpu.driver_loaded(name="gpu | driver loaded", missing=missing, allow_reboot=run.catalog.allow_reboot)
-    note("gpu", "the driver comes first: run `gpuhost apply` again when it is loaded, for everything else")
+    goes_on = waits() or not missing.reboot
+    what = "the driver comes first: what else there is to do is planned when it is loaded"
+    note("driver" if goes_on else "gpu", f"{what}; `gpuhost apply` goes on then" if goes_on else f"{what}: run again")
     return None
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-
 from gpuhost.files import operations as files
 from gpuhost.files.folders import Folder, folders, parent
-from gpuhost.files.rules import plain
+from gpuhost.host import programs as shipped
 from gpuhost.host import python as venv
 from gpuhost.host.accounts import accounts
-from gpuhost.installs.rules import lock_text
-from gpuhost.installs.rules import script as install_script
 from gpuhost.network import operations as network
-from gpuhost.project import PROJECT, context, folder, project_file
+from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
 
@@ -20,10 +16,13 @@ from gpuhost.run.stage import stage
 @stage("layout")
 def programs(run: HostRun) -> None:
     """Before Docker: when that is restarted, the units around it run them."""
-    tools = [run.paths.tools, *_program_folders(run), run.paths.scripts]
-    wanted = [Folder(path, "755", "root") for path in tools]
-    folders(name="layout | folders of programs", stage="layout", wanted=wanted)
-    _programs(run)
+    paths = run.paths
+    holding = [Folder(path, "755", "root") for path in shipped.folders(run)]
+    folders(name="layout | folders of programs", stage="layout", wanted=holding)
+    wanted = shipped.programs(run)
+    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups, shipped=True)
+    lock = project_file("files/host/requirements.lock")
+    venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)
 
 
 @stage("layout")
@@ -56,17 +55,6 @@ def _folders(run: HostRun) -> None:
     folders(name="layout | folders", stage="layout", wanted=wanted, owners=run.owners)
 
 
-def _program_folders(run: HostRun) -> list[str]:
-    """Every folder of our programs and build contexts, outer ones first: who may write to one of them may change what
-    root runs."""
-    paths, builds = run.paths, {image.build for image in run.built_images.values()}
-    shipped = [PurePosixPath(paths.programs, name) for name in folder(PROJECT / "files" / "host")]
-    shipped += [PurePosixPath(paths.image_context(build), name) for build in builds for name in context(build)]
-    tools = PurePosixPath(paths.tools)
-    below = {each for path in shipped for each in path.parents if tools in each.parents}
-    return sorted(map(str, below))
-
-
 def _stack_folders(run: HostRun) -> list[str]:
     """The folders within those of the stacks in which we write files, but for those of secret files."""
     paths, found = run.paths, set()
@@ -77,15 +65,3 @@ def _stack_folders(run: HostRun) -> list[str]:
         if entry.secret_files:
             found.add(parent(paths.secret_files(name, entry.stack)))
     return sorted(found)
-
-
-def _programs(run: HostRun) -> None:
-    paths = run.paths
-    shipped = {path: file for path, file in folder(PROJECT / "files" / "host").items() if not path.endswith(".in")}
-    wanted = [plain(f"{paths.programs}/{path}", file.text, file.mode) for path, file in shipped.items()]
-    wanted += [plain(f"{paths.scripts}/{each.script}", install_script(each)) for each in run.installs.values()]
-    locked = {name: packages for name in run.installs if (packages := run.install_packages(name))}
-    wanted += [plain(paths.install_lock(name), lock_text(packages)) for name, packages in locked.items()]
-    files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups, shipped=True)
-    lock = project_file("files/host/requirements.lock")
-    venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)

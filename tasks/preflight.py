@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from pyinfra.context import host, state
 
+from gpuhost.catalog.types import Catalog
 from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.gpu.rules import whole
-from gpuhost.host.facts import HostState
+from gpuhost.host.facts import HostReading, HostState
 from gpuhost.host.preflight import exposed, limits, memory_together, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
@@ -22,7 +23,7 @@ from gpuhost.run.session import current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services import arguments
-from gpuhost.services.placement import place
+from gpuhost.services.placement import Placement, place, short_of_memory
 from gpuhost.services.stacks import bind_problems
 
 READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status", "status", "logs"}
@@ -54,8 +55,7 @@ def preflight() -> HostRun | None:
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
             reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
             secrets = SecretStore(catalog, host.name, site=read.folder)
-            gpus = whole(reading.gpus)
-            placement = place(catalog.enabled(), gpus, reading.placed, reading.foreign_vram)
+            placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
             if not read_only:
@@ -109,6 +109,15 @@ def preflight() -> HostRun | None:
     if not read_only:
         lock.host_lock(name="preflight | host lock")
     return run
+
+
+def _placement(catalog: Catalog, reading: HostReading) -> Placement:
+    """Who runs on which GPU, of those that the host's memory carries."""
+    enabled = catalog.enabled()
+    short = short_of_memory(enabled, reading.memory_kib * 1024)
+    carried = {name: entry for name, entry in enabled.items() if name not in short}
+    placed = place(carried, whole(reading.gpus), reading.placed, reading.foreign_vram)
+    return replace(placed, skipped={**short, **placed.skipped})
 
 
 def _with_models(run: HostRun, asked: frozenset[str]) -> tuple[HostRun, list[Problem], list[models.Note]]:

@@ -365,7 +365,8 @@ class Service(Entry):
     """One container: everything that concerns it comes from this entry and its template.
 
     `account`: its own, as which it runs and which owns what it writes; `network`: two services that name the same one
-    reach each other; `memory`, `shm`: limits such as "28g" (there is no swap beyond it); `cpus`: cores; `pids`:
+    reach each other; `memory`, `shm`: limits such as "28g" (there is no swap beyond it); `memory_least`: a host with
+    less memory cannot run it, and all that always run together want the sum of theirs; `cpus`: cores; `pids`:
     processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
     the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
     `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
@@ -389,6 +390,7 @@ class Service(Entry):
     bind: Address = "127.0.0.1"
     network: Name
     memory: Size
+    memory_least: Size | None = None
     cpus: float = Field(gt=0)
     pids: int = Field(default=1024, ge=1)
     open_files: int = Field(default=65536, ge=64)

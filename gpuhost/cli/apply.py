@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,26 @@ def run(options: argparse.Namespace) -> int:
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
     hosts = planned_target(options)
     applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign)
+    if applied and _goes_on(applied) and not options.plan:
+        if not options.json:
+            print(*_made(applied), "The NVIDIA driver is loaded. What else there is to do:", sep="\n")
+        rest = apply(hosts, options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+        applied = _joined(applied, rest) if options.json and rest else rest
     return print_applied(applied, options.json)
+
+
+def _goes_on(applied: Applied) -> bool:
+    """Whether a driver was installed, which comes alone, and is loaded now."""
+    done = exit_code(applied.outcome) == OK and not applied.problems
+    return done and any(select(applied.outcome.events, "driver"))
+
+
+def _joined(first: Applied, rest: Applied) -> Applied:
+    """What two applies in a row did, as one: the changes of both, else what the second one found."""
+    made = list(select(first.outcome.events, "performed"))
+    outcome = replace(rest.outcome, events=[*made, *rest.outcome.events])
+    seconds = first.seconds + rest.seconds
+    return replace(rest, outcome=outcome, already_done=[*first.already_done, *rest.already_done], seconds=seconds)
 
 
 def _as_saved(options: argparse.Namespace) -> Check:

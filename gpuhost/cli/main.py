@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # A module each.
 COMMANDS: tuple[str, ...] = (
     *("init", "config", "check", "trust", "lock", "plan", "apply", "verify", "status", "logs", "open"),
-    *("models", "secrets", "completion", "rehearse"),
+    *("models", "secrets", "destroy", "completion", "rehearse"),
 )
 
 

@@ -19,6 +19,7 @@ from gpuhost.gpu.driver import Missing, loading
 from gpuhost.plan.spec import canonical, parse, text_digest
 from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.reboot import reboots
 from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, failing, note
@@ -71,8 +72,6 @@ said="$(modprobe nvidia 2>&1 && nvidia-smi -L 2>&1)" || {
   echo "hint: reboot the host, then \`gpuhost apply\` again; \`dkms status\` says whether its module was built" >&2
   exit 1; }
 """
-# A moment later, so that this run comes to its end.
-_REBOOT = "systemd-run --quiet --on-active=5 systemctl reboot"
 
 
 @operation()
@@ -84,7 +83,7 @@ def driver_loaded(missing: Missing, allow_reboot: bool) -> Commands:
         if change.action == "load":
             yield Script(_LOAD)
         elif change.action == "reboot":
-            yield Script(_REBOOT)
+            yield from reboots()
         else:
             what = f"the NVIDIA driver {missing.branch} is installed: reboot needed"
             yield failing(what, "reboot the host, then `gpuhost apply` again (`allow_reboot = True`: gpuhost does)")

@@ -68,7 +68,7 @@ def tell(run: HostRun | None) -> None:
 
 def turns() -> Turns:
     """When the models of this host come, and who gives them. Waits for what the others tell."""
-    if len(state.active_hosts) > state.pool.size:
+    if len(state.activated_hosts) > state.pool.size:
         # pyinfra's --parallel: some hosts are prepared when others have been, and nobody can wait for them.
         note("fetch", "models: hosts are prepared a few at a time, so each fetches its own from the hub")
         return {}

@@ -1,10 +1,10 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
 Events: `unused` (a file of data), `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what
-preflight found),
+preflight found), `driver` (it comes alone: the rest is planned when it is loaded),
 `change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`,
 `address`, `service` (what it does now), `secret_location`, `model`, `models_verified`, `unidentified`, `unverified`
-(of what was asked for).
+(of what was asked for), `kept` (what a removal leaves).
 Nothing secret is ever an event's value.
 """
 

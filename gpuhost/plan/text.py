@@ -15,14 +15,14 @@ Sign = Literal["+", "~", "-"]
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
 NOTES = (
-    *("skipped", "gpu", "exposed", "limit", "unpinned", "fetch"),
+    *("skipped", "gpu", "driver", "kept", "exposed", "limit", "unpinned", "fetch"),
     *("unidentified", "unverified", "on_demand", "unused"),
 )
 _OF_A_PLAN = ("limit", "unpinned")  # what a plan and an apply say; whoever only looks has read it there
 
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}
-_NAMED = {"engine", "image", "install", "model", "network", "packages", "secret", "service"}
+_NAMED = {"engine", "image", "install", "model", "network", "packages", "programs", "secret", "service", "stack"}
 _SHORT = 15  # changes of a host; so many are all listed
 _ALIKE = 3  # changes that differ in the name alone; more share a line
 _LABEL_WIDTH = 34

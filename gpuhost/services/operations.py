@@ -40,6 +40,7 @@ from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceS
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
 from hostside.protocol import HeldFile, HeldVariable
+from hostside.vram import shared_mib
 from hostside.wire import to_json
 
 BOOT_UNIT = "gpuhost-services.service"  # runs files/host/start_services.sh
@@ -305,6 +306,10 @@ def running(run: HostRun) -> Commands:
             "a copy",
             f"remove it, or make it again with `docker run --label {PROJECT_LABEL}= ...`, then run again",
         )
+        return
+    room = {gpu.uuid: shared_mib(gpu.vram_mib) - run.reading.foreign_vram[gpu.uuid] for gpu in run.reading.gpus}
+    if crowded := rules.without_room(desired, reading.containers, planned, room):
+        yield from fail_host(*crowded)
         return
     yield from carry_out(planned.changes, (_command(run, stacks, step) for step in planned.steps))
 

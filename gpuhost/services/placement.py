@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gpuhost.catalog.types import GpuNeed, Service
+from gpuhost.engine.containers import size_bytes
 from gpuhost.host.facts import Gpu
+from hostside.vram import shared_mib
 
-# Of a card that several services share: each measures what is free when it starts, and the driver takes its part.
-SHARED_PART = 0.90
 PART_STEPS = 1000  # a part of a card is told in thousandths
 
 
@@ -20,6 +20,12 @@ def memory_part(vram_mib: int, cards: Sequence[Gpu]) -> float:
     rounded down. A card that is not larger than that is not for it; it is given whole."""
     smallest = min(card.vram_mib for card in cards)
     return min(PART_STEPS, math.floor(vram_mib * PART_STEPS / smallest)) / PART_STEPS
+
+
+def takes_mib(need: GpuNeed | None, cards: Sequence[Gpu]) -> int:
+    """What a service takes of each of these cards; 0 when nobody has measured it."""
+    smallest = min((card.vram_mib for card in cards), default=0)
+    return min(need.vram_mib, smallest) if need and need.vram_mib else 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class _Card:
     def room_without(self, others: Sequence[str]) -> int:
         """What it could take if these were not there."""
         left = {name: mib for name, mib in self.users.items() if name not in others}
-        return int(self.gpu.vram_mib * (SHARED_PART if left else 1.0)) - self.foreign_mib - sum(left.values())
+        of_mib = shared_mib(self.gpu.vram_mib) if left else self.gpu.vram_mib
+        return of_mib - self.foreign_mib - sum(left.values())
 
     def share(self, need: GpuNeed | None) -> int:
         """What a service would take here: of a card that is too small for all of it, and its own, what there is."""
@@ -122,6 +129,26 @@ def _rank(service: Service, card: _Card) -> tuple[bool, int, int, int, str]:
     if service.start == "always":
         return False, *card.rank
     return not card.fits(service.gpu), len(card.waiting), card.taken_mib, -card.gpu.vram_mib, card.gpu.uuid
+
+
+def short_of_memory(services: Mapping[str, Service], memory_bytes: int) -> dict[str, str]:
+    """service -> why the host's memory does not carry it: what always runs has it together, in the order of
+    `services`, and each that runs on demand is alone beside that, for it can be started when others are stopped."""
+    found: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for name in sorted(services, key=lambda name: _on_demand(services[name])):
+        least = services[name].memory_least
+        need, others = size_bytes(least) if least else 0, {} if _on_demand(services[name]) else taken
+        if need > memory_bytes - sum(others.values()):
+            beside = f", of which {_gib(sum(others.values()))} are for {' and '.join(others)}" if others else ""
+            found[name] = f"it needs {_gib(need)} of memory, this host has {_gib(memory_bytes)}{beside}"
+        elif need and not _on_demand(services[name]):
+            taken[name] = need
+    return found
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
 
 
 def place(

@@ -60,7 +60,8 @@ _GET = (
 @dataclass(frozen=True)
 class ServiceContext:
     """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`; `egress`: its
-    network has a way out; `shares_gpu`: another service computes on a card of its; `arguments`: its command line;
+    network has a way out; `shares_gpu`: another service computes on a card of its; `vram`: what it takes of each of its
+    cards, and what all on one may take together, in MiB; `arguments`: its command line;
     `gpu_access`: how this host gives GPUs to containers."""
 
     name: str
@@ -71,6 +72,7 @@ class ServiceContext:
     paths: Mapping[str, str]
     egress: bool = False
     shares_gpu: bool = False
+    vram: tuple[int, int] = (0, 0)
     arguments: Sequence[str] = ()
     gpu_access: Literal["cdi", "runtime"] = "cdi"
 
@@ -99,8 +101,13 @@ class ServiceContext:
             "arguments": self.arguments,
             "variables": {"port": port, "memory": memory, "cpus": cpus},
             "health_test": health_test(self.entry),
-            "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **labels},
+            "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **self._vram_labels, **labels},
         }
+
+    @property
+    def _vram_labels(self) -> dict[str, str]:
+        takes, shared = self.vram
+        return {label.VRAM: str(takes), label.VRAM_SHARED: str(shared)} if takes else {}
 
     @property
     def _restart(self) -> str:

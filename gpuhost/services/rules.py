@@ -8,17 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gpuhost.engine.containers import Container
+from gpuhost.errors import Cause
 from gpuhost.plan.change import Change, Difference, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.secrets.locations import TO_BE_GENERATED, shown
 from gpuhost.services.binds import is_lost, lost_reason
 from gpuhost.services.compose import changed_settings, environment_of, secret_differences
+from hostside.vram import in_the_way, told
 
 WILL_BE_WRITTEN = float("inf")
 # compose makes the new container under such a name, and gives it the service's when the old one is gone.
 _UNFINISHED = re.compile(r"[0-9a-f]{12}_.+")
 
 
+_HOLDS_MEMORY = ("running", "restarting", "paused")
 _INTERRUPTED = "an earlier run was interrupted while it made its container"
 
 
@@ -28,7 +31,8 @@ class Desired:
     the state of all; `environment`: the secrets that its environment holds; `variables`: the keyed fingerprint of each
     other variable that it has besides its image's; `start`: whether it runs, or only
     exists; `remade_install`: the install that it runs from, when this run makes that anew; `crowded`: its GPU has no
-    room for it beside the others: made anew it is not started, though it ran."""
+    room for it beside the others: made anew it is not started, though it ran; `takes_mib`: of each of its GPUs, 0 when
+    nobody has measured it."""
 
     stack: str
     spec: Spec
@@ -39,6 +43,7 @@ class Desired:
     start: Literal["always", "on-demand"] = "always"
     remade_install: str = ""
     crowded: bool = False
+    takes_mib: int = 0
 
     @property
     def ports(self) -> set[str]:
@@ -125,6 +130,36 @@ def reconcile(
         for name, each in found.items()
     ]
     return ServicePlan(changes, list(_steps(desired, ours, found)))
+
+
+def without_room(
+    desired: Mapping[str, Desired], containers: Sequence[Container], plan: ServicePlan, room_mib: Mapping[str, int]
+) -> Cause | None:
+    """Why a service that always runs must not be started: others, which somebody started on demand, run on its GPU and
+    leave it no room. `room_mib`: UUID of a GPU -> what services may take of it together."""
+    started = {step.service for step in plan.steps if step.do == "up" and desired[step.service].start == "always"}
+    guests = {
+        each.service
+        for each in containers
+        if not each.own and each.state in _HOLDS_MEMORY and each.service in desired and _is_guest(desired[each.service])
+    }
+    for name in desired:
+        for gpu in sorted(desired[name].gpus) if name in started else ():
+            beside = {other: desired[other].takes_mib for other in guests if gpu in desired[other].gpus}
+            there = {
+                other: wanted.takes_mib
+                for other, wanted in desired.items()
+                if other != name and gpu in wanted.gpus and wanted.start == "always" and wanted.takes_mib
+            }
+            if beside and in_the_way(desired[name].takes_mib, room_mib.get(gpu, 0), beside | there):
+                first = " and ".join(f"`docker stop {each}`" for each in sorted(beside))
+                what = told(desired[name].takes_mib, room_mib.get(gpu, 0), beside | there)
+                return Cause(f"`{name}` cannot be started: {what}", f"{first} on the host, then run again")
+    return None
+
+
+def _is_guest(wanted: Desired) -> bool:
+    return wanted.start == "on-demand" and wanted.takes_mib > 0
 
 
 def taken_for_service(

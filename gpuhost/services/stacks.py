@@ -17,10 +17,11 @@ from gpuhost.secrets.store import NotYet
 from gpuhost.services import arguments, render
 from gpuhost.services.binds import Bind, engine_sockets, of_spec, unsafe
 from gpuhost.services.compose import environment_of, of_compose
-from gpuhost.services.placement import sharing
+from gpuhost.services.placement import sharing, takes_mib
 from gpuhost.services.render import ServiceContext
 from gpuhost.services.rules import Desired
 from hostside import labels, placeholders
+from hostside.vram import shared_mib
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Stacks:
             folders,
             egress=run.catalog.networks[entry.network].egress,
             shares_gpu=name in sharing(run.placement, run.services),
+            vram=(takes_mib(entry.gpu, cards), shared_mib(min((card.vram_mib for card in cards), default=0))),
             arguments=arguments.filled(run.catalog, name, cards),
             gpu_access=run.gpu_access,
         )
@@ -108,6 +110,7 @@ class Stacks:
                 self._variable_fingerprints(name),
                 entry.start,
                 crowded=name in self._run.placement.crowded,
+                takes_mib=self.contexts[name].vram[0],
             )
             for name, entry in self._run.services.items()
         }

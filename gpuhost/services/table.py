@@ -26,7 +26,7 @@ def _cells(catalog: Catalog, name: str, entry: Service) -> Iterator[str]:
     yield "always" if entry.start == "always" else "on demand"
     yield ", ".join(dict.fromkeys(catalog.models[model].repo for model in entry.models)) or "none"
     yield _vram(entry)
-    yield entry.memory
+    yield entry.memory if entry.memory_least is None else f"{entry.memory}; the host {entry.memory_least} at least"
     yield f"`{entry.auth.token}`" if entry.auth else "none"
     asked = f"`{entry.health_path}`" if entry.health_path else f"`{' '.join(entry.health.command or [])}`"
     yield f"{asked}, {entry.health.start_budget_s} s to start"

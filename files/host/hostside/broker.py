@@ -4,7 +4,7 @@ Docker's socket is root on the host, so no container gets it. A service with `co
 program instead. A connection is one question, a line of at most 128 bytes, and one answer, a line of JSON (`Answer`):
 
     list           every container of ours, as `ServiceState`: no environment, command, mount or label
-    start NAME     starts the one container of the service NAME
+    start NAME     starts the one container of the service NAME, when its GPUs have room for it beside what runs there
     stop NAME      stops it
 
 No text of the client's reaches a path of Docker's API: NAME is looked for among the labels, and what is started or
@@ -21,13 +21,13 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from hostside import labels
+from hostside import labels, vram
 from hostside.wire import to_json
 
 DOCKER_SOCKET = "/run/docker.sock"
@@ -41,6 +41,7 @@ ANSWER_BYTES = 4 * 2**20  # of Docker's
 CAUSE_CHARS = 300
 
 _QUESTION = re.compile(rb"(list)\n|(start|stop) ([a-z][a-z0-9_.-]{0,62})\n")
+_HOLDS_MEMORY = ("running", "restarting", "paused")
 _NEVER = "0001-01-01T00:00:00Z"  # how Docker writes "not yet"
 
 
@@ -149,6 +150,7 @@ class Docker:
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
         self._reading = threading.Lock()
+        self.starting = threading.Lock()
 
     def services(self, name: str | None = None) -> list[dict[str, Any]]:
         """`docker inspect` of every container of a service, or of all. One listing at a time, however many ask."""
@@ -226,8 +228,41 @@ def answer(docker: Docker, question: bytes) -> Answer:
 
 def _acted(docker: Docker, action: str, name: str) -> ServiceState:
     """The service's container after the action."""
-    docker.act(action, _only(docker, name)["Id"])
+    container = _only(docker, name)
+    if action == "start":
+        with docker.starting:  # two that have room, each without the other, come one after the other
+            _has_room(container, docker.services())
+            docker.act(action, container["Id"])
+    else:
+        docker.act(action, container["Id"])
     return state(_only(docker, name))
+
+
+def _has_room(container: Mapping[str, Any], ours: Iterable[Mapping[str, Any]]) -> None:
+    """Raises Refused when a service takes more of a GPU than those that run there leave. By what all have declared: how
+    much is free at this moment says little of services that load a model when they are asked."""
+    attached, cards = _labels(container), _cards(container)
+    takes, of = _mib(attached, labels.VRAM), _mib(attached, labels.VRAM_SHARED)
+    for card in cards:
+        running = {
+            _labels(each)[labels.SERVICE]: _mib(_labels(each), labels.VRAM)
+            for each in ours
+            if each["Id"] != container["Id"] and each["State"]["Status"] in _HOLDS_MEMORY and card in _cards(each)
+        }
+        taking = {name: mib for name, mib in running.items() if mib}
+        if takes and (others := vram.in_the_way(takes, of, taking)):
+            raise Refused(f"{vram.told(takes, of, taking)}; stop {' or '.join(f'`{each}`' for each in others)} first")
+
+
+def _mib(attached: Mapping[str, str], label: str) -> int:
+    text = attached.get(label, "")
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _cards(container: Mapping[str, Any]) -> set[str]:
+    """The GPUs that it asks Docker for, by the names in its request."""
+    requests = (container.get("HostConfig") or {}).get("DeviceRequests") or []
+    return {name for each in requests for name in each.get("DeviceIDs") or []}
 
 
 def _only(docker: Docker, name: str) -> dict[str, Any]:

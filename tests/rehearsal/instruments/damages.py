@@ -174,7 +174,7 @@ def unit(name: str, shell: str, *seen: Seen, also: tuple[Key, ...] = ()) -> Dama
 
 _FOLDERS = [
     folder("data root open to all", DATA, "chmod 777", "mode is 777, not 755"),
-    folder("stacks folder somebody's", f"{STACKS}", "chown 1234:1234", r"owner is UNKNOWN:UNKNOWN, not root:root"),
+    folder("stacks folder somebody's", f"{STACKS}", "chown 1234:1234", r"owner is 1234:1234, not root:root"),
     folder("models folder without setgid", f"{DATA}/models", "chmod 00755", "mode is 755, not 2775"),
     folder("a models folder root's", f"{DATA}/models/vae", "chown root:root", "owner is root:root, not genai:genai"),
     folder("cache closed", f"{DATA}/cache", "chmod 700", "mode is 700, not 755"),
@@ -185,7 +185,7 @@ _FOLDERS = [
     folder("a service's folder open to all", f"{DATA}/services/{Q}", "chmod 777", "mode is 777"),
     folder("seeds open to all", f"{DATA}/services/{Q}/seeds", "chmod 777", "mode is 777, not 755", "stacks"),
     folder("a service's data readable", f"{DATA}/services/{Q}/data", "chmod 755", "mode is 755, not 750", "stacks"),
-    folder("installs folder somebody's", f"{DATA}/installs", "chown 1234", "owner is UNKNOWN:root"),
+    folder("installs folder somebody's", f"{DATA}/installs", "chown 1234", "owner is 1234:root"),
     folder("an install's folder open to all", f"{DATA}/installs/comfyui", "chmod 777", "mode is 777"),
     folder("an install's tree root's", INSTALL, "chown root:root", "owner is root:root"),
     folder("tools root open to all", TOOLS, "chmod 777", "mode is 777, not 755"),
@@ -472,6 +472,7 @@ _ENGINE = [
         f"rm {DAEMON_JSON}",
         (Seen("engine", DAEMON_JSON, "write", "features"), _RESTART),
         ("daemon.json", "dockerd"),
+        changed=(DAEMON_JSON,),  # with its keys in our order again
     ),
     Damage(
         "a key of somebody's in daemon.json",
@@ -522,7 +523,7 @@ _ENGINE = [
             Seen("layout", f"{TOOLS}/venv", "make", "interpreter is gone"),
         ),
         ("daemon.json", "dockerd", "venv", "slow"),
-        changed=(f"{TOOLS}/venv/*",),
+        changed=(DAEMON_JSON, f"{TOOLS}/venv/*"),
     ),
 ]
 
@@ -1056,7 +1057,8 @@ REFUSED = [
     ),
     Refused(
         "a folder in a program's place",
-        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py",
+        f"mv {PROGRAMS}/hostside/wire.py /root/ && mkdir {PROGRAMS}/hostside/wire.py; "
+        "systemctl stop gpuhost-broker.service",  # which ends once it sees that
         f"a folder is in the place of the file {PROGRAMS}/hostside/wire.py",
         f"rmdir {PROGRAMS}/hostside/wire.py && mv /root/wire.py {PROGRAMS}/hostside/",
         "file",

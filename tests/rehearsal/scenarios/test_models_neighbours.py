@@ -69,7 +69,7 @@ class Lab:
             assert host.root(f"sha256sum '{LINK}' | cut -c-64").stdout.strip() == sha256, (host.name, told)
             small = host.root(f"cat $(find -L {CACHE}/snapshots -name '*.json' | sort -V) | sha256sum", check=True)
             assert small.stdout[:64] == hashlib.sha256(b"".join(SMALL.values())).hexdigest(), host.name
-            assert host.root(f"find {CACHE} -name '*.incomplete'; pgrep -f hostside.model_peer").stdout == ""
+            assert host.root(f"find {CACHE} -name '*.incomplete'; pgrep -f 'hostside[.]model_peer'").stdout == ""
         assert TOKEN not in told.stderr
         return told
 

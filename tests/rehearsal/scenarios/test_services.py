@@ -109,6 +109,36 @@ def test_two_services_swap_their_ports_in_one_apply_and_back(converged: Proof) -
     planned_then_done(converged, both)
 
 
+def started(proof: Proof) -> dict[str, str]:
+    """service -> when its container was started."""
+    listed = "docker inspect -f '{{.Name}} {{.State.StartedAt}}' $(docker ps -q --filter label=gpuhost.service)"
+    return dict(line.split() for line in proof.host.root(listed, check=True).stdout.splitlines())
+
+
+CHANGED = {
+    "a port": ("comfyui-qwen", {"port": 8288}),
+    "a limit": ("orchestrator", {"memory": "1g"}),
+    "an argument": ("comfyui-qwen", {"arguments": ["--max-upload-size=99"]}),
+    "a variable": ("orchestrator", {"environment": {"MORE": "of it"}}),
+    "a file that is shipped": ("comfyui-qwen", {"shipped_files": {"more.json": "workflows/flux-1-dev.json"}}),
+}
+
+
+def test_another_value_makes_the_service_anew_that_it_concerns_and_no_other(converged: Proof) -> None:
+    """Start times prove it. Each change also takes back the one before."""
+    last: set[str] = set()
+    for what, (service, over) in CHANGED.items():
+        before = started(converged)
+        with site(converged, services={service: over}):
+            planned_then_done(converged, dict.fromkeys({service, *last}, "recreate"))
+            after = started(converged)
+        made = {name.removeprefix("/") for name, when in after.items() if before[name] != when}
+        assert made == {service, *last}, what
+        last = {service}
+    assert converged.control.apply().code == 0
+    converged.nothing_to_do()
+
+
 def test_another_start_order_is_the_boot_units_and_makes_no_container_anew(converged: Proof) -> None:
     unit = "/etc/systemd/system/gpuhost-services.service"
     started = {name: inspect(converged, name)["State"]["StartedAt"] for name in ("orchestrator", "comfyui-qwen")}

@@ -687,6 +687,7 @@ def test_what_an_entry_may_leave_out() -> None:
         "bind": "127.0.0.1",
         "pids": 1024,
         "open_files": 65536,
+        "memory_least": None,
         "shm": None,
         "tmp": None,
         "gpu": None,

@@ -212,6 +212,58 @@ def test_a_compose_run_of_somebodys_is_not_the_service(path: str, fake: FakeDock
     assert [each for each in fake.requests if each.startswith("POST")] == ["POST /containers/id-flux/stop"]
 
 
+def on_a_gpu(name: str, takes: int, *cards: str, status: str = "exited") -> dict[str, Any]:
+    """A service that takes so much of each of these cards, of which all together may take 20000 MiB."""
+    attached = {"gpuhost.vram_mib": str(takes), "gpuhost.vram_shared_mib": "20000"} if takes else {}
+    made = container(name, state={"Status": status}, labels=attached)
+    made["HostConfig"]["DeviceRequests"] = [
+        {"Driver": "cdi", "DeviceIDs": [f"nvidia.com/gpu={each}" for each in cards]}
+    ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("takes", "cards", "beside", "refused"),
+    [
+        (8_000, ["A"], [("flux", 12_000, "running")], ""),
+        (8_001, ["A"], [("flux", 12_000, "running")], "beside `flux` (12000 MiB); stop `flux` first"),
+        (8_001, ["A"], [("flux", 12_000, "exited")], ""),
+        (8_001, ["A"], [("flux", 12_000, "paused")], "beside `flux` (12000 MiB); stop `flux` first"),
+        (8_001, ["A"], [("flux", 12_000, "restarting")], "beside `flux` (12000 MiB); stop `flux` first"),
+        (8_001, ["B"], [("flux", 12_000, "running")], ""),
+        (8_001, ["B", "A"], [("flux", 12_000, "running")], "beside `flux` (12000 MiB); stop `flux` first"),
+        (24_000, ["A"], [], ""),
+        (24_000, ["A"], [("reader", 0, "running")], ""),  # who only reads the state of a card takes nothing
+        (0, ["A"], [("flux", 24_000, "running")], ""),
+        (
+            5_000,
+            ["A"],
+            [("flux", 9_000, "running"), ("qwen", 8_000, "running")],
+            "beside `flux` (9000 MiB) and `qwen` (8000 MiB); stop `flux` or `qwen` first",
+        ),
+    ],
+)
+def test_a_service_is_started_only_when_its_gpu_has_room(
+    path: str, fake: FakeDocker, takes: int, cards: list[str], beside: list[tuple[str, int, str]], refused: str
+) -> None:
+    fake.containers = {"sd35": [on_a_gpu("sd35", takes, *cards)]}
+    for name, mib, status in beside:
+        fake.containers[name] = [on_a_gpu(name, mib, "A", status=status)]
+    answer = said(path, b"start sd35\n")
+    told = f"it takes {takes} MiB of its GPU, where 20000 MiB are for all together, {refused}" if refused else None
+    assert answer["refused"] == told
+    asked = [each for each in fake.requests if each.startswith("POST")]
+    assert asked == ([] if refused else ["POST /containers/id-sd35/start"])
+
+
+def test_of_two_that_are_started_at_once_the_second_sees_the_first(path: str, fake: FakeDocker) -> None:
+    fake.containers = {name: [on_a_gpu(name, 12_000, "A")] for name in ("flux", "sd35")}
+    fake.delay_s = 0.02
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda name: said(path, f"start {name}\n".encode()), ("flux", "sd35")))
+    assert sorted(answer["refused"] is None for answer in answers) == [False, True]
+
+
 def test_why_docker_does_not_is_told(path: str, fake: FakeDocker) -> None:
     fake.cannot_act = "port is already allocated" + "x" * 1000
     refused = said(path, b"start sd35\n")["refused"]
@@ -316,7 +368,7 @@ def test_the_program_ends_when_it_was_replaced_and_leaves_the_connection_to_the_
     """As systemd starts it: the socket is descriptor 3, and outlives the program."""
     package = tmp_path / "hostside"
     package.mkdir()
-    for name in ("__init__", "broker", "labels", "wire"):
+    for name in ("__init__", "broker", "labels", "vram", "wire"):
         (package / f"{name}.py").write_text((PROJECT / f"files/host/hostside/{name}.py").read_text())
     text = (package / "broker.py").read_text()
     old = text.replace('DOCKER_SOCKET = "/run/docker.sock"', f"DOCKER_SOCKET = {fake.socket_path!r}")

@@ -21,6 +21,7 @@ SHARED = {
     "protocol",
     "redaction",
     "timestamps",
+    "vram",
     "wire",
 }
 

@@ -30,10 +30,9 @@ class Hosts:
         self.notes: list[str] = []
         self.turns: dict[str, Turns] = {}
         self._hosts = [SimpleNamespace(name=name) for name in names]
-        self._state = SimpleNamespace(
-            active_hosts=set(range(0)), inventory=self._hosts, pool=SimpleNamespace(size=pool)
-        )
-        self._state.active_hosts = list(reversed(self._hosts))  # a set, in any order
+        active = list(reversed(self._hosts))  # a set, in any order
+        pools, every = SimpleNamespace(size=pool), self._hosts
+        self._state = SimpleNamespace(active_hosts=active, activated_hosts=every, inventory=every, pool=pools)
         monkeypatch.setattr(exchange, "state", self._state)
         monkeypatch.setattr(exchange, "_meeting", exchange._Meeting())
         monkeypatch.setattr(exchange, "note", lambda event, message: self.notes.append(message))

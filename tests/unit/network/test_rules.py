@@ -130,7 +130,7 @@ def test_the_fact_reads_both_in_one_answer() -> None:
     digest = "a" * 64
     reading = NetworkState().read(
         [
-            f"firewall_file\t{RULES}\tregular file\t644\troot\troot\t1700000000.5\t{digest}",
+            f"firewall_file\t{RULES}\tregular file\t644\troot\t0\troot\t0\t1700000000.5\t{digest}",
             "firewall\tloaded",
             "firewall\tenabled",
             "active",

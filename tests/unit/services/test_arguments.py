@@ -15,7 +15,8 @@ from gpuhost.catalog.types import Catalog, PullImage, load
 from gpuhost.host.facts import Gpu
 from gpuhost.project import PROJECT
 from gpuhost.services.arguments import filled, problems, settings
-from gpuhost.services.placement import SHARED_PART, memory_part, place
+from gpuhost.services.placement import memory_part, place
+from hostside.vram import SHARED_PART
 from tests.unit import sample
 
 RECORDED = json.loads((PROJECT / "tests/rehearsal/standins/vllm_arguments.json").read_text())

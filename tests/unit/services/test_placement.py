@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gpuhost.catalog.types import Service
 from gpuhost.host.facts import Gpu
-from gpuhost.services.placement import SHARED_PART, place, sharing
+from gpuhost.services.placement import place, sharing, short_of_memory
 from gpuhost.services.stacks import Stacks
+from hostside.vram import SHARED_PART
 from tests.unit import sample
 from tests.unit.sample import GPU, SMALL_GPU
 
@@ -318,3 +319,34 @@ def test_the_steps_learn_for_whom_there_is_no_room() -> None:
     assert not Stacks(run).desired()["painter"].crowded
     crowded = replace(run, placement=replace(run.placement, crowded=frozenset({"painter"})))
     assert {name: each.crowded for name, each in Stacks(crowded).desired().items()} == {"api": False, "painter": True}
+
+
+def memory_of(**least: tuple[str, str | None]) -> dict[str, Service]:
+    """service -> (start, the least memory of a host)."""
+    made = {name: {"start": start, "memory_least": mib} for name, (start, mib) in least.items()}
+    return {name: service(0).model_copy(update=over) for name, over in made.items()}
+
+
+def test_who_is_too_large_for_the_hosts_memory_is_skipped_with_a_sentence() -> None:
+    wanted = memory_of(a=("always", "20g"), b=("always", "8g"), c=("on-demand", "24g"), d=("on-demand", "12g"))
+    assert short_of_memory(wanted, 28 * 2**30) == {}
+    assert short_of_memory(wanted, 27 * 2**30) == {
+        "b": "it needs 8.0 GiB of memory, this host has 27.0 GiB, of which 20.0 GiB are for a",
+    }
+    assert short_of_memory(wanted, 16 * 2**30) == {
+        "a": "it needs 20.0 GiB of memory, this host has 16.0 GiB",
+        "c": "it needs 24.0 GiB of memory, this host has 16.0 GiB",
+    }
+    assert short_of_memory(memory_of(a=("always", None)), 0) == {}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["always", "on-demand"]), st.integers(1, 64))),
+    st.integers(0, 128),
+)
+def test_what_always_runs_has_the_memory_that_it_needs(needs: list[tuple[str, int]], have: int) -> None:
+    wanted = memory_of(**{f"s{n}": (start, f"{gib}g") for n, (start, gib) in enumerate(needs)})
+    kept = wanted.keys() - short_of_memory(wanted, have * 2**30).keys()
+    gib = {f"s{n}": each for n, (_, each) in enumerate(needs)}
+    assert sum(gib[name] for name in kept if wanted[name].start == "always") <= have
+    assert all(gib[name] <= have for name in kept)

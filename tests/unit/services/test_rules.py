@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuhost.engine.containers import Container
+from gpuhost.services import rules
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile, taken_for_service
 from hostside.protocol import Held
 
@@ -58,6 +59,41 @@ def running(**settings: Any) -> Container:
 
 
 API = {"api": desired()}
+
+
+def without_room(room: int, *there: Container, **wanted: tuple[str, int]) -> tuple[str, str] | None:
+    """`wanted`: service -> its start and what it takes, all on GPU-0."""
+    entries = {
+        name: replace(desired(name, ports=[]), start=start, takes_mib=takes)  # type: ignore[arg-type]
+        for name, (start, takes) in wanted.items()
+    }
+    return rules.without_room(entries, there, reconcile(entries, there), {"GPU-0": room})
+
+
+def test_a_service_that_always_runs_is_not_started_beside_one_on_demand_that_leaves_it_no_room() -> None:
+    wanted = {"api": ("always", 12_000), "guest": ("on-demand", 10_000)}
+    guest = container("guest", settings={**SETTINGS, "ports": []}, spec={**SPEC, "name": "guest", "ports": []})
+    assert without_room(22_000, guest, **wanted) is None
+    found = without_room(21_999, guest, **wanted)
+    assert found == (
+        "`api` cannot be started: it takes 12000 MiB of its GPU, where 21999 MiB are for all together, beside `guest` "
+        "(10000 MiB)",
+        "`docker stop guest` on the host, then run again",
+    )
+    for state in ("exited", "created"):
+        assert without_room(21_999, replace(guest, state=state), **wanted) is None
+    assert without_room(21_999, replace(guest, own="run"), **wanted) is None
+    assert without_room(21_999, guest, api=("always", 0), guest=("on-demand", 10_000)) is None
+
+
+def test_who_runs_already_is_not_started_and_what_always_runs_counts() -> None:
+    wanted = {"api": ("always", 12_000), "guest": ("on-demand", 10_000)}
+    specs = {name: {**SPEC, "name": name, "ports": []} for name in (*wanted, "third")}
+    api, guest = (container(name, settings={**SETTINGS, "ports": []}, spec=specs[name]) for name in wanted)
+    assert without_room(1, api, guest, **wanted) is None
+    assert without_room(23_000, guest, **wanted, third=("always", 1_000)) is None
+    assert without_room(22_999, guest, **wanted, third=("always", 1_000)) is not None
+    assert without_room(22_999, guest, **wanted, third=("on-demand", 1_000)) is None
 
 
 def found(wanted: dict[str, Desired], *there: Container, **more: Any) -> list[tuple[str, str, str]]:

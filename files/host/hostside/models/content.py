@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
@@ -104,7 +104,7 @@ def _pool(proxy: str | None) -> urllib3.PoolManager:
     if not proxy:
         return urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context)
     account = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=account) if account else None
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(account)) if account else None
     return urllib3.ProxyManager(
         proxy, maxsize=CONNECTIONS, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context
     )
