@@ -61,7 +61,8 @@ def hand_on(source: Stream, target: Stream) -> None:
 
 
 def close(stream: Stream) -> None:
-    """Ends the program."""
+    """Ends the program. Where the connection is gone it has ended."""
     with contextlib.suppress(*ERRORS):
         stream.shutdown(socket.SHUT_RDWR)
-    stream.close()
+    with contextlib.suppress(*ERRORS):
+        stream.close()
