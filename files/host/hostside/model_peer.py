@@ -38,7 +38,7 @@ ASK = struct.Struct(">IQI")  # number of the file, from where, how many bytes
 ANSWER = struct.Struct(">I")  # how many bytes follow; 0: it cannot be given
 PIECE_BYTES = 2**20  # asked for at once
 AHEAD = 2  # pieces of one file that are asked for before the first has come
-IDLE_S = 60.0
+IDLE_S = 600.0  # of a connection; the fetch keeps some for its next files
 OPEN_MAX = 32  # files
 
 T = TypeVar("T")
