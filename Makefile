@@ -9,7 +9,7 @@ ARGS   ?=
 CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
 AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boot hosts in containers)" >&2; echo "hint: sudo make test, or make unit" >&2; exit 1; }
 
-.PHONY: help venv check unit sd35-check mutants test soak rehearse plan deploy verify docs lock clean
+.PHONY: help venv check unit sd35-check comfyui-check mutants test soak rehearse plan deploy verify docs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +45,27 @@ $(SD35)/.ready: files/sd35/requirements.lock
 	$(SD35)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep ^torch== $(SD35)/constraints.txt)
 	$(SD35)/bin/pip install --quiet --disable-pip-version-check -c $(SD35)/constraints.txt \
 		-r files/sd35/requirements.in httpx pytest pytest-timeout pytest-xdist
+	@touch $@
+
+# The same for ComfyUI and ComfyUI-Login at the commits of the catalogue. PyPI's torch is some gigabytes, an index with a
+# build for the CPU saves them: make comfyui-check TORCH_INDEX=https://download.pytorch.org/whl/cpu
+COMFYUI := build/comfyui
+comfyui-check: $(COMFYUI)/.ready ## the guard before the real ComfyUI and its login, on the CPU
+	OMP_NUM_THREADS=1 $(COMFYUI)/bin/python -m pytest -q tests/comfyui $(ARGS)
+
+$(COMFYUI)/.ready: group_data/all.py
+	rm -rf $(COMFYUI)
+	$(PYTHON) -m venv $(COMFYUI)
+	$(PYTHON) -c 'import runpy; e = runpy.run_path("group_data/all.py")["installs"]["comfyui"]["environment"]; \
+		print("ComfyUI", e["COMFYUI_URL"], e["COMFYUI_REF"], "\nComfyUI-Login", e["LOGIN_URL"], e["LOGIN_REF"])' | \
+	while read -r name url commit; do \
+		git init -q $(COMFYUI)/sources/$$name && git -C $(COMFYUI)/sources/$$name fetch -q --depth 1 $$url $$commit && \
+		git -C $(COMFYUI)/sources/$$name checkout -q --detach $$commit || exit 1; \
+	done
+	$(PYTHON) -c 'import runpy; print(runpy.run_path("group_data/all.py")["installs"]["comfyui"]["environment"]["EXTRA_REQUIREMENTS"])' > $(COMFYUI)/extra.txt
+	$(COMFYUI)/bin/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch torchvision torchaudio
+	$(COMFYUI)/bin/pip install --quiet --disable-pip-version-check -r $(COMFYUI)/sources/ComfyUI/requirements.txt \
+		-r $(COMFYUI)/sources/ComfyUI-Login/requirements.txt -r $(COMFYUI)/extra.txt pytest pytest-timeout pytest-xdist
 	@touch $@
 
 mutants: $(READY) ## how many small changes of the code the unit tests notice; ARGS="--seed 2 gpuhost/plan/*.py"

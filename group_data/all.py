@@ -423,15 +423,15 @@ services = {
         "account": {"name": "genai-comfyui-qwen", "uid": 10003, "gid": 10003},
         "port": 8188,
         "network": "comfyui-qwen",
-        "memory": "28g",
-        "memory_least": "20g",  # the largest file of the weights has 20.4 GB
+        "memory": "36g",  # what a small card has no room for waits here: 31908 MiB at their most (docs/comfyui.md)
+        "memory_least": "21g",  # 20803 MiB while a large card is filled
         "cpus": 4,
-        # The weights are 30.0 GB; beside its own FLUX took 2700 MiB more. Nobody has measured this one.
-        "gpu": {"count": 1, "vram_mib": 31400, "vram_least_mib": 20000},
+        # Measured on an H200, random weights, at its peak; at rest 28446. With 20000 MiB it makes them, too.
+        "gpu": {"count": 1, "vram_mib": 32798, "vram_least_mib": 20000},
         "shipped_files": {"comfyui-qwen.json": "workflows/comfyui-qwen.json"},
         "models": ["qwen-image-edit", "qwen-image-encoder", "qwen-image-vae"],
         "health": {**_comfyui_health, "retries": 5, "start_budget_s": 180},
-        "test": {"memory": "24g", "cpus": 2, "shm": "4g"},
+        "test": {"memory": "34g", "cpus": 2, "shm": "4g"},
         "start_order": 50,
         **_comfyui,
     },
@@ -440,16 +440,16 @@ services = {
         "account": {"name": "genai-flux-1-dev", "uid": 10022, "gid": 10022},
         "port": 8189,
         "network": "flux-1-dev",
-        "memory": "40g",  # the weights are 34 GB, the largest file of them 23.8
-        "memory_least": "23g",
+        "memory": "40g",  # what a small card has no room for waits here: 33240 MiB at their most (docs/comfyui.md)
+        "memory_least": "24g",  # 23838 MiB while a large card is filled
         "cpus": 4,
-        # Measured on an H200, at its peak and at rest. A card of 24 GB holds a part of the weights at a time.
+        # Measured on an H200, random weights, at its peak and at rest. With 20000 MiB it makes them, too.
         "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 20000},
         "start": "on-demand",
         "shipped_files": {"flux-1-dev.json": "workflows/flux-1-dev.json"},
         "models": ["flux-1-dev", "flux-text-encoders"],
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
-        "test": {"memory": "28g", "cpus": 4, "shm": "4g"},
+        "test": {"memory": "36g", "cpus": 4, "shm": "4g"},
         "start_order": 51,
         **_comfyui,
     },
@@ -465,7 +465,7 @@ services = {
         "gpu": {"count": 1, "vram_mib": 35837, "vram_least_mib": 8000},
         "start": "on-demand",
         "health": {**_comfyui_health, "retries": 3, "start_budget_s": 120},
-        "test": {"memory": "28g", "cpus": 2, "shm": "4g"},
+        "test": {"memory": "36g", "cpus": 2, "shm": "4g"},
         "start_order": 52,
         **_comfyui,
     },

@@ -35,6 +35,7 @@ def driver(run: HostRun | None) -> HostRun | None:
             extra_install_args=apt.LOCK_WAIT,
         ),
         apt.explain,
+        lambda: apt.why_missing(missing.packages, run.paths.apt_stamp),
     )
     gpu.driver_loaded(name="gpu | driver loaded", missing=missing, allow_reboot=run.catalog.allow_reboot)
     goes_on = waits() or not missing.reboot

@@ -11,6 +11,7 @@ from gpuhost.network import operations as network
 from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
+from gpuhost.services.stacks import Stacks
 
 
 @stage("layout")
@@ -57,11 +58,10 @@ def _folders(run: HostRun) -> None:
 
 def _stack_folders(run: HostRun) -> list[str]:
     """The folders within those of the stacks in which we write files, but for those of secret files."""
-    paths, found = run.paths, set()
+    paths, stacks, found = run.paths, Stacks(run), set()
     for name, entry in run.services.items():
-        if entry.config_files:
-            config = paths.config_files(name, entry.stack)
-            found |= {parent(config), config}
-        if entry.secret_files:
-            found.add(parent(paths.secret_files(name, entry.stack)))
+        written = {parent(file.path) for file in stacks.read_at_start(name)}
+        config, secrets = paths.config_files(name, entry.stack), paths.secret_files(name, entry.stack)
+        found |= {parent(config), config} if config in written else set()
+        found |= {parent(secrets)} if secrets in written else set()
     return sorted(found)

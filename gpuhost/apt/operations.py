@@ -91,7 +91,7 @@ def explain(text: str) -> errors.Cause | None:
 
 _KEY = r"""
 set -eu; umask 022; mkdir -p /etc/apt/keyrings; url=@URL@
-new="$(mktemp -d)"; trap 'rm -rf "$new"' EXIT
+new="$(mktemp -d -p /run gpuhost-key.XXXXXX)"; trap 'rm -rf "$new"' EXIT
 curl -fsSL --retry 3 --max-time 60 -o "$new/key" -- "$url" 2> "$new/why" || {
   echo "error: the signing key at $url could not be fetched: $(tail -n1 "$new/why")" >&2
   echo "hint: check that the host reaches that address" >&2; exit 1; }

@@ -19,7 +19,7 @@ TAIL, TAIL_MAX = 100, 100_000
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
-    about = "the log of a service on each host that has it; secrets are masked on the host"
+    about = "the log of a service on each host that has it; secrets are masked"
     command = commands.add_parser("logs", help=about, description=about)
     service = command.add_argument("service", metavar="SERVICE", help="its name in the data")
     completed_by(service, services)

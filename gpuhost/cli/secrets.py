@@ -40,6 +40,7 @@ from gpuhost.secrets import archive, envfile
 from gpuhost.secrets.locations import SHOWN
 from gpuhost.secrets.store import ENVIRONMENT, NotYet, SecretStore
 from gpuhost.verify.questions import answers_name, retired_name
+from hostside.wire import printable
 
 SYNC = ("secrets", "stacks", "verify")
 PASSPHRASE_MIN = 12
@@ -108,7 +109,7 @@ def _audit(options: argparse.Namespace) -> int:
         print(json.dumps({"result": result, "locations": shown, "errors": [*map(asdict, problems)]}, indent=2))
         return code
     for line in _table(locations):
-        print(line)
+        print(printable(line))  # names of containers are the host's
     print_notes(outcome)
     print_problems(*problems)
     if wrong:
@@ -173,7 +174,8 @@ def _rotate(options: argparse.Namespace) -> int:
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]
-            print(f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}")
+            told = f"[{proof['host']}] {proof['service']}: the old {proof['secret']} gets {old}, the new one {new}"
+            print(printable(told))
     for host in sorted({store.host for store, _ in stores} - {store.host for store, _ in proved}):
         what = "the rotation is not finished: some service may still take the old value"
         print_problems(Problem(what, "run it again: it goes on with the same new value", host))

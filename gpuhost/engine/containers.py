@@ -22,6 +22,20 @@ CDI = "nvidia.com/gpu="
 UNLIMITED = "unlimited"
 # Namespaces that a container may share, in compose's words -> where `docker inspect` says so.
 NAMESPACES = {"network_mode": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
+# Fields that `docker inspect` shows as compose writes them: compose's name -> (where, what nobody asked for).
+AS_WRITTEN: dict[str, tuple[str, Any]] = {
+    "cpuset": ("CpusetCpus", ""),
+    "cpuset_mems": ("CpusetMems", ""),  # `docker update` alone knows it
+    "cpu_shares": ("CpuShares", 0),
+    "device_cgroup_rules": ("DeviceCgroupRules", []),
+    "userns_mode": ("UsernsMode", ""),
+    "cgroup_parent": ("CgroupParent", ""),
+    "oom_kill_disable": ("OomKillDisable", False),
+    "oom_score_adj": ("OomScoreAdj", 0),
+    "dns_search": ("DnsSearch", []),
+    "dns_opt": ("DnsOptions", []),
+}
+_SYSTEM_PATHS = "systempaths=unconfined"  # the engine's client makes of it that no path of /proc is kept from it
 
 # A template for `docker inspect`: labels and settings, never the environment. `index`, where the engine leaves out what
 # nobody set: a field that is not there ends the template, and the container would seem not to be there.
@@ -161,11 +175,13 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
     log = host.get("LogConfig") or {}
     return {
         **_of_image(seen),
+        **{name: host.get(key) or default for name, (key, default) in AS_WRITTEN.items()},
         "image": seen["image"],
         "runtime": host.get("Runtime") or "",
         "restart": _restart(host.get("RestartPolicy") or {}),
         "memory": size_text(host.get("Memory") or 0),
         "swap": swap_text(host.get("Memory") or 0, host.get("MemorySwap") or 0),
+        "mem_reservation": size_text(host.get("MemoryReservation") or 0),
         "pids": host.get("PidsLimit") or 0,
         "ulimits": {each["Name"]: [each["Soft"], each["Hard"]] for each in host.get("Ulimits") or []},
         "cpus": f"{(host.get('NanoCpus') or 0) / 10**9:g}",
@@ -177,7 +193,9 @@ def _settings(seen: Mapping[str, Any]) -> dict[str, Any]:
         "privileged": bool(host.get("Privileged")),
         "cap_add": sorted(map(capability, host.get("CapAdd") or [])),
         "cap_drop": sorted(map(capability, host.get("CapDrop") or [])),
-        "security_opt": sorted(host.get("SecurityOpt") or []),
+        "security_opt": sorted(
+            [*(host.get("SecurityOpt") or []), *([_SYSTEM_PATHS] if host.get("MaskedPaths") == [] else [])]
+        ),
         "group_add": sorted(host.get("GroupAdd") or []),
         "tmpfs": sorted(
             f"{path}:{options}" if options else path for path, options in (host.get("Tmpfs") or {}).items()

@@ -6,11 +6,11 @@ from __future__ import annotations
 import base64
 import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 
-from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from gpuhost.errors import Cause, Problem
 from gpuhost.files.diffs import unified
@@ -19,7 +19,7 @@ from gpuhost.files.owners import NOBODY, Owners
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.plan.change import Change
 from gpuhost.run.connection import lost
-from gpuhost.run.remote import Script, last_line, run
+from gpuhost.run.remote import Completed, Script, last_line, run
 from gpuhost.run.session import Commands, carry_out, fail_host, report_problem, text_diffs
 from gpuhost.secrets.store import NotYet
 from hostside.redaction import Redactor
@@ -72,25 +72,31 @@ def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
 
 def observe(wanted: Sequence[FileSpec], key: str, owners: Owners = NOBODY) -> dict[str, FileState]:
     """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
-    `owners`: those to come.
-
-    Raises PyinfraError, already reported, when the host cannot be read: that must not look like an empty host.
-    """
+    `owners`: those to come. A host that cannot be read fails."""
     plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
     found = dict(plain)
     secret = [spec.path for spec in wanted if spec.secret]
     if secret:
-        completed = run(read_script(secret, keyed=True), stdin=f"{key}\n")
-        lines = completed.stdout.splitlines()
-        if not completed.ok or "end" not in lines:
-            what, hint = lost(host) or last_line(completed.output)
-            report_problem(Problem(f"the files of secrets could not be read: {what}", hint, host.name))
-            raise PyinfraError(f"the files of secrets of {host.name} could not be read")
-        found |= parse(lines)
+        found |= _keyed(run(read_script(secret, keyed=True), stdin=f"{key}\n"))
     return {
         path: replace(there, user=owners.user(there.user), group=owners.group(there.group))
         for path, there in found.items()
     }
+
+
+def _keyed(completed: Completed) -> dict[str, FileState]:
+    """What the keyed script said; else the host fails, as with a fact that cannot be read: `carry_out` does nothing on
+    one that failed. An exception would end the run for all hosts."""
+    lines = completed.stdout.splitlines()
+    with suppress(ValueError):
+        if completed.ok and "end" in lines:
+            return parse(lines)
+    # Not a line of an answer, which may hold anything.
+    broken = Cause("what the host answered is not what was asked", "run it again; see whether its `stat` is the usual")
+    cause = lost(host) or (broken if completed.ok else last_line(completed.output))
+    report_problem(Problem(f"the files of secrets could not be read: {cause.what}", cause.hint, host.name))
+    state.fail_hosts({host})
+    return {}
 
 
 def with_text_diffs(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
-from gpuhost.host.paths import VENV_LOCK
+from gpuhost.host.paths import RUNTIME, VENV_LOCK
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.run.fact import HostFact
 from gpuhost.run.lock import alone
@@ -175,7 +175,7 @@ def _diff(lock: str, reading: VenvReading) -> tuple[Difference, ...]:
 
 # Unstamped means half-made, and ours: it is made anew. The stamp is written after every package has been imported.
 # What a run that was stopped has left behind goes on here for a while: its end is awaited.
-_MAKE = r"""rm -rf @VENV@; lock="$(mktemp)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
+_MAKE = r"""rm -rf @VENV@; lock="$(mktemp @RUNTIME@/packages.XXXXXX)"; trap 'rm -f "$lock"' EXIT; cat > "$lock"
 python3 -m venv @VENV@ || {
   echo "error: python3 cannot make a venv" >&2; echo "hint: apt-get install python3-venv" >&2; exit 1; }
 export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt
@@ -213,6 +213,7 @@ def make_script(path: str, digest: str, programs: str) -> str:
     """The script that makes the environment; the lock file is its stdin."""
     marks = {
         "@VENV@": path,
+        "@RUNTIME@": RUNTIME,
         "@PROGRAMS@": programs,
         "@LOCK@": digest,
         "@WRITE_STAMP@": _WRITE_STAMP,

@@ -58,21 +58,28 @@ def made_of(
 
 def write(file: Path, plan: SavedPlan) -> None:
     """0600, and whole or not at all. Raises UserError."""
-    new = file.with_name(f".{file.name}.{os.getpid()}.new")
+    new, made = file.with_name(f".{file.name}.{os.getpid()}.new"), False
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        made = True
         with os.fdopen(descriptor, "w") as stream:
             stream.write(plan.model_dump_json(indent=2) + "\n")
         new.replace(file)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        if made:
+            new.unlink(missing_ok=True)
         raise UserError(Problem(f"{file} cannot be written: {error.strerror}", "name another file by --out")) from None
 
 
 def read(file: Path) -> SavedPlan:
-    """Raises UserError for what is none."""
+    """Raises UserError for what is none, and for one that others could have written: it names an inventory, and that is
+    a program."""
     try:
         with file.open("rb") as stream:
+            there = os.fstat(stream.fileno())
+            if there.st_uid not in (os.geteuid(), 0) or there.st_mode & 0o022:
+                hint = f"look whether it says what you want, then `chown $(id -un) {file}; chmod go-w {file}`"
+                raise UserError(Problem(f"others can write to the plan {file}", hint))
             text = stream.read(BYTES_MAX + 1)
     except OSError as error:
         hint = "`gpuhost plan --out plan.json` makes one; without a file `gpuhost apply` plans by itself"

@@ -14,7 +14,9 @@ for path in @FOLDERS@; do [ -d "$path" ] && [ ! -L "$path" ] && printf 'folder\t
 command -v nft >/dev/null 2>&1 && nft list table inet @TABLE@ >/dev/null 2>&1 && printf 'rules\t@TABLE@\n'
 if systemctl is-active --quiet docker 2>/dev/null; then
   docker network ls --filter label=gpuhost.network --format 'network{{"\t"}}{{.Name}}'
-  docker image ls --filter label=gpuhost.image --format 'image{{"\t"}}{{.Repository}}:{{.Tag}}' | grep -v '<none>'
+  # Another name for one of them is somebody's own.
+  docker image ls --filter label=gpuhost.image --format 'image{{"\t"}}{{.Repository}}:{{.Tag}}' |
+    sed -n '/\tgpuhost\//p' | sed '/<none>/d'
 fi
 printf 'end\n'
 """

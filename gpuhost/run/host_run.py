@@ -109,6 +109,11 @@ class HostRun:
         return sorted({name for entry in self.services.values() for name in entry.secret_names()} | {LABEL_KEY})
 
     @cached_property
+    def token_names(self) -> list[str]:
+        """Those of them that people and programs send to the services."""
+        return sorted({entry.auth.token for entry in self.services.values() if entry.auth})
+
+    @cached_property
     def _gpu_access(self) -> tuple[Literal["cdi", "runtime"], str]:
         return gpu.access(self.catalog.gpu_access, self.reading.docker_version)
 

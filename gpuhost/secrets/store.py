@@ -13,7 +13,7 @@ import os
 import re
 import secrets as entropy
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import bcrypt
@@ -26,6 +26,7 @@ from hostside.fingerprint import fingerprint as keyed_fingerprint
 
 ENVIRONMENT = "the environment"
 BCRYPT_BYTES = 72  # what bcrypt looks at
+_IN_HEADERS = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 class NotYet(Exception):
@@ -68,12 +69,15 @@ class SecretStore:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
         return self._known().get(name, ("", None))[1]
 
-    def masked(self) -> list[str]:
-        """Every value that is known or was rotated away, and that is to be seen nowhere: of a user the name is a word
-        like others."""
-        known = self._known()
-        values = [value for name, (value, _) in known.items() if self._declared[name].generate != "username"]
-        return [*values, *(value for retired in self.retired().values() for value in retired)]
+    def masked(self, names: Collection[str] | None = None) -> list[str]:
+        """Every value, or those of `names`, that is known or was rotated away, and that is to be seen nowhere: the name
+        of a user is a word like others."""
+        chosen = [name for name, secret in self._declared.items() if secret.generate != "username"]
+        if names is not None:
+            chosen = [name for name in chosen if name in names]
+        known, retired = self._known(), self.retired()
+        values = [known[name][0] for name in chosen if name in known]
+        return [*values, *(value for name, old in retired.items() if names is None or name in names for value in old)]
 
     def retired(self) -> dict[str, list[str]]:
         """name -> the values that were rotated away and that every service must refuse; {} when all is proved."""
@@ -132,6 +136,18 @@ class SecretStore:
             )
             for name, least, value in found
             if value is not None and len(value) < least
+        ]
+
+    def unsendable(self, names: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names`, which travel in HTTP headers, that none can carry as it is."""
+        return [
+            Problem(
+                f"`{name}` has characters that an HTTP header does not carry: nobody could send it",
+                f"write signs of ASCII, without spaces around them, into {self.source(name)}: `openssl rand -hex 32`",
+                self.host,
+            )
+            for name in names
+            if (value := self.optional(name)) and not _IN_HEADERS.fullmatch(value)
         ]
 
     def _too_long(self, name: str) -> Problem:

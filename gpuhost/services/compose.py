@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from gpuhost.engine.containers import (
+    AS_WRITTEN,
     CDI,
     NAMESPACES,
     UNLIMITED,
@@ -38,8 +39,10 @@ _IGNORED_LABELS = {labels.MODELS, labels.SPEC}
 
 # Docker's value of a field that the compose file leaves out.
 _DEFAULTS: dict[str, Any] = {
+    **{name: default for name, (_, default) in AS_WRITTEN.items()},
     "restart": "no",
     "memory": "0",
+    "mem_reservation": "0",
     "cpus": "0",
     "pids": 0,
     "read_only": False,
@@ -84,7 +87,7 @@ def of_compose(
     if "memswap_limit" in made:
         made["swap"] = swap_text(*(size_bytes(str(made[key])) for key in ("memory", "memswap_limit")))
         del made["memswap_limit"]
-    for field in ("memory", "shm"):
+    for field in ("memory", "mem_reservation", "shm"):
         if field in made:
             made[field] = size_text(size_bytes(str(made[field])))
     made["namespaces"] = sorted(name for name in NAMESPACES if shared(made.pop(name, "")))

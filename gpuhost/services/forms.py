@@ -87,6 +87,7 @@ _FORMS: dict[str, Callable[[Any], Any]] = {
     "sysctls": _pairs,
     "restart": _restart,
     "dns": _list,
+    "dns_search": _list,
     "networks": lambda value: sorted(map(str, value)),
     "cap_add": lambda value: sorted(map(capability, value)),
     "cap_drop": lambda value: sorted(map(capability, value)),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpuhost.run.log import line_as_text
 
+LINE_CHARS_SHOWN = 4000
 MARK = "log| "  # before each line of a log, in what a run prints
 _LINE = re.compile(r"\s*\[(.+?)\]\s+log\| (.*)$")
 
@@ -39,13 +41,13 @@ class LogLine(NamedTuple):
     text: str
 
 
-def shown(line: str) -> str | None:
-    """What a run prints of a line of hostside.logs; None for a sign of life."""
+def shown(masked: Callable[[str], str], line: str) -> str | None:
+    """What a run prints of a line of hostside.logs; None for a sign of life. `masked` takes secrets out of a text."""
     try:
         text = json.loads(line).get("line")
     except (ValueError, AttributeError, RecursionError):
-        return line
-    return None if text is None else f"{MARK}{text}"
+        return masked(line)
+    return None if text is None else f"{MARK}{masked(str(text))[:LINE_CHARS_SHOWN]}"
 
 
 def read(line: str) -> LogLine | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
@@ -16,6 +17,7 @@ from gpuhost.run.session import Commands, current, failing
 from gpuhost.services.logs import Asked, shown
 from gpuhost.services.status import statuses
 from hostside.protocol import LogRequest
+from hostside.redaction import Redactor
 from hostside.wire import to_json
 
 
@@ -38,8 +40,10 @@ def logged(run: HostRun, asked: Asked) -> Commands:
     """Shows the log of one service, secrets masked; nothing on a host that does not have it."""
     if not state.is_executing or asked.service not in run.services:
         return
-    request = LogRequest(asked.service, asked.tail, asked.follow, run.secrets.masked())
-    with shown_as(host.print_prefix, shown):
+    # A host is told what it has, and no more: of a password that somebody typed there, the rest is masked here.
+    there = {name for entry in run.services.values() for name in entry.container_secrets()}
+    request = LogRequest(asked.service, asked.tail, asked.follow, run.secrets.masked(there))
+    with shown_as(host.print_prefix, partial(shown, Redactor(run.secrets.masked()).text)):
         completed = run_now(run.paths.logs_command, stdin=to_json(request), live=True)
     if not completed.ok:
         cause = unobserved(completed)

@@ -10,7 +10,7 @@ from typing import Any
 from gpuhost.errors import Problem
 from gpuhost.files.rules import FileSpec
 from gpuhost.plan.spec import canonical, text_digest
-from gpuhost.project import PROJECT
+from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.locations import Variable
 from gpuhost.secrets.store import NotYet
@@ -239,7 +239,7 @@ class Stacks:
         """path -> text of a service's configuration files."""
         context, entry = self.contexts[name], self._run.services[name]
         texts = {file: context.config_file(template) for file, template in entry.config_files.items()}
-        texts |= {file: (PROJECT / "files" / source).read_text() for file, source in entry.shipped_files.items()}
+        texts |= {file: project_file(f"files/{source}") for file, source in entry.shipped_files.items()}
         return {f"{context.paths['config']}/{file}": text for file, text in texts.items()}
 
     def _secret_file(self, name: str, template: str) -> str:

@@ -7,6 +7,7 @@ import importlib
 import re
 import runpy
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,17 @@ def test_every_name_begins_with_its_stage(path: Path) -> None:
         assert re.match(r"f?['\"](\w+|\{stage\}) \| ", ast.unparse(value)), f"{name(path)}:{call.lineno}"
 
 
+def test_every_builtin_says_what_is_really_wrong() -> None:
+    """And not what would be wrong on a bare host: `builtin` takes a function that asks the host."""
+    found = {
+        f"{name(path)}:{call.lineno}": len(call.args) + len(call.keywords)
+        for path in CALLERS
+        for call in calls(ast.parse(path.read_text()))
+        if ast.unparse(call.func) == "builtin"
+    }
+    assert len(found) >= 3 and [where for where, arguments in found.items() if arguments < 4] == []
+
+
 @pytest.mark.parametrize("path", [path for path in TASKS if path.name != "preflight.py"], ids=name)
 def test_only_preflight_reads_a_host_before_anything_runs(path: Path) -> None:
     """A fact that a stage reads at deploy level is of the host before the stages ahead of it ran."""
@@ -143,6 +155,17 @@ def test_every_error_of_a_script_has_a_hint(path: Path) -> None:
         assert text.count('echo "error:') == text.count('echo "hint:'), text
 
 
+def test_what_a_killed_script_leaves_behind_is_in_memory() -> None:
+    """A trap does not run then: what is only for a moment is in /run, which no host keeps."""
+    found = [(name(path), line) for path in KNOWLEDGE for text in literals(path) for line in mktemps(text)]
+    assert len(found) >= 5
+    assert [each for each in found if not re.search(r"mktemp (-d )?(-p /run |/run/|@RUNTIME@/)", each[1])] == []
+
+
+def mktemps(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "mktemp" in line]
+
+
 PURE = [path for path in KNOWLEDGE if re.search(r"\bPure[.:]", ast.get_docstring(ast.parse(path.read_text())) or "")]
 
 
@@ -197,7 +220,30 @@ def test_every_secret_is_documented_for_the_operator() -> None:
         assert bool(re.search(rf"^{secret}=$", example, re.MULTILINE)) == ("generate" not in entry), secret
 
 
+def tracked() -> list[str]:
+    """The project's files, as git has them."""
+    asked = ["git", "ls-files"]
+    return subprocess.run(asked, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
 def test_no_secret_file_is_tracked() -> None:
-    tracked = subprocess.run(["git", "ls-files"], cwd=PROJECT, check=True, capture_output=True, text=True).stdout
     secret = re.compile(r"(^|/)(\.env(\..+)?|[^/]*\.env|[^/]*\.pem|id_[a-z0-9]+|known_hosts)$|^secrets/")
-    assert [path for path in tracked.splitlines() if secret.search(path) and not path.endswith(".env.example")] == []
+    assert [path for path in tracked() if secret.search(path) and not path.endswith(".env.example")] == []
+
+
+def test_types_are_checked_everywhere() -> None:
+    """But in data, and where other programs stand in or torch is needed."""
+    mypy = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert mypy["strict"] is True
+    named = re.compile("|".join(rf"{re.escape(each)}(/|$)" for each in mypy["files"]))
+    left_out = [each for each in tracked() if each.endswith(".py") and not named.match(each)]
+    data = r"(files/site/)?(group_data/\w+|inventory)\.py"
+    assert [path for path in left_out if not re.fullmatch(data, path)] == []
+    assert set(mypy["exclude"]) == {"tests/rehearsal/standins/trees/", "tests/diffusers/"}
+
+
+def test_every_test_has_a_time_limit(request: pytest.FixtureRequest) -> None:
+    assert request.config.pluginmanager.hasplugin("timeout")
+    by_itself = float(request.config.getini("timeout") or 0)
+    limits = [item.get_closest_marker("timeout") for item in request.session.items]
+    assert all(marker is None or marker.args[0] > 0 for marker in limits) and 0 < by_itself <= 120

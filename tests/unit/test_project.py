@@ -6,11 +6,15 @@ import base64
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from gpuhost.files.facts import parse, read_script
 from gpuhost.files.operations import write_step
-from gpuhost.files.rules import plain, same
+from gpuhost.files.rules import encoded, plain, same
 from gpuhost.plan.spec import text_digest
-from gpuhost.project import folder
+from gpuhost.project import _read, folder
+from gpuhost.services.stacks import Stacks
+from tests.unit import sample
 
 ODD = b"\xff\xfe binary \x00 and\r\nline ends\n\xc3\xa9"
 
@@ -31,3 +35,13 @@ def test_a_file_that_is_no_text_is_shipped_as_it_is(tmp_path: Path) -> None:
     seen = subprocess.run(["sh", "-c", read_script([spec.path])], capture_output=True, text=True, check=True).stdout
     assert same(spec, spec.content(), parse(seen.splitlines())[spec.path])
     assert text_digest(found["a/.x.swp"].text) != text_digest(found["run.sh"].text)
+
+
+def test_a_service_may_be_given_a_file_that_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "logo.png").write_bytes(ODD)
+    monkeypatch.setattr("gpuhost.services.stacks.project_file", lambda path: _read(tmp_path / path).text)
+    stacks = Stacks(sample.run({"services.api.shipped_files": {"logo.png": "logo.png"}}, {"LABEL_HMAC_KEY": "k"}))
+    [path] = stacks.specs["api"]["files"]
+    [spec] = [each for each in stacks.files("front") if each.path == path]
+    assert path.endswith("/config/api/logo.png") and encoded(spec.content()) == ODD

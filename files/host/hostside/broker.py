@@ -4,7 +4,8 @@ Docker's socket is root on the host, so no container gets it. A service with `co
 program instead. A connection is one question, a line of at most 128 bytes, and one answer, a line of JSON (`Answer`):
 
     list           every container of ours, as `ServiceState`: no environment, command, mount or label
-    start NAME     starts the one container of the service NAME, when its GPUs have room for it beside what runs there
+    start NAME     starts the one container of the service NAME, when its GPUs have room for it beside what runs there,
+                   and nobody but root can turn what it is given of the host elsewhere
     stop NAME      stops it
 
 No text of the client's reaches a path of Docker's API: NAME is looked for among the labels, and what is started or
@@ -27,8 +28,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from hostside import labels, vram
-from hostside.wire import to_json
+from hostside import binds, labels, vram
+from hostside.wire import printable, to_json
 
 DOCKER_SOCKET = "/run/docker.sock"
 LISTENING = 3  # the first descriptor that systemd hands over: sd_listen_fds(3)
@@ -230,12 +231,22 @@ def _acted(docker: Docker, action: str, name: str) -> ServiceState:
     """The service's container after the action."""
     container = _only(docker, name)
     if action == "start":
+        _refuse_unsafe(name, container)
         with docker.starting:  # two that have room, each without the other, come one after the other
             _has_room(container, docker.services())
             docker.act(action, container["Id"])
     else:
         docker.act(action, container["Id"])
     return state(_only(docker, name))
+
+
+def _refuse_unsafe(name: str, container: Mapping[str, Any]) -> None:
+    """Docker follows links in what it mounts, at every start. Where they lie is no client's business."""
+    for mount in container.get("Mounts") or []:
+        if mount["Type"] == "bind" and (found := binds.fault(mount["Source"])):
+            print(f"{name} is not started: {printable(found[0])}", file=sys.stderr, flush=True)
+            why = "others than root can turn what it is given of the host elsewhere"
+            raise Refused(f"`{name}` is not started: {why}; the log of gpuhost-broker.service says where")
 
 
 def _has_room(container: Mapping[str, Any], ours: Iterable[Mapping[str, Any]]) -> None:

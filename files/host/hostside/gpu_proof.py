@@ -6,11 +6,14 @@ a link that says so. Containers get neither a network nor a name that outlives t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from hostside.protocol import ComputingGpu, EngineSeen, GpuChainRequest, GpuChainSeen, GpuContainerSeen
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
@@ -22,16 +25,33 @@ LABEL = "gpuhost.job=gpu-check"
 
 
 def ask(command: list[str], timeout_s: int = ASK_S, stdin: str = "") -> tuple[int, str, str]:
-    """Exit code, stdout, and the end of what it said besides; 124 when it took too long, 127 when it is not there."""
+    """Exit code, stdout, and the end of what it said besides; 124 when it took too long, 127 when it is not there, less
+    than 0 when it was killed: for it had too much to say, maybe."""
     try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
-        )
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except FileNotFoundError:
         return 127, "", f"{command[0]} is not there"
-    except subprocess.TimeoutExpired:
-        return 124, "", f"no answer within {timeout_s} s"
-    return done.returncode, done.stdout[:MAX_BYTES], (done.stderr.strip() or done.stdout.strip())[-SAID_CHARS:]
+    assert process.stdin and process.stdout and process.stderr
+    with process, ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(_read, stream, process) for stream in (process.stdout, process.stderr)]
+        with contextlib.suppress(BrokenPipeError):  # it does not listen
+            process.stdin.write(stdin.encode())
+            process.stdin.close()
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return 124, "", f"no answer within {timeout_s} s"
+        out, error = (each.result() for each in reading)
+    return process.returncode, out, (error.strip() or out.strip())[-SAID_CHARS:]
+
+
+def _read(stream: IO[bytes], process: subprocess.Popen[bytes]) -> str:
+    """All that comes; of what does not end so much, and then the process is ended."""
+    text = stream.read(MAX_BYTES)
+    if len(text) == MAX_BYTES:
+        process.kill()
+    return text.decode(errors="replace")
 
 
 def driver() -> tuple[list[str], str]:
@@ -59,7 +79,7 @@ def engine() -> EngineSeen:
     code, out, said = ask(["docker", "info", "--format", "{{json .}}"])
     try:
         info = json.loads(out) if code == 0 else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         info = {}
     if info.get("ServerErrors"):  # the client alone has answered
         said, info = "; ".join(map(str, info["ServerErrors"]))[-SAID_CHARS:], {}
@@ -80,6 +100,8 @@ def container(request: GpuChainRequest, device: str | None) -> GpuContainerSeen:
     command += [
         "--user=65534:65534",
         "--memory=4g",
+        "--memory-swap=4g",
+        "--ulimit=core=0",
         "--pids-limit=256",
         "--log-driver=none",
         "--env=CUDA_CACHE_DISABLE=1",
@@ -89,12 +111,12 @@ def container(request: GpuChainRequest, device: str | None) -> GpuContainerSeen:
     elif device:
         command += ["--runtime=nvidia", f'--gpus="device={device}"']
     code, out, said = ask([*command, "--entrypoint=python3", request.image, "-"], request.timeout_s, request.source)
-    if code == 124:
+    if code == 124 or code < 0:
         ask(["docker", "rm", "--force", name])
     try:
         seen = json.loads(out.splitlines()[-1]) if code == 0 else None
         gpus = [ComputingGpu(each["uuid"], each["wrong"], each["error"]) for each in seen["gpus"]] if seen else []
-    except (IndexError, ValueError, KeyError, TypeError):
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
         return GpuContainerSeen(device, False, [], False, [], "its answer cannot be read")
     if seen is None:
         return GpuContainerSeen(device, False, [], False, [], said or f"exit code {code}")

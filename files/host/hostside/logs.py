@@ -1,4 +1,4 @@
-"""The log of one container, line by line, secrets masked before a line leaves the host.
+"""The log of one container, line by line, the secrets that this host has masked before a line leaves it.
 
     python -m hostside.logs < request
 
@@ -25,8 +25,8 @@ from hostside.protocol import LogRequest
 from hostside.redaction import Redactor
 from hostside.wire import MAX_BYTES, WireError, from_json
 
-LINE_CHARS_SHOWN = 4000
-LINE_BYTES_READ = 2**20  # what follows in the same line is left out; far beyond what is shown, so that no secret is cut
+LINE_CHARS_SENT = 8000  # more than is shown: who shows it masks secrets that this host does not have, then cuts
+LINE_BYTES_READ = 2**20  # what follows in the same line is left out; far beyond what is sent, so that no secret is cut
 ALIVE_EVERY_S = 15.0
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -81,7 +81,7 @@ def show(request: LogRequest, out: Out) -> None:
         else:
             pieces = [api.logs(found["Id"], **options)]
         for line in lines(pieces):
-            out.put({"line": redactor.text(_ANSI.sub("", line))[:LINE_CHARS_SHOWN]})
+            out.put({"line": redactor.text(_ANSI.sub("", line))[:LINE_CHARS_SENT]})
     except docker.errors.NotFound:
         raise LookupError(f"there is no container `{request.service}`") from None
     except FAILURES as error:

@@ -6,14 +6,17 @@
 The request is a `protocol.ImportRequest`. As root it reads files that anybody may own; it writes nothing. What may
 write, in the cache and the models folder, is a second process that runs as their owner and gets each file open, over
 a socket. On the cache's file system a file gets a second name (a hard link) and belongs to that owner from then on,
-before it is read: nobody else can change what was proved. Elsewhere its bytes are copied, and read on the way.
+before it is read: nobody else can change what was proved. A lease of the kernel's tells who had it open for writing by
+then. Elsewhere its bytes are copied, and read on the way; small files always.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -26,7 +29,7 @@ from typing import BinaryIO
 
 from hostside.cache_lock import alone
 from hostside.models import manifest
-from hostside.models.store import CHUNK_BYTES, Digest, Hasher, Store
+from hostside.models.store import CHUNK_BYTES, FILE_MODE, Digest, Hasher, Store
 from hostside.protocol import (
     ImportCandidate,
     ImportLook,
@@ -41,6 +44,7 @@ from hostside.wire import MAX_BYTES, WireError, from_json, printable, to_json
 
 OTHERS_SHOWN = 50
 FILES_MAX = 1_000_000  # that are looked at in one folder
+COPIED_BYTES = 2**16  # up to this: many a file has such a size by chance, and is given to nobody to find that out
 MESSAGE_BYTES = 2**16
 SAVE_EVERY_S = 2.0
 
@@ -106,24 +110,47 @@ def _opened(name: str, folder: int) -> BinaryIO:
 
 
 def _read(wish: ModelFile, path: str, file: BinaryIO, device: int, request: ImportRequest) -> Placement | None:
-    """What is to be done with a file; None when it has other bytes. Of another file system nothing is read yet."""
-    before = os.fstat(file.fileno())
-    if before.st_dev != device:
-        return Placement(wish, _shown(path), None, None)
+    """What is to be done with a file; None when it has other bytes. What will be copied is not read yet."""
+    before, copied = os.fstat(file.fileno()), Placement(wish, _shown(path), None, None)
+    if before.st_dev != device or before.st_size <= COPIED_BYTES or before.st_mode & 0o7000:
+        return copied
     try:
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)  # refused while somebody writes to it
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        os.fchown(file.fileno(), request.uid, request.gid)
-        os.fchmod(file.fileno(), 0o644)
+        found = _hashed_as_ours(wish, file, request)
     except OSError as error:
+        _give_back(file, before)
         print(f"only copied, for it is in use or cannot be given away ({error.strerror}): {_shown(path)}", flush=True)
-        return Placement(wish, _shown(path), None, None)
-    found = _hashed(wish, file)
+        return copied
     if found.agrees(wish):
+        os.fchmod(file.fileno(), FILE_MODE)
         return Placement(wish, _shown(path), found.sha256, found.git_sha1)
-    os.fchown(file.fileno(), before.st_uid, before.st_gid)
-    os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+    _give_back(file, before)
     return None
+
+
+def _hashed_as_ours(wish: ModelFile, file: BinaryIO, request: ImportRequest) -> Digest:
+    """The hash of bytes that nobody changes any more. Raises OSError when that cannot be.
+
+    Given away first, and for nobody else more readable than it was: from then on its old owner opens it for writing no
+    more. Who has it open so already keeps the lease from being given; who is on the way in at this very moment breaks
+    it.
+    """
+    os.fchown(file.fileno(), request.uid, request.gid)
+    os.fchmod(file.fileno(), stat.S_IMODE(os.fstat(file.fileno()).st_mode) & ~0o022)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    try:
+        found = _hashed(wish, file)
+        if fcntl.fcntl(file, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return found
+    finally:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _give_back(file: BinaryIO, before: os.stat_result) -> None:
+    now = os.fstat(file.fileno())
+    if (now.st_uid, now.st_gid, now.st_mode) != (before.st_uid, before.st_gid, before.st_mode):
+        os.fchown(file.fileno(), before.st_uid, before.st_gid)
+        os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
 
 
 def _hashed(wish: ModelFile, file: BinaryIO, out: BinaryIO | None = None) -> Digest:
@@ -251,6 +278,7 @@ def main() -> int:
         if action == "look":
             print(to_json(look(request)))
         elif action == "take":
+            signal.signal(signal.SIGIO, signal.SIG_IGN)  # says that a lease breaks; the kernel is asked instead
             print(f"{take(request)} files imported", flush=True)
         else:
             place(request, socket.socket(fileno=int(sys.argv[2])))

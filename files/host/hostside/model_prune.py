@@ -17,6 +17,7 @@ from hostside import hub_cache
 from hostside.cache_lock import alone
 from hostside.models import manifest
 from hostside.protocol import ManifestEntry, PruneRequest, manifest_key
+from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json
 
 
@@ -91,11 +92,20 @@ def _forget_commit(cache: Path, repo: str, commit: str) -> None:
     if (folder / "snapshots" / commit).exists():
         return
     for ref in [*(folder / "refs").rglob("*")]:
-        if ref.is_file() and ref.read_text()[:40] == commit:
+        if ref.is_file() and _begins(ref, commit):
             ref.unlink()
             _remove_empty(ref.parent, cache)
     for name in ("blobs", "refs", "snapshots"):
         _remove_empty(folder / name, cache)
+
+
+def _begins(path: Path, text: str) -> bool:
+    """Read no further: who put it there may have made it of any size."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(text)) == text.encode()
+    except UnusableFile:
+        return False
 
 
 def main() -> int:

@@ -522,7 +522,7 @@ _ENGINE = [
             _RESTART,
             Seen("layout", f"{TOOLS}/venv", "make", "interpreter is gone"),
         ),
-        ("daemon.json", "dockerd", "venv", "slow"),
+        ("daemon.json", "dockerd", "venv", "slow", "breaks audit"),
         changed=(DAEMON_JSON, f"{TOOLS}/venv/*"),
     ),
 ]
@@ -741,6 +741,7 @@ _CONTAINERS = [
         lane="mem_limit",
     ),
     container("cores changed by docker update", O, f"docker update --cpus 1 {O}", "cpus: 1 -> 2", lane="cpus"),
+    container("bound to a core by docker update", O, f"docker update --cpuset-cpus 0 {O}", "cpuset", lane="cpuset"),
     container(
         "restart policy changed by docker update",
         O,

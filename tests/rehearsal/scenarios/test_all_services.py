@@ -18,6 +18,8 @@ from ..instruments.proof import Proof
 from ..standins import sd35
 from ..world.scenery import group_data, weights
 from ..world.world import World
+from .test_binds import uid
+from .test_sideways import each_reaches_itself_alone, not_held
 
 pytestmark = pytest.mark.rehearsal
 SHIPPED = group_data()
@@ -100,6 +102,13 @@ def asked(told: Told) -> dict[str, set[int]]:
     return {seen["service"]: {probe["status"] for probe in seen["probes"]} for seen in told.document["observed"]}
 
 
+def shut_in(proof: Proof, running: set[str]) -> dict[str, int]:
+    """Of each that runs: what the table in docs/security.md says, nobody else within reach. service -> its uid."""
+    assert not_held(proof, running) == {}
+    each_reaches_itself_alone(proof, sorted(running))
+    return {name: uid(proof, name) for name in running}
+
+
 def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> None:
     host, control = converged.host, converged.control
     host.set_gpus([GPU, GPU, GPU])
@@ -115,11 +124,12 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
     assert {name for name in ALL - {"orchestrator"} if full in gpus_of(converged, name)} == {"comfyui-qwen"}
     assert len(gpus_of(converged, "qwen3-medium")) == 2
 
-    seen = dict[str, set[int]]()
+    seen, accounts = dict[str, set[int]](), dict[str, int]()
     left = [name for name in sorted(ALL - ALWAYS) if refused(converged, name)]
     while True:  # as many at a time as have room
         assert all(mib <= 0.9 * GPU.memory_mib for mib in taken(converged).values()), taken(converged)
         seen |= asked(control.verify())
+        accounts |= shut_in(converged, {name for name, state in states(converged).items() if state == "running"})
         if not left:
             break
         for name in seen.keys() - ALWAYS:
@@ -128,6 +138,7 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
         assert len(left) < len(before)
     assert seen.keys() == ALL
     assert all({200, 401} <= statuses for statuses in seen.values()), seen
+    assert accounts.keys() == ALL and len({*accounts.values()} - {0}) == len(ALL)
     second = control.apply()
     assert (second.code, second.changes) == (0, []), second.errors
 

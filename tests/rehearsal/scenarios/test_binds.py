@@ -66,6 +66,26 @@ def test_each_service_runs_as_an_account_of_its_own(converged: Proof) -> None:
     assert host.root(owned).stdout == ""
 
 
+def writable(proof: Proof, number: int) -> list[str]:
+    """What an account may write of all that is ours and the system's, by the kernel's own word; a folder without what
+    lies in it."""
+    where = "/srv /opt /etc /usr /var/lib/gpuhost /run/gpuhost /root /home"
+    find = f"find {where} -xdev ! -type l -writable -print -prune"
+    return sorted(proof.host.root(f"setpriv --reuid={number} --regid={number} --clear-groups -- {find}").stdout.split())
+
+
+def test_root_works_in_no_folder_that_an_account_writes(converged: Proof) -> None:
+    """Secret files, configuration, programs, manifests, seeds' folders, what others make: nobody can put a link there,
+    so nobody can make root write, give away or mount something else."""
+    host = converged.host
+    assert writable(converged, uid(converged, SERVICE)) == sorted([DATA, SEED, OUTPUTS])
+    assert writable(converged, uid(converged, OTHER)) == ["/run/gpuhost/broker/socket"]
+    install = host.root("ls -d /srv/genai/installs/comfyui/*", check=True).stdout.split()
+    # Of its own, and as the group that tidies up.
+    mine = ["/srv/genai/models", "/srv/genai/cache/huggingface", "/var/lib/gpuhost/models", *install, OUTPUTS]
+    assert writable(converged, int(host.root("id -u genai", check=True).stdout)) == sorted(mine)
+
+
 # What a container that was broken into can do to turn what it is given elsewhere: rename and link over each mount, put
 # a link in place of each file that it can write, and links beside them under the names of all that it is given; then
 # it ends itself.

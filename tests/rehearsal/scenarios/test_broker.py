@@ -128,6 +128,21 @@ def test_services_are_stopped_and_started_through_the_published_port(converged: 
     assert api(host, "POST", "/services/comfyui-qwen/kill")[0] == 422
 
 
+def test_what_others_could_turn_elsewhere_is_not_started(converged: Proof) -> None:
+    """As at an apply and at boot: a service that is started on demand meets nobody else who looks."""
+    host, folder = converged.host, "/srv/genai/services/comfyui-qwen"
+    assert api(host, "POST", "/services/comfyui-qwen/stop")[0] == 200
+    host.root(f"chmod 777 {folder}", check=True)
+    status, told = api(host, "POST", "/services/comfyui-qwen/start")
+    assert status == 409 and "others than root can turn what it is given" in json.dumps(told), told
+    assert "/srv" not in json.dumps(told) and states(host)["comfyui-qwen"] == "exited"
+    log = host.root(f"journalctl -u {BROKER} -o cat --no-pager").stdout
+    assert f"others than root may write to {folder}, and put a link there" in log
+    host.root(f"chmod 755 {folder}", check=True)
+    assert api(host, "POST", "/services/comfyui-qwen/start")[0] == 200
+    assert states(host)["comfyui-qwen"] == "running"
+
+
 def test_a_broker_that_is_killed_or_replaced_is_there_again(converged: Proof) -> None:
     host = converged.host
 
@@ -167,8 +182,9 @@ def test_the_broker_is_shut_in(converged: Proof) -> None:
         "NoNewPrivs": "1",
         "Seccomp": "2",
     }
-    inside = f"nsenter -t {pid} -m sh -c 'ls -A /srv/genai /var/lib/gpuhost /root; touch /etc/mine /opt/gpuhost/mine'"
-    done = host.root(f"{inside} 2>&1; ls /etc/mine /opt/gpuhost/mine 2>/dev/null")
+    write = "touch /etc/mine /opt/gpuhost/mine /srv/genai/mine"
+    inside = f"nsenter -t {pid} -m sh -c 'ls -A /var/lib/gpuhost /var/lib/docker /root; {write}'"
+    done = host.root(f"{inside} 2>&1; ls /etc/mine /opt/gpuhost/mine /srv/genai/mine 2>/dev/null")
     assert not [line for line in done.stdout.splitlines() if line and not line.endswith((":", "denied", "system"))], (
         done
     )

@@ -85,6 +85,8 @@ def test_no_value_is_seen_anywhere(vault: Vault) -> None:
     assert control.secrets_text("rotate", "ORCHESTRATOR_TOKEN", "--yes", "--", *LOUD).returncode == 0
     vault.change(CIVITAI_TOKEN="another-civitai-canary-$1'\"\\# \n`id`")
     assert control.plan("--diff", "-vvv", "--debug").code == 2
+    assert control.text("logs", "comfyui-qwen", "--", *LOUD).returncode == 0
+    assert control.text("status", "--", *LOUD).returncode == 0
     assert control.pyinfra("--dry", *LOUD).returncode == 0
     assert control.pyinfra("--dry", "--json", *LOUD).returncode == 0
     assert control.pyinfra("--debug-operations", "--dry").returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -71,7 +72,9 @@ def inspect(proof: Proof, container: str) -> dict[str, Any]:
 def test_what_docker_update_and_another_network_did_is_put_right_and_a_paused_service_woken(converged: Proof) -> None:
     host = converged.host
     host.root(
-        "docker update --memory 1g --memory-swap 2g --cpus 1 --pids-limit 9999 --restart no orchestrator", check=True
+        "docker update --memory 1g --memory-swap 2g --memory-reservation 512m --cpus 1 --cpuset-cpus 0 "
+        "--cpu-shares 512 --pids-limit 9999 --restart no orchestrator",
+        check=True,
     )
     host.root(
         "docker network disconnect orchestrator orchestrator && docker network connect bridge orchestrator", check=True
@@ -79,7 +82,9 @@ def test_what_docker_update_and_another_network_did_is_put_right_and_a_paused_se
     host.root("docker pause comfyui-qwen", check=True)
     started = inspect(converged, "comfyui-qwen")["State"]["StartedAt"]
     plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "unpause"})
-    assert fields(plan, "orchestrator") == {"memory", "swap", "cpus", "pids", "restart", "networks"}
+    assert fields(plan, "orchestrator") == {
+        *("memory", "swap", "mem_reservation", "cpus", "cpuset", "cpu_shares", "pids", "restart", "networks"),
+    }
     assert changed(plan)["comfyui-qwen"][1] == "it is paused"
     seen = inspect(converged, "orchestrator")["HostConfig"]
     assert (seen["Memory"], seen["NanoCpus"], seen["RestartPolicy"]["Name"]) == (2 * 2**30, 2 * 10**9, "unless-stopped")
@@ -97,6 +102,18 @@ def test_a_container_made_again_with_another_token_is_found_though_file_and_labe
         changed(plan)["orchestrator"][1]
         == "its environment holds another value of ORCHESTRATOR_TOKEN than its label records"
     )
+    converged.nothing_to_do()
+
+
+def test_a_container_from_which_nothing_of_proc_is_kept_is_seen(converged: Proof) -> None:
+    """The engine's client sends no such option: it leaves the lists of masked paths empty."""
+    folder = "/srv/genai/stacks/orchestrator"
+    over = json.dumps({"services": {"orchestrator": {"security_opt": ["systempaths=unconfined"]}}})
+    files = f"-f {folder}/docker-compose-orchestrator.yml -f /root/over.yml --env-file {folder}/.env.docker"
+    up = f"docker compose -p orchestrator {files} up -d --no-deps"
+    converged.host.root(f"echo {shlex.quote(over)} > /root/over.yml && {up} && rm /root/over.yml", check=True)
+    plan = planned_then_done(converged, {"orchestrator": "recreate"})
+    assert fields(plan, "orchestrator") == {"security_opt"}
     converged.nothing_to_do()
 
 

@@ -34,7 +34,7 @@ def test_the_test_profile_without_the_login(furnished: World, boot: Callable[...
     told = proof.control.apply()
     assert told.code == 0, told.errors
     assert sorted(told.changes) == sorted(planned.changes)
-    for name, memory, cpus in (("orchestrator", 1, 1), ("comfyui-qwen", 24, 2)):
+    for name, memory, cpus in (("orchestrator", 1, 1), ("comfyui-qwen", 34, 2)):
         seen = inspect(proof, name)
         limits = seen["HostConfig"]
         assert seen["State"]["Status"] == "created" and limits["RestartPolicy"]["Name"] == "no"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pyinfra.api.state import State
 
@@ -36,6 +38,14 @@ def test_every_model_says_under_which_licence_and_where_it_is_accepted(shipped: 
 
 def test_every_secret_says_what_it_is_for(shipped: Catalog) -> None:
     assert [name for name, secret in shipped.secrets.items() if not secret.about] == []
+
+
+def test_a_secret_is_as_long_as_the_program_wants_it_that_reads_it(shipped: Catalog) -> None:
+    """Or the service would start in a loop, long after the plan."""
+    for image in ("orchestrator", "sd35"):
+        settings = (PROJECT / "files" / image / image / "settings.py").read_text()
+        found = {each[1]: each[2].strip('"') for each in re.finditer(r"^(TOKEN_\w+) = (\S+)", settings, re.M)}
+        assert shipped.secrets[found["TOKEN_VARIABLE"]].min_chars == int(found["TOKEN_LENGTH_MIN"]) > 1
 
 
 def test_services_publish_on_loopback_only(shipped: Catalog) -> None:

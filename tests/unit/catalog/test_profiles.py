@@ -123,3 +123,15 @@ def test_the_variants_of_what_we_ship_are_valid(shipped: dict[str, Catalog]) -> 
     assert without == {"comfyui-qwen", "flux-1-dev", "comfyui-workflows"}
     open_ones = {name for name, entry in shipped["exposed"].services.items() if entry.bind == "0.0.0.0"}
     assert open_ones == {"orchestrator", "comfyui-qwen"}
+
+
+@pytest.mark.parametrize("variant", ["plain", "test"])
+@pytest.mark.parametrize(("name", "measured_mib"), [("comfyui-qwen", 31908), ("flux-1-dev", 33240)])
+def test_what_a_small_card_has_no_room_for_has_room_in_the_memory_of_the_service(
+    shipped: dict[str, Catalog], variant: str, name: str, measured_mib: int
+) -> None:
+    """In 20000 MiB of a GPU, by bench/comfyui_gpu.py. With less the kernel ends ComfyUI in the middle of a picture."""
+    services = shipped[variant].services
+    for each in (name, "comfyui-workflows"):  # that one sees the same models
+        limit = services[each].memory
+        assert limit and limit[-1] == "g" and int(limit[:-1]) * 1024 > measured_mib, (each, limit)

@@ -140,4 +140,4 @@ def test_plain_pyinfra_reads_a_site(site: Path, tmp_path: Path, own: bool) -> No
     command = [sys.executable, "-m", "pyinfra", inventory, "deploy.py", "--dry"]
     subprocess.run(command, cwd=project, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     seen = json.loads((project / "seen.json").read_text())
-    assert seen == ([str(project), str(site), "7g"] if own else [str(project), ".", "28g"])
+    assert seen == ([str(project), str(site), "7g"] if own else [str(project), ".", "36g"])

@@ -161,6 +161,15 @@ def test_an_audit_for_programs(
     assert len(document["locations"]) == sum(event["event"] == "secret_location" for event in outcome.events)
 
 
+def test_what_a_host_calls_its_containers_is_text(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "x\x1b]52;c;cm0=\x07\x1b[2J\r3 locations in sync."
+    strays = [location("stale", kind="stray container", where=forged), location("stale", secret=forged)]
+    fake.look = Outcome(0, [HOST, *strays], "")
+    assert cli.main(["secrets", "audit"]) == 1
+    said = capsys.readouterr()
+    assert not {"\x1b", "\x07", "\r"} & {*said.out, *said.err} and said.out.count("3 locations in sync.") == 2
+
+
 def test_an_audit_that_could_not_look_says_why(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.look = Outcome(1, [HOST, PROBLEM], "")
     assert cli.main(["secrets", "audit"]) == 1

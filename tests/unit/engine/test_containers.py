@@ -26,6 +26,19 @@ HOST: dict[str, Any] = {
     "Devices": [],
     "PidMode": "",
     "IpcMode": "private",
+    "CpusetCpus": "",
+    "CpusetMems": "",
+    "CpuShares": 0,
+    "MemoryReservation": 0,
+    "DeviceCgroupRules": None,
+    "UsernsMode": "",
+    "CgroupParent": "",
+    "OomKillDisable": None,
+    "OomScoreAdj": 0,
+    "DnsSearch": [],
+    "DnsOptions": [],
+    "MaskedPaths": ["/proc/kcore", "/sys/firmware"],
+    "ReadonlyPaths": ["/proc/sys"],
     "UTSMode": "",
     "NanoCpus": 2000000000,
     "ShmSize": 67108864,
@@ -132,6 +145,18 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "docker update --memory": ({"Memory": 2**30, "MemorySwap": 2**30}, {}, {"memory"}),
     "docker update --memory-swap": ({"MemorySwap": 3 * 2**30}, {}, {"swap"}),
     "docker update --pids-limit": ({"PidsLimit": None}, {}, {"pids"}),
+    "docker update --memory-reservation": ({"MemoryReservation": 2**20}, {}, {"mem_reservation"}),
+    "docker update --cpuset-cpus": ({"CpusetCpus": "0"}, {}, {"cpuset"}),
+    "docker update --cpuset-mems": ({"CpusetMems": "0"}, {}, {"cpuset_mems"}),
+    "docker update --cpu-shares": ({"CpuShares": 2}, {}, {"cpu_shares"}),
+    "every device allowed": ({"DeviceCgroupRules": ["a *:* rwm"]}, {}, {"device_cgroup_rules"}),
+    "the host's users": ({"UsernsMode": "host"}, {}, {"userns_mode"}),
+    "a cgroup of somebody's": ({"CgroupParent": "/mine"}, {}, {"cgroup_parent"}),
+    "never ended for memory": ({"OomKillDisable": True}, {}, {"oom_kill_disable"}),
+    "ended last for memory": ({"OomScoreAdj": -1000}, {}, {"oom_score_adj"}),
+    "a domain to search": ({"DnsSearch": ["mine.example"]}, {}, {"dns_search"}),
+    "an option of the resolver": ({"DnsOptions": ["ndots:9"]}, {}, {"dns_opt"}),
+    "nothing of /proc kept from it": ({"MaskedPaths": [], "ReadonlyPaths": []}, {}, {"security_opt"}),
     "core dumps": ({"Ulimits": [{"Name": "nofile", "Hard": 65536, "Soft": 65536}]}, {}, {"ulimits"}),
     "a soft limit of its own": (
         {"Ulimits": [*HOST["Ulimits"][:1], {**HOST["Ulimits"][1], "Soft": 9}]},
@@ -168,6 +193,8 @@ TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "another log driver": ({"LogConfig": {"Type": "none", "Config": {}}}, {}, {"logging.driver"}),
     "cut off from its network": ({}, {"networks": [None]}, {"networks"}),
     "on a second network": ({}, {"networks": ["bridge", "inner", None]}, {"networks"}),
+    "one more file system in memory": ({"Tmpfs": {**HOST["Tmpfs"], "/mine": ""}}, {}, {"tmpfs"}),
+    "a file system in memory without its size": ({"Tmpfs": {**HOST["Tmpfs"], "/tmp": ""}}, {}, {"tmpfs"}),
     "names of its own": ({"ExtraHosts": ["github.com:192.0.2.1"]}, {}, {"extra_hosts"}),
     "a kernel setting": ({"Sysctls": {"net.ipv4.ip_forward": "1"}}, {}, {"sysctls"}),
     "another folder": ({}, {"working_dir": "/"}, {"working_dir"}),
@@ -214,6 +241,14 @@ def test_what_daemon_json_gives_to_every_container_was_changed_by_nobody() -> No
     less = {"Type": "json-file", "Config": {"max-file": "3"}}
     [difference] = changed_settings(SPEC, container({"LogConfig": less}))
     assert difference.field == "logging.options.max-size"
+
+
+def test_another_runtime_than_was_asked_for_is_seen() -> None:
+    """daemon.json may have a default of its own for those that ask for none."""
+    assert changed_settings(SPEC, container({"Runtime": "mine"})) == ()
+    asked = {**SPEC, "runtime": "nvidia"}
+    assert changed_settings(asked, container({"Runtime": "nvidia"})) == ()
+    assert [each.field for each in changed_settings(asked, container({"Runtime": "runc"}))] == ["runtime"]
 
 
 def test_a_kernel_that_does_not_count_swap_is_no_drift() -> None:

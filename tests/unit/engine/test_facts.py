@@ -219,6 +219,20 @@ def test_a_configuration_that_dockerd_has_not_read(host: Host, written_s: int | 
         assert found.config_owner[0] == "640"
 
 
+@pytest.mark.parametrize("left", ["ran-before-restart", "daemon.json.gpuhost-own", None])
+def test_a_restart_of_ours_that_did_not_come_to_its_end(host: Host, left: str | None) -> None:
+    """What ran is noted until it runs again, and the file itself lies aside while dockerd reads a copy of it."""
+    daemons = host.folder / "daemons"
+    daemons.mkdir()
+    (daemons / "daemon.json").write_text('{"lent": true}')
+    if left:
+        (daemons / left).write_text('{"own": true}')
+    found = host.engine()
+    assert found.cut_off is (left is not None)
+    assert found.config == ({"own": True} if left == "daemon.json.gpuhost-own" else {"lent": True})
+    assert found.active and len(found.containers) == 2
+
+
 def test_no_docker_at_all(host: Host) -> None:
     programs = host.folder / "bin"
     host.engine()

@@ -44,6 +44,52 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
 
 
+VALIDATES = """#!/bin/sh
+case "$*" in
+  --help) [ -e "$HOST/old" ] || echo '  --validate  Validate daemon configuration and exit';;
+  "--validate --config-file="*)
+    file="${2#--config-file=}"; stat -c %a "$file" > "$HOST/mode"; cat "$file" > "$HOST/seen"
+    [ ! -e "$HOST/dies" ] || kill -9 $PPID
+    [ ! -e "$HOST/refuses" ] || { echo "unknown key: nonsense" >&2; exit 1; };;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"), [("", 0), ("refuses", 1), ("dies", -9), ("old", 0)], ids=["right", "wrong", "killed", "old"]
+)
+def test_dockerd_looks_at_a_new_configuration_before_it_is_there(tmp_path: Path, trouble: str, code: int) -> None:
+    """In memory, where even a killed run leaves nothing that a host keeps."""
+    programs, memory = tmp_path / "bin", tmp_path / "run"
+    programs.mkdir()
+    memory.mkdir()
+    (programs / "dockerd").write_text(VALIDATES)
+    (programs / "dockerd").chmod(0o755)
+    if trouble:
+        (tmp_path / trouble).touch()
+    assert engine._VALIDATE.count("/run ") == 1 and "/etc/docker" not in engine._VALIDATE
+    script = engine._VALIDATE.replace("/run ", f"{memory} ")
+    environment = {"HOST": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-c", script],
+        input='{"nonsense": 1}',
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=20,
+    )
+    assert done.returncode == code
+    assert len(list(memory.iterdir())) == (1 if trouble == "dies" else 0)
+    if trouble == "refuses":
+        assert done.stderr.splitlines() == [
+            "error: dockerd refuses the new daemon.json: unknown key: nonsense",
+            "hint: check engine_config in group_data",
+        ]
+    if trouble != "old":
+        assert (tmp_path / "seen").read_text() == '{"nonsense": 1}' and (tmp_path / "mode").read_text() == "600\n"
+
+
 # Containers are files in `containers`: id -> state; `started` says when each was started. dockerd has live-restore
 # while `live` is there; a reload reads that from daemon.json, unless `deaf` is there. A restart stops them without.
 OURS = '{"debug": true}'

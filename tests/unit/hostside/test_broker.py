@@ -212,6 +212,32 @@ def test_a_compose_run_of_somebodys_is_not_the_service(path: str, fake: FakeDock
     assert [each for each in fake.requests if each.startswith("POST")] == ["POST /containers/id-flux/stop"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "link", "absent"])
+def test_what_is_given_a_path_that_others_can_turn_elsewhere_is_not_started(
+    path: str, fake: FakeDocker, tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """pytest's folder lies in /tmp, where everybody may put a link."""
+    source = tmp_path / "data"
+    if kind == "folder":
+        source.mkdir()
+    elif kind == "link":
+        source.symlink_to("/etc")
+    fake.containers["sd35"][0]["Mounts"] = [{"Type": "bind", "Source": "/usr"}, {"Type": "bind", "Source": str(source)}]
+    refused = said(path, b"start sd35\n")["refused"]
+    assert refused.startswith("`sd35` is not started: others than root can turn what it is given of the host elsewhere")
+    assert str(tmp_path) not in refused and "sd35 is not started: " in capfd.readouterr().err
+    assert not [each for each in fake.requests if each.startswith("POST")]
+    assert said(path, b"stop sd35\n")["services"][0]["state"] == "exited"  # that is no harm
+
+
+def test_what_root_alone_leads_to_is_started(path: str, fake: FakeDocker) -> None:
+    fake.containers["sd35"][0]["Mounts"] = [
+        {"Type": "bind", "Source": "/usr"},
+        {"Type": "volume", "Source": "/nowhere", "Name": "v"},
+    ]
+    assert said(path, b"start sd35\n")["services"][0]["state"] == "running"
+
+
 def on_a_gpu(name: str, takes: int, *cards: str, status: str = "exited") -> dict[str, Any]:
     """A service that takes so much of each of these cards, of which all together may take 20000 MiB."""
     attached = {"gpuhost.vram_mib": str(takes), "gpuhost.vram_shared_mib": "20000"} if takes else {}
@@ -368,7 +394,7 @@ def test_the_program_ends_when_it_was_replaced_and_leaves_the_connection_to_the_
     """As systemd starts it: the socket is descriptor 3, and outlives the program."""
     package = tmp_path / "hostside"
     package.mkdir()
-    for name in ("__init__", "broker", "labels", "vram", "wire"):
+    for name in ("__init__", "binds", "broker", "labels", "vram", "wire"):
         (package / f"{name}.py").write_text((PROJECT / f"files/host/hostside/{name}.py").read_text())
     text = (package / "broker.py").read_text()
     old = text.replace('DOCKER_SOCKET = "/run/docker.sock"', f"DOCKER_SOCKET = {fake.socket_path!r}")

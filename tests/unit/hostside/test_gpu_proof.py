@@ -29,7 +29,9 @@ printf '%s\\n' "$*" >> "$HOST/asked"
 case "$*" in
   info*) echo '{INFO}';;
   run*nvidia.com*|run*--gpus*)
-    cat > "$HOST/source"; [ ! -e "$HOST/hangs" ] || exec sleep 60; echo noise; echo '{SAYS % A}';;
+    cat > "$HOST/source"
+    [ ! -e "$HOST/floods" ] || exec yes
+    [ ! -e "$HOST/hangs" ] || exec sleep 60; echo noise; echo '{SAYS % A}';;
   run*) cat >/dev/null; [ ! -e "$HOST/fails" ] || {{ echo 'docker: no such image' >&2; exit 125; }}; echo '{NOTHING}';;
   rm*) ;;
 esac
@@ -82,7 +84,18 @@ def test_containers_of_the_proof_have_neither_network_nor_rights(folder: Path) -
     none, one = runs(folder)
     assert "nvidia" not in none and f"--device=nvidia.com/gpu={A}" in one
     for line in (none, one):
-        for option in ("--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--pull=never", "--user=65534:65534"):
+        for option in (
+            "--rm",
+            "--network=none",
+            "--read-only",
+            "--cap-drop=ALL",
+            "--pull=never",
+            "--user=65534:65534",
+            "--memory=4g",
+            "--memory-swap=4g",
+            "--pids-limit=256",
+            "--security-opt=no-new-privileges",
+        ):
             assert option in line
 
 
@@ -99,6 +112,19 @@ def test_a_container_that_hangs_is_ended_and_told(folder: Path) -> None:
         (False, "no answer within 1 s"),
     ]
     assert "\nrm --force gpuhost-gpu-check-" in (folder / "asked").read_text()
+
+
+def test_a_container_that_has_no_end_of_words_is_ended(folder: Path) -> None:
+    """What it says goes through the memory of a program of root's."""
+    (folder / "floods").touch()
+    seen = look(folder, replace(REQUEST, timeout_s=30)).containers[1]
+    assert not seen.ran and "y" in seen.said and len(seen.said) < 1000
+    assert "\nrm --force gpuhost-gpu-check-" in (folder / "asked").read_text()
+
+
+def test_an_answer_made_to_exhaust_its_reader(folder: Path) -> None:
+    (folder / "docker").write_text("#!/bin/sh\nhead -c 200000 /dev/zero | tr '\\0' '['\n")
+    assert {each.said for each in look(folder).containers} == {"its answer cannot be read"}
 
 
 def test_a_container_that_does_not_run(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuhost.project import PROJECT
-from hostside.logs import LINE_BYTES_READ, LINE_CHARS_SHOWN, Out, lines, show
+from hostside.logs import LINE_BYTES_READ, LINE_CHARS_SENT, Out, lines, show
 from hostside.protocol import LogRequest
 from hostside.wire import to_json
 from tests.unit.fake_docker import FakeDocker, container
@@ -36,13 +36,13 @@ def test_lines_are_whole_whatever_the_pieces() -> None:
 
 
 def test_secrets_are_masked_and_long_lines_cut_behind_that(engine: FakeDocker) -> None:
-    at_the_edge = "x" * (LINE_CHARS_SHOWN - 4) + MASKED
+    at_the_edge = "x" * (LINE_CHARS_SENT - 4) + MASKED
     engine.logs["api"] = f"\x1b[31mtoken {MASKED}\x1b[0m\n{at_the_edge}\n"
     out = io.StringIO()
     show(LogRequest("api", 10, False, [MASKED]), Out(out))
     shown = [json.loads(line)["line"] for line in out.getvalue().splitlines()]
     assert shown[0] == "token [redacted]"
-    assert len(shown[1]) == LINE_CHARS_SHOWN and shown[1].endswith("x[red")
+    assert len(shown[1]) == LINE_CHARS_SENT and shown[1].endswith("x[red")
     assert "/containers/id-api/logs" in "".join(engine.requests)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -101,8 +102,9 @@ def test_what_has_the_right_bytes_is_taken_by_a_second_name(host: Host) -> None:
     one, config = host.put("vae/any name.bin", WEIGHTS), host.put("old config", CONFIG)
     said = host.take()
     assert said[-1] == "2 files imported" and any("vae/one.bin: " in line for line in said)
-    for path, file in ((one, "vae/one.bin"), (config, "config.json")):
-        assert host.shown(file).samefile(path) and host.shown(file).is_symlink()
+    assert host.shown("vae/one.bin").samefile(one)
+    for path, file in ((one, "vae/one.bin"), (host.shown("config.json").resolve(), "config.json")):
+        assert host.shown(file).is_symlink()
         there = path.stat()
         assert (there.st_uid, there.st_gid, there.st_mode & 0o777) == (UID, GID, 0o644)
         entry = host.entry(file)
@@ -111,6 +113,8 @@ def test_what_has_the_right_bytes_is_taken_by_a_second_name(host: Host) -> None:
     assert host.entry("config.json").git_sha1 == GIT
     assert (host.models / "vae/one.bin").samefile(one)
     assert (host.cache / "models--o--m/blobs" / GIT).stat().st_uid == UID
+    # A small file is copied, and stays who it was.
+    assert (config.stat().st_nlink, config.stat().st_mode & 0o777) == (1, 0o600)
     assert host.take()[-1].endswith("files imported")
 
 
@@ -133,6 +137,52 @@ def test_what_somebody_writes_to_is_copied(host: Host) -> None:
         assert said[-1] == "1 files imported" and "copied" in said[-2], said
         writer.write(b"X")
     assert host.shown("vae/one.bin").read_bytes() == WEIGHTS and one.stat().st_uid == os.geteuid()
+
+
+def test_who_opens_it_for_writing_while_it_is_given_away_gets_no_hold_on_the_model(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After any earlier look whether somebody writes to it, and before the file has its new owner."""
+    one, give = host.put("vae/one.bin", WEIGHTS), os.fchown
+    opened: list[BinaryIO] = []
+
+    def raced(descriptor: int, uid: int, gid: int) -> None:
+        if not opened:
+            opened.append(one.open("r+b"))
+        give(descriptor, uid, gid)
+
+    monkeypatch.setattr(os, "fchown", raced)
+    assert model_import.take(host.request()) == 1
+    with opened[0] as writer:
+        writer.write(b"X")
+    assert host.shown("vae/one.bin").read_bytes() == WEIGHTS and not host.shown("vae/one.bin").samefile(one)
+
+
+def test_who_is_on_the_way_in_while_it_is_read_is_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let in by the kernel before the file had its new owner, and only then at the lease."""
+    one, read = host.put("vae/one.bin", WEIGHTS), model_import._hashed
+
+    def met(*arguments: Any) -> Any:
+        assert one.stat().st_mode & 0o077 == 0  # nobody else reads it meanwhile either
+        with pytest.raises(BlockingIOError):
+            os.open(one, os.O_WRONLY | os.O_NONBLOCK)
+        return read(*arguments)
+
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)  # as main() has it
+    monkeypatch.setattr(model_import, "_hashed", met)
+    try:
+        assert model_import.take(host.request()) == 1
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert host.shown("vae/one.bin").read_bytes() == WEIGHTS and not host.shown("vae/one.bin").samefile(one)
+    assert (one.stat().st_uid, one.stat().st_mode & 0o777) == (os.geteuid(), 0o600)
+
+
+def test_what_runs_as_its_owner_is_copied_and_stays_as_it_is(host: Host) -> None:
+    one = host.put("vae/one.bin", WEIGHTS)
+    one.chmod(0o4755)
+    assert host.take()[-1] == "1 files imported"
+    assert not host.shown("vae/one.bin").samefile(one) and one.stat().st_mode & 0o7777 == 0o4755
 
 
 def test_from_another_file_system_it_is_copied(host: Host, tmp_path: Path) -> None:

@@ -139,6 +139,16 @@ def test_killed_at_any_moment_the_next_one_finishes(host: Host, monkeypatch: pyt
     assert host.left() == set() and manifest.load(host.manifest).files == {}
 
 
+def test_a_name_of_a_commit_that_is_none_and_of_any_size_is_left_alone(host: Host) -> None:
+    host.add("one.bin")
+    (host.repo / "refs").mkdir()
+    with (host.repo / "refs/huge").open("wb") as file:
+        file.truncate(2**41)
+    (host.repo / "refs/link").symlink_to("huge")
+    assert host.prune((COMMIT, "one.bin")) == len(b"weights")
+    assert {path.name for path in (host.repo / "refs").iterdir()} == {"huge", "link"}
+
+
 def test_another_model_of_the_same_repository_keeps_its_commit(host: Host) -> None:
     host.add("one.bin")
     host.entries["x"] = replace(host.entries[manifest_key(REPO, COMMIT, "one.bin")], file="x")

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hostside.cache_lock import alone
 from hostside.models import download, partial
+from hostside.models.meter import Meter
 from hostside.models.partial import LOST_BYTES_MAX
 from hostside.protocol import ModelFile
 from tests.rehearsal.standins.local import LocalHub
@@ -141,6 +143,60 @@ def finished(host: Host, files: list[ModelFile], content: Mapping[str, bytes | P
         assert host.pointer(file).stat().st_mode & 0o777 == 0o644
         assert all((host.models / link).samefile(host.pointer(file)) for link in file.links)
     assert not host.partials() and not list(host.cache.rglob("*.gpuhost-link"))
+
+
+class Pieces:
+    """What comes, as an answer gives it: (after how many seconds, how many bytes) each."""
+
+    def __init__(self, clock: list[float], *pieces: tuple[float, int]) -> None:
+        self._clock = clock
+        self._pieces = pieces
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        for after_s, count in self._pieces:
+            self._clock[0] += after_s
+            yield b"x" * count
+
+
+ENOUGH, LITTLE = download.SLOW_BYTES, 1000
+FILE = ModelFile("vae", REPO, "0" * 40, "a/weights.safetensors", SIZE, None, None, [], "fetch", False)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stands_still"),
+    [
+        ([(40.0, ENOUGH)] * 20, False),  # slow, and it comes on
+        ([(0.1, LITTLE)] * 500, False),
+        ([(20.0, ENOUGH // 3 + 1)] * 30, False),  # enough in three pieces, time after time
+        ([(40.0, ENOUGH), (40.0, LITTLE), (40.0, LITTLE)], True),
+        ([(20.0, LITTLE)] * 4, True),
+        ([(60.0, LITTLE), (0.5, LITTLE)], True),
+        ([(60.0, LITTLE), (0.0, LITTLE)], False),
+    ],
+    ids=["slow", "short", "in pieces", "at last", "from the first", "a moment too late", "just in time"],
+)
+def test_what_comes_on_slowly_does_not_stand_still(
+    monkeypatch: pytest.MonkeyPatch, pieces: list[tuple[float, int]], stands_still: bool
+) -> None:
+    """However long the whole takes: each time that enough came, the time begins anew."""
+    clock, came = [1000.0], 0
+    monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    downloads = download.Downloads(None, 60.0, Meter(lambda _: None), lambda _: None)
+
+    def write(chunk: bytes) -> None:
+        nonlocal came
+        came += len(chunk)
+
+    def pour() -> None:
+        partial = SimpleNamespace(write=write)
+        downloads._pour(FILE, Pieces(clock, *pieces), partial, False)  # type: ignore[arg-type]
+
+    if stands_still:
+        with pytest.raises(download.Standstill, match="stood still for 60 s"):
+            pour()
+    else:
+        pour()
+        assert came == downloads.downloaded_bytes == sum(count for _, count in pieces)
 
 
 def test_a_revision_that_is_gone_is_told_once_for_all_its_files(hub: LocalHub, host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from gpuhost.verify.verdict import judge
-from hostside.protocol import Expectation, Header, Probe, ServiceSeen, ServiceToVerify, VerifyRequest
+from hostside.protocol import Expectation, Header, Probe, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
 from hostside.redaction import Redactor, header_secrets
 from hostside.verify import answers
 from hostside.verify import observe as program
@@ -28,6 +29,7 @@ from hostside.verify.containers import Observation, _observation, end_of_waiting
 from hostside.wire import from_host
 from tests.unit.fake_docker import FakeDocker, container
 
+PACKED = gzip.compress(gzip.compress(bytes(2**24)))
 TOKEN = "the+very/secret=token$2b"  # noqa: S105
 STARTED_S = 1767225600.0  # what fake_docker's containers say
 
@@ -55,12 +57,20 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDocker
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A service: /echo, /locked, /huge (3 MiB) answer, /drop cuts the connection, /hang never ends, /drip... late."""
+    """A service: /echo, /locked, /huge (3 MiB), /packed answer, /drop cuts the connection, /hang never ends, /drip...
+    late."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             token = self.headers.get("Authorization", "")
             if self.path == "/drop":
+                return
+            if self.path == "/packed":
+                self.send_response(200)
+                self.send_header("Content-Encoding", "gzip, gzip")
+                self.send_header("Content-Length", str(len(PACKED)))
+                self.end_headers()
+                self.wfile.write(PACKED)
                 return
             if self.path in ("/drip", "/huge", "/drip-headers"):
                 self.send_response(200)
@@ -335,6 +345,29 @@ def test_unreachable_ports(fake: FakeDocker, port: int) -> None:
         assert not judge(lines).ok
 
 
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [("127.0.0.1", "http://127.0.0.1:9"), ("::1", "http://[::1]:9"), ("0.0.0.0", "http://0.0.0.0:9")],
+)
+def test_a_service_is_asked_at_its_address(
+    fake: FakeDocker, monkeypatch: pytest.MonkeyPatch, address: str, url: str
+) -> None:
+    """An address of IPv6 stands in brackets."""
+    asked: list[str] = []
+
+    def ask(base_url: str, probe: Probe) -> ProbeAnswer:
+        asked.append(base_url)
+        return answers.ask(base_url, probe)
+
+    monkeypatch.setattr(program, "ask", ask)
+    fake.containers["a"] = [container("a")]
+    service = ServiceToVerify("a", "a", "s", 9, address, 30.0, [a_probe()])
+    out = io.StringIO()
+    assert program.run(VerifyRequest(5.0, [service]), out, False, FakeClock().clock()) == 0
+    [answer] = from_host(ServiceSeen, out.getvalue()).probes
+    assert asked == [url] and answer.error == "connect"
+
+
 def test_a_json_answer_that_differs_fails_the_service(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a")]}
     for wanted, ok in (([{"id": 1}], True), ([{"id": 2}], False)):
@@ -358,6 +391,14 @@ def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: 
         [answer] = observe(fake, port, (a_probe("/huge"),))[0][0].probes
         assert answer.error == error
     assert "is larger than" in answer.detail
+
+
+def test_what_is_packed_is_not_unpacked(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand bytes could be terabytes, and this runs as root on the host."""
+    fake.containers = {"a": [container("a")]}
+    monkeypatch.setattr(answers, "BODY_BYTES_MAX", len(PACKED))
+    [answer] = observe(fake, port, (a_probe("/packed", expect=expecting(contains="\0" * 1000)),))[0][0].probes
+    assert (answer.error, answer.status, answer.ok) == (None, 200, False)
 
 
 def test_what_a_container_wrote_reaches_no_terminal_as_it_is(fake: FakeDocker) -> None:

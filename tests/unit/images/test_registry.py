@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from dataclasses import replace
@@ -143,6 +144,15 @@ def test_an_answer_without_an_end_ends() -> None:
     registry = Registry({("HEAD", URL): Answer(headers={"Content-Type": MANIFEST})})
     registry.answers["GET", URL] = Answer(headers={"Content-Type": MANIFEST}, endless=True)
     with serving(registry) as http, pytest.raises(UserError, match="its answer does not end"):
+        Registries(http).digest(IMAGE)
+
+
+def test_what_is_packed_is_not_unpacked() -> None:
+    registry = Registry({("HEAD", URL): Answer(headers={"Content-Type": MANIFEST})})
+    packed = gzip.compress(gzip.compress(bytes(2**24)))
+    headers = {"Content-Type": MANIFEST, "Content-Encoding": "gzip, gzip"}
+    registry.answers["GET", URL] = Answer(headers=headers, body=packed)
+    with serving(registry) as http, pytest.raises(UserError, match="it packed its answer, which nobody asked for"):
         Registries(http).digest(IMAGE)
 
 

@@ -7,9 +7,10 @@ import pytest
 from gpuhost.catalog.lock import Lock, Pins
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
+from gpuhost.images import rules
 from gpuhost.images.rules import explain, pinned, reconcile, reference, sources, spec, unpinned
 from gpuhost.plan.spec import canonical, digest, text_digest
-from gpuhost.project import context
+from gpuhost.project import ProjectFile
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
@@ -22,15 +23,18 @@ def test_a_built_image_carries_its_spec_in_its_tag() -> None:
     assert reference("api", BuildImage(build="comfyui", args=BUILT.args)) != TAG
 
 
-def test_of_a_file_content_and_mode_count() -> None:
-    files = context("orchestrator")
-    kept = {path: file for path, file in files.items() if file.mode == "644"}
-    assert kept and {path: spec(BUILT)["context"][path] for path in kept} == {
-        path: text_digest(file.text) for path, file in kept.items()
-    }
-    for path, file in files.items():
-        if file.mode != "644":
-            assert spec(BUILT)["context"][path] == f"{text_digest(file.text)} {file.mode}"
+def test_of_a_file_content_and_mode_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"Dockerfile": ProjectFile("FROM a:1\n", "644"), "run.sh": ProjectFile("#!/bin/sh\n", "644")}
+
+    def made(**changed: ProjectFile) -> dict[str, str]:
+        monkeypatch.setattr(rules, "context", lambda _: files | {"run.sh": changed.get("run", files["run.sh"])})
+        return spec(BUILT)["context"]
+
+    plain, other = made(), made(run=ProjectFile("#!/bin/dash\n", "644"))
+    executable = made(run=ProjectFile("#!/bin/sh\n", "755"))
+    assert plain == {path: text_digest(file.text) for path, file in files.items()}
+    assert executable == {**plain, "run.sh": f"{plain['run.sh']} 755"}
+    assert len({plain["run.sh"], other["run.sh"], executable["run.sh"]}) == 3
 
 
 @pytest.mark.parametrize(

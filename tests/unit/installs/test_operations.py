@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from gpuhost.catalog.types import Account
-from gpuhost.installs import operations
+from gpuhost.installs import operations, rules
 from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.change import Change
 from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Script
+from tests.unit import sample
 
 SPEC = {"version": "v1", "image": "x"}
 # `docker run` makes the install, as the script in it would, and leaves a stamped folder alone.
@@ -61,9 +62,8 @@ class Host:
                 environment={},
                 script="/install.sh",
                 account=Account(name="a", uid=10001, gid=10001),
-                limits=[],
                 trees_command=f"{sys.executable} -I -B -m hostside.trees",
-                **over,
+                **{"limits": [], **over},
             )
         )
         return (self.carried[0][0][0].action, self.carried[0][0][0].reason) if self.carried else None
@@ -131,6 +131,21 @@ def test_the_script_finds_the_locked_packages_when_there_are_some(host: Host) ->
     ran = [line for line in Path(host.environ["LOG"]).read_text().splitlines() if line.startswith("docker run")][-1]
     assert "--volume=/opt/tools/installs/tree.lock:/requirements.lock:ro" in ran
     assert "--env=REQUIREMENTS_LOCK=/requirements.lock" in ran
+
+
+def test_the_script_runs_shut_in(host: Host) -> None:
+    """What it installs is somebody else's code: the network, one folder, limits, and nothing more."""
+    entry = sample.catalog().installs["tree"]
+    host.plan(limits=rules.limits(entry, host_cpus=4))
+    assert host.apply().returncode == 0
+    [ran] = [line for line in Path(host.environ["LOG"]).read_text().splitlines() if line.startswith("docker run")]
+    options = [word for word in ran.split() if word.startswith("--")]
+    assert {*options} == {
+        *("--name", "--label", "--network", "--pull=never", "--read-only", "--tmpfs=/tmp:size=256m", "--cap-drop=ALL"),
+        *(f"--memory={entry.memory}", f"--memory-swap={entry.memory}", "--cpus=4", f"--pids-limit={entry.pids}"),
+        *("--ulimit=core=0", "--security-opt=no-new-privileges", "--user=10001:10001"),
+        *(f"--volume={host.path}:/app", "--volume=/install.sh:/install.sh:ro"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,35 @@ def test_what_only_reads_otherwise_is_done(fake: Fake) -> None:
 def test_what_cannot_be(fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
     assert cli.main(words) == 1
     assert said in capsys.readouterr().err and "apply" not in fake.asked
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_plan_that_others_can_write_to_names_them_no_program(
+    fake: Fake, capsys: pytest.CaptureFixture[str], tmp_path: Path, mode: int
+) -> None:
+    """Its inventory would be run before anything in it could be compared."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/inventory.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nhosts = ['gpu1']\n")
+    edit(inventory=str(tmp_path / "theirs/inventory.py"))
+    Path("plan.json").chmod(mode)
+    assert cli.main(["apply", "plan.json", "--yes"]) == 1
+    said = capsys.readouterr().err
+    assert "error: others can write to the plan plan.json\nhint: look whether it says what you want" in said
+    assert fake.asked == [] and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_so_is_one_that_belongs_to_somebody_else(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chown("plan.json", 4711, 4711)
+    assert cli.main(["apply", "plan.json", "--yes"]) == 1 and fake.asked == []
+    assert "others can write to the plan plan.json" in capsys.readouterr().err
+
+
+def test_what_stands_where_a_plan_is_gathered_is_not_removed(fake: Fake) -> None:
+    there = Path(f".other.json.{os.getpid()}.new")
+    there.write_text("mine")
+    assert cli.main(["plan", "--out", "other.json"]) == 1
+    assert there.read_text() == "mine" and not Path("other.json").exists()
 
 
 def test_a_plan_of_another_version(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Where a rehearsal's packages come from is asked of the machine: no host of a package registry stands in its code."""
+"""Where packages come from is asked of the machine: no host of a package registry stands in the project."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_no_host_of_a_package_registry_is_spelled() -> None:
     named = {host for host in hosts() if "." in host and not host.replace(".", "").isdigit()}
     assert len(named) >= 2
     listed = subprocess.run(
-        ["git", "-C", str(PROJECT), "ls-files", "-z", "tests"], capture_output=True, text=True, check=True
+        ["git", "-C", str(PROJECT), "ls-files", "-z"], capture_output=True, text=True, check=True
     ).stdout.split("\0")
     texts = {path: (PROJECT / path).read_bytes() for path in listed if path and (PROJECT / path).is_file()}
-    assert texts
+    assert len(texts) > 300
     assert not [(path, host) for path, text in texts.items() for host in named if host.encode() in text]

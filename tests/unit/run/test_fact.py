@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
 
 from gpuhost.errors import Problem
 from gpuhost.plan.change import Change, Resource
@@ -34,8 +35,16 @@ KINDS = ["container", "package", "gpu", "route", "listen", "config", "image", "m
 LINES = st.lists(st.text() | st.builds("{}\t{}".format, st.sampled_from(KINDS), st.text()), max_size=5)
 
 
+def below(base: type[Any]) -> Iterator[type[Any]]:
+    for each in base.__subclasses__():
+        yield each
+        yield from below(each)
+
+
 def test_every_fact_is_one_of_these_and_reads() -> None:
     assert len(FACTS) >= 9
+    ours = {each for each in below(FactBase) if each.__module__.partition(".")[0] in ("gpuhost", "tasks")}
+    assert ours == {*FACTS, HostFact}
     assert [each for each in FACTS if "read" not in vars(each)] == []
 
 

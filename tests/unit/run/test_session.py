@@ -287,6 +287,22 @@ def test_a_builtin_is_announced_and_reported(tmp_path: Path) -> None:
     assert len([event for event in events if event["event"] == "performed"]) == 1
 
 
+def test_why_a_builtin_is_needed_is_asked_of_the_host(tmp_path: Path) -> None:
+    """What it says by itself is the same for every damage."""
+
+    def prepare(state: State) -> OperationMeta:
+        [host] = state.inventory
+        with ctx_host.use(host):
+            return builtin(
+                BUILTIN, server.shell(name="engine | package", commands=["true"]), reason=lambda: "gcc is 12, not 14"
+            )
+
+    planned = Run(tmp_path, plan_only=True).go(prepare)
+    assert [event["reason"] for event in planned] == ["gcc is 12, not 14"]
+    events = Run(tmp_path, allowed=planned).go(prepare)
+    assert [each["action"] for each in events if each["event"] == "performed"] == ["install"]
+
+
 def test_a_builtin_that_was_not_planned_is_refused_before_it_acts(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     events = Run(tmp_path, allowed=[]).go(shell(f"touch {trace}"))

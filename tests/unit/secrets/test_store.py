@@ -669,6 +669,24 @@ def test_a_value_that_its_service_would_refuse_is_told_before_it_starts(tmp_path
         assert all(value not in f"{problem}" for problem in found)
 
 
+@pytest.mark.parametrize("value", ["a", "$1'\"\\#{x}&/+=%`|;*~", "two words"])
+def test_a_token_that_a_header_carries_is_none_to_be_told(value: str) -> None:
+    assert SecretStore(sample.catalog(), "host", {"API_TOKEN": value}).unsendable(["API_TOKEN", "LOGIN_HASH"]) == []
+
+
+@pytest.mark.parametrize("value", ["tokén", "a\nb", "a\tb", " a", "a ", "a\x7f", "\u200b"])
+def test_a_token_that_nobody_could_send_is_told_before_its_service_starts(value: str) -> None:
+    """With it a service starts and is healthy, and answers 401 to everybody."""
+    [problem] = SecretStore(sample.catalog(), "host", {"API_TOKEN": value}).unsendable(["API_TOKEN", "GIVEN"])
+    assert "`API_TOKEN` has characters that an HTTP header" in problem.what and problem.host == "host"
+    assert value not in problem.what + problem.hint or len(value.strip()) < 2
+
+
+def test_which_secrets_are_sent() -> None:
+    assert sample.run().token_names == ["API_TOKEN", "LOGIN_HASH"]
+    assert sample.run({"enabled_services": ["api"]}).token_names == ["API_TOKEN"]
+
+
 def test_what_is_masked_is_every_value_but_names_of_users(tmp_path: Path) -> None:
     store = SecretStore(sample.catalog(), "host", {"API_TOKEN": "t", "LOGIN_USER": "u", "GIVEN_TOO": "g"}, tmp_path)
     store.folder.mkdir(mode=0o700)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuhost.engine.containers import Container
+from gpuhost.engine.containers import AS_WRITTEN, Container
 from gpuhost.services import rules
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile, taken_for_service
 from hostside.protocol import Held
@@ -39,6 +39,7 @@ SETTINGS |= {
 }
 SETTINGS |= {"pids": 0, "ulimits": {}, "namespaces": [], "devices": [], "dns": []}
 SETTINGS |= {"cap_add": [], "cap_drop": [], "security_opt": [], "group_add": [], "extra_hosts": [], "sysctls": {}}
+SETTINGS |= {"mem_reservation": "0", **{field: default for field, (_, default) in AS_WRITTEN.items()}}
 STARTED_S = 1_000.0
 STARTS = ("always", "on-demand")
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpuhost.engine.containers import Container
 from gpuhost.engine.facts import DockerReading
-from gpuhost.services.logs import Asked, LogLine, read, shown
+from gpuhost.run import output
+from gpuhost.run.remote import Completed
+from gpuhost.services import looks
+from gpuhost.services.logs import LINE_CHARS_SHOWN, MARK, Asked, LogLine, read, shown
 from gpuhost.services.status import ServiceStatus, statuses, table
+from hostside.protocol import LogRequest
+from hostside.redaction import Redactor
+from hostside.wire import from_json
 from tests.unit import sample
 
 RUNNING = Container(
@@ -80,7 +88,36 @@ def test_a_table_in_80_columns() -> None:
 
 def test_a_line_of_a_log_on_its_way() -> None:
     assert Asked.of(Asked("api", 5, True).as_text()) == Asked("api", 5, True)
-    said = shown(json.dumps({"line": "a [b] log| c"}))
-    assert read(f"\x1b[0m[\x1b[1mgpu1\x1b[0m]   {said}") == LogLine("gpu1", "a [b] log| c")
-    assert shown("{}") is None and shown("no json") == "no json"
+    masked = Redactor(["hidden-word"]).text
+    said = shown(masked, json.dumps({"line": "a [b] log| c hidden-word"}))
+    assert read(f"\x1b[0m[\x1b[1mgpu1\x1b[0m]   {said}") == LogLine("gpu1", "a [b] log| c [redacted]")
+    assert shown(masked, "{}") is None and shown(masked, "no json, hidden-word") == "no json, [redacted]"
+    at_the_edge = shown(masked, json.dumps({"line": "x" * (LINE_CHARS_SHOWN - 4) + "hidden-word"}))
+    assert at_the_edge == f"{MARK}{'x' * (LINE_CHARS_SHOWN - 4)}[red"
     assert read("[gpu1] Success") is None
+
+
+def test_a_host_is_told_no_secret_that_it_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for a log, it gets what its containers hold to mask; the rest is masked on this side."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secrets").mkdir()
+    retired = {"API_TOKEN": ["old-api-token"], "LOGIN_PASSWORD": ["old-password"]}
+    (tmp_path / "secrets/host.retired.json").write_text(json.dumps(retired))
+    (tmp_path / "secrets/host.retired.json").chmod(0o600)
+    names = ("GIVEN", "LABEL_HMAC_KEY", "API_TOKEN", "LOGIN_USER", "LOGIN_PASSWORD", "LOGIN_HASH")
+    asked: list[LogRequest] = []
+    printed: list[str | None] = []
+
+    def look(script: str, stdin: str, live: bool) -> Completed:
+        asked.append(from_json(LogRequest, stdin))
+        said = json.dumps({"line": " ".join(f"value-of-{name}" for name in names) + " old-password"})
+        printed.append(output._shown["[gpu1] "](said))
+        return Completed(True, "", "")
+
+    monkeypatch.setattr(looks, "host", SimpleNamespace(print_prefix="[gpu1] "))
+    monkeypatch.setattr(looks, "state", SimpleNamespace(is_executing=True))
+    monkeypatch.setattr(looks, "run_now", look)
+    run = sample.run(secrets={name: f"value-of-{name}" for name in names})
+    list(looks.logged._inner(run, Asked("api", 5, False)))
+    assert sorted(asked[0].secrets) == ["old-api-token", "value-of-API_TOKEN", "value-of-LOGIN_HASH"]
+    assert printed == [f"{MARK}{' '.join(['[redacted]'] * 3)} value-of-LOGIN_USER {' '.join(['[redacted]'] * 3)}"]

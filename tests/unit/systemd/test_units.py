@@ -17,7 +17,7 @@ from gpuhost.files.rules import plain
 from gpuhost.plan.report import Report
 from gpuhost.run.session import Session
 from gpuhost.systemd import operations
-from gpuhost.systemd.facts import UnitsState, UnitState
+from gpuhost.systemd.facts import AtBoot, UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
 
 FOLDER = "/etc/systemd/system"
@@ -199,3 +199,26 @@ def test_what_systemctl_says(tmp_path: Path, said: str, state: UnitState) -> Non
         check=True,
     )
     assert fact.read(done.stdout.splitlines()) == {"a.service": state, "b@1.socket": state}
+
+
+def test_what_starts_at_boot(tmp_path: Path) -> None:
+    """`is-enabled` fails for what does not; nothing is said of a unit that systemd does not know."""
+    words = {"a.service": "enabled", "b.path": "disabled", "c.service": "masked", "d.service": "static"}
+    words |= {"gone.service": "not-found", "old.service": ""}  # as newer and older ones say it
+    for unit, word in words.items():
+        (tmp_path / unit).write_text(f"{word}\n" if word else "")
+    fake = tmp_path / "systemctl"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = is-enabled ] || exit 64\ncat "$(dirname "$0")/$2"; '
+        'echo "Failed to get unit file state" >&2; [ "$2" = a.service ]\n'
+    )
+    fake.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", AtBoot().command(list(words))],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = {unit: word for unit, word in words.items() if word not in ("", "not-found")}
+    assert AtBoot().read(done.stdout.splitlines()) == known and len(known) == 4

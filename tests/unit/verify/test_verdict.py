@@ -287,3 +287,10 @@ def test_every_failing_service_is_named_once() -> None:
 
 def test_nothing_observed_is_nothing_wrong() -> None:
     assert judge([]).ok
+
+
+def test_who_waited_in_vain_is_told_how_to_see_what_the_health_check_asks() -> None:
+    [late] = judge([seen(health="starting", health_log="HTTP Error 404", outcome="timeout")]).failures
+    assert late.hint.endswith("docker inspect -f '{{json .Config.Healthcheck.Test}}' " + late.service)
+    [silent] = judge([seen(health="starting", outcome="timeout")]).failures
+    assert "`start_budget_s`" in silent.hint
