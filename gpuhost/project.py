@@ -33,6 +33,12 @@ def project_file(path: str) -> str:
     return _read(PROJECT / path).text
 
 
+def apt_key(fingerprint: str) -> str | None:
+    """The armored key that is shipped under this fingerprint; None where none is: it is fetched then."""
+    name = f"files/apt-keys/{fingerprint}.asc"
+    return project_file(name) if (PROJECT / name).is_file() else None
+
+
 def _read(file: Path) -> ProjectFile:
     executable = file.stat().st_mode & 0o100
     return ProjectFile(file.read_bytes().decode("utf-8", "surrogateescape"), "755" if executable else "644")

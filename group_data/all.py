@@ -68,7 +68,8 @@ apt_repositories = {
         "key_url": "https://nvidia.github.io/libnvidia-container/gpgkey",
     },
 }
-# A downloaded key with another fingerprint is refused.
+# Keys with these fingerprints are shipped (files/apt-keys); another one is fetched from its `key_url`, and refused when
+# it has another fingerprint.
 apt_key_fingerprints = {
     "docker": "9DC858229FC7DD38854AE2D88D81803C0EBFCD88",
     "nvidia": "C95B321B61E88C1809C4F759DDCAE044F796ECB0",

@@ -89,16 +89,20 @@ def explain(text: str) -> errors.Cause | None:
     return errors.explain(_CAUSES, text)
 
 
-_KEY = r"""
-set -eu; umask 022; mkdir -p /etc/apt/keyrings; url=@URL@
-new="$(mktemp -d -p /run gpuhost-key.XXXXXX)"; trap 'rm -rf "$new"' EXIT
+# A key that we ship comes by stdin; another one, such as that of a mirror that signs anew, from its address.
+_SHIPPED = r"""cat > "$new/key"; from='that gpuhost ships'"""
+_FETCHED = r"""url=@URL@; from="at $url"
 curl -fsSL --retry 3 --max-time 60 -o "$new/key" -- "$url" 2> "$new/why" || {
-  echo "error: the signing key at $url could not be fetched: $(tail -n1 "$new/why")" >&2
-  echo "hint: check that the host reaches that address" >&2; exit 1; }
+  echo "error: the signing key $from could not be fetched: $(tail -n1 "$new/why")" >&2
+  echo "hint: check that the host reaches that address" >&2; exit 1; }"""
+_KEY = r"""
+set -eu; umask 022; mkdir -p /etc/apt/keyrings
+new="$(mktemp -d -p /run gpuhost-key.XXXXXX)"; trap 'rm -rf "$new"' EXIT
+@COME@
 fingerprints="$(gpg --batch --homedir "$new" --show-keys --with-colons "$new/key" 2>/dev/null |
   awk -F: '$1=="pub"{p=1} $1=="fpr"&&p{print $10; p=0}')"
 [ "$fingerprints" = @FINGERPRINT@ ] || {
-  echo "error: the signing key at $url has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
+  echo "error: the signing key $from has the fingerprint ${fingerprints:-none}, not @FINGERPRINT@" >&2
   echo "hint: do not trust it; compare with the publisher's page before you change apt_key_fingerprints" >&2; exit 1; }
 rm -f @PATH@.*  # a stamp of an earlier key must not vouch for this one
 chmod 644 "$new/key"; cp "$new/key" "$new/stamp"; sync "$new/key" "$new/stamp"
@@ -106,15 +110,18 @@ mv -f "$new/key" @PATH@; mv -f "$new/stamp" @PATH@.@FINGERPRINT@
 """
 
 
-def key_changes(stage: str, path: str, stamp: str, observed: Mapping[str, FileState]) -> list[Change]:
+def key_changes(
+    stage: str, path: str, stamp: str, observed: Mapping[str, FileState], shipped: bool = False
+) -> list[Change]:
     """What is wrong with a signing key: apt, which reads it as a user of its own, must be able to. Pure."""
+    anew = "write" if shipped else "fetch"
     resource, key = Resource("apt key", path), observed.get(path)
     if key is None:
-        return [Change(stage, resource, "fetch", "the key is not there")]
+        return [Change(stage, resource, anew, "the key is not there")]
     if stamp not in observed:
-        return [Change(stage, resource, "fetch", "it was not checked against the expected fingerprint")]
+        return [Change(stage, resource, anew, "it was not checked against the expected fingerprint")]
     if key.sha256 != observed[stamp].sha256:
-        return [Change(stage, resource, "fetch", "it changed since it was checked against the expected fingerprint")]
+        return [Change(stage, resource, anew, "it changed since it was checked against the expected fingerprint")]
     pairs = (("mode", key.mode, "644"), ("owner", f"{key.user}:{key.group}", "root:root"))
     diff = tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
     reason = ", ".join(f"its {each.field} is {each.before}, not {each.after}" for each in diff)
@@ -131,16 +138,17 @@ def repository(
     url: str,
     foreign: Sequence[str],
     backups: str,
+    shipped: str | None = None,
 ) -> Commands:
-    """A repository's source, and its armored key at the path `key`: fetched by the host and refused unless its
-    fingerprint (40 hex) is the expected one. `foreign`: somebody's files that declare that `url`, and nothing else,
-    with another key."""
+    """A repository's source, and its armored key at the path `key`: `shipped` itself, or fetched by the host; refused
+    unless its fingerprint (40 hex) is the expected one. `foreign`: somebody's files that declare that `url`, and
+    nothing else, with another key."""
     stamp, text = f"{key}.{fingerprint}", source.content()  # the stamp is a copy of the key that we checked
     observed: dict[str, FileState] = host.get_fact(FilesState, paths=[key, stamp, source.path])
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
-    keys = key_changes(stage, key, stamp, observed)
+    keys = key_changes(stage, key, stamp, observed, shipped is not None)
     files = with_text_diffs(reconcile(stage, [source], {source.path: text}, observed), [source], observed)
     replaced = disabling(stage, foreign, url)
 
@@ -148,8 +156,9 @@ def repository(
         if [change.action for change in keys] == ["correct"]:
             yield Script(f"chown root:root {shlex.quote(key)}; chmod 644 {shlex.quote(key)}")
         elif keys:
-            quoted = {"@URL@": shlex.quote(key_url), "@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(key)}
-            yield Script(_filled(_KEY, quoted))
+            come = _SHIPPED if shipped else _filled(_FETCHED, {"@URL@": shlex.quote(key_url)})
+            marks = {"@FINGERPRINT@": fingerprint, "@PATH@": shlex.quote(key), "@COME@": come}
+            yield Script(_filled(_KEY, marks), stdin=shipped)
         if replaced:
             names = " ".join(map(shlex.quote, foreign))
             yield Script(f'for file in {names}; do mv --backup=numbered -T -- "$file" "$file{DISABLED}"; done')

@@ -104,16 +104,18 @@ class Proof:
 
     def second_apply(self) -> None:
         """A second run changes nothing, seen from outside: by `gpuhost apply` and by plain pyinfra."""
-        before = self.host.snapshot()
-        with self._phase("second apply"):
-            told = self.control.apply()
-        self._note("second apply", told)
-        expect(told.code == 0 and not told.changes, "a second apply changes nothing", told.changes or told.errors)
-        with self._phase("second apply, plain pyinfra"):
-            plain = self.control.pyinfra("-y")
-        expect(plain.returncode == 0, "plain pyinfra succeeds", plain.stderr[-3000:])
-        changed = diff_snapshots(before, self.host.snapshot())
-        expect(not changed, "the host is the same before and after, seen from outside", changed)
+        with self._unchanged():
+            with self._phase("second apply"):
+                told = self.control.apply()
+            self._note("second apply", told)
+            expect(told.code == 0 and not told.changes, "a second apply changes nothing", told.changes or told.errors)
+            self._plain()
+
+    def second_run(self) -> None:
+        """The same where a plan is made instead of the apply, which would stop there."""
+        with self._unchanged():
+            self.nothing_to_do()
+            self._plain()
 
     def survives_reboot(self) -> None:
         """Services come back by themselves."""
@@ -128,6 +130,18 @@ class Proof:
     def report(self) -> dict[str, Any]:
         """What was measured. Phases in seconds."""
         return {"host": self.host.name, "phases_s": self.phases_s, "runs": self.runs, "probes": self.probes}
+
+    def _plain(self) -> None:
+        with self._phase("second apply, plain pyinfra"):
+            plain = self.control.pyinfra("-y")
+        expect(plain.returncode == 0, "plain pyinfra succeeds", plain.stderr[-3000:])
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        before = self.host.snapshot()
+        yield
+        changed = diff_snapshots(before, self.host.snapshot())
+        expect(not changed, "the host is the same before and after, seen from outside", changed)
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

@@ -73,7 +73,8 @@ def impact(told: Told) -> dict[str, list[str]]:
 def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
     """It is lent live-restore; afterwards daemon.json is theirs and ours, in the order of theirs."""
     host = proof.host
-    host.root(f"cat > {JSON}", input='{"debug": true, "log-driver": "local"}', check=True)
+    theirs = '{"debug": true, "log-driver": "local"}'
+    host.root(f"cat > {JSON}", input=theirs, check=True)
     before = started(proof)
     planned = proof.control.plan()
     assert ("engine", "dockerd", "restart") in planned.changes and impact(planned)["stops"] == []
@@ -84,7 +85,8 @@ def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
     assert list(json.loads(host.root(f"cat {JSON}").stdout)) == ["debug", "log-driver", "features", "log-opts"]
     assert host.root("docker info --format '{{.LiveRestoreEnabled}} {{.Debug}}'").stdout.strip() == "false true"
     assert host.root("ls /etc/docker").stdout.split() == ["daemon.json"]
-    proof.nothing_to_do()
+    assert host.root(f"cat $(ls -dt /var/lib/gpuhost/backups/*{JSON} | head -n1)").stdout == theirs
+    proof.second_run()
 
 
 @pytest.mark.usefixtures("theirs")
@@ -115,7 +117,7 @@ def test_in_a_swarm_what_stops_is_named_asked_for_and_runs_again(proof: Proof) -
         proof.nothing_to_do()
     finally:
         host.root("docker swarm leave --force", check=True)
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 @pytest.mark.usefixtures("theirs")
@@ -130,7 +132,7 @@ def test_a_restart_that_is_killed_on_the_way_is_made_good(proof: Proof) -> None:
     assert planned.document and "cut off" in planned.document["changes"][0]["reason"]
     assert proof.control.apply().code == 0
     assert states(proof)["theirs-first"] == states(proof)["theirs-second"] == "running"
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 def test_a_daemon_json_that_is_no_file_of_ours_to_write(proof: Proof) -> None:
@@ -149,9 +151,53 @@ def test_a_daemon_json_that_is_no_file_of_ours_to_write(proof: Proof) -> None:
     with rooted(host, f"{keep}; printf '{{\\n \"debug\": true,\\n}}\\n' > {JSON}", back):
         told_once(proof.control.plan(), "is not JSON: .*line 2 column|is not JSON: .*line 3 column", "mend or move")
     with rooted(host, f"cp -p {JSON} /root/theirs; {keep}; ln -s /root/theirs {JSON}", back):
-        assert proof.control.plan().errors == []  # all is right there, nothing is written
+        # All is right there: nothing is written, but dockerd started before the link was made.
+        told = proof.control.apply()
+        assert (told.code, told.changes) == (0, [("engine", "dockerd", "restart")]), told.errors
+        proof.second_run()
+        assert host.root(f"readlink {JSON}").stdout.strip() == "/root/theirs"
     host.root("systemctl restart docker", check=True)
-    proof.nothing_to_do()
+    proof.second_run()
+
+
+def test_what_dockerd_itself_refuses_is_not_written(proof: Proof) -> None:
+    """Its own `--validate` reads the new file first; a mirror that the data names is taken, and stays theirs then."""
+    host = proof.host
+    before, pid = host.root(f"cat {JSON}").stdout, host.root("cat /run/docker.pid").stdout
+    with site(host, "engine_config = {'no-such-key': True}\n"):
+        told = proof.control.apply()
+        told_once(told, "dockerd refuses the new daemon.json: .*no-such-key", "check engine_config in group_data")
+    assert host.root(f"cat {JSON}").stdout == before and host.root("cat /run/docker.pid").stdout == pid
+    assert host.root("ls /run/gpuhost-daemon.*").stdout == ""
+    with site(host, "engine_config = {'registry-mirrors': ['https://mirror.example']}\n"):
+        told = proof.control.apply()
+        assert told.code == 0, told.errors
+        assert set(told.changes) == {("engine", JSON, "write"), ("engine", "dockerd", "restart")}
+        shown = host.root("docker info --format '{{json .RegistryConfig.Mirrors}}'").stdout
+        assert json.loads(shown) == ["https://mirror.example/"]
+        proof.second_run()
+    host.root(f"cat > {JSON}; systemctl restart docker", input=before, check=True)
+    proof.second_run()
+
+
+def test_a_source_of_somebodys_with_a_key_of_its_own(proof: Proof) -> None:
+    """With it and ours apt reads nothing at all."""
+    host, file = proof.host, "/etc/apt/sources.list.d/docker.list"
+    url = "https://download.docker.com/linux/debian"
+    line = f"deb [signed-by=/etc/apt/keyrings/theirs.asc] {url} trixie stable\n"
+    host.root("cp /etc/apt/keyrings/gpuhost-docker.asc /etc/apt/keyrings/theirs.asc", check=True)
+    with rooted(host, f"printf '{line}deb [trusted=yes] file:/srv/theirs ./\\n' > {file}", f"rm {file}"):
+        what = f"{file} declares {url} with a key of its own, and others besides"
+        told_once(proof.control.plan(), what, f"take it out of {file}; gpuhost then declares the repository")
+    host.root(f"cat > {file}", input=line, check=True)
+    assert "Conflicting values set for option Signed-By" in host.root("apt-get update 2>&1").stdout
+    told = proof.control.apply()
+    assert told.code == 0, told.errors
+    assert ("engine", file, "disable") in told.changes
+    assert host.root(f"cat {file}.disabled").stdout == line
+    assert host.root("apt-get -o APT::Update::Error-Mode=any update 2>&1").rc == 0
+    proof.second_run()
+    host.root(f"rm {file}.disabled /etc/apt/keyrings/theirs.asc", check=True)
 
 
 HOLD = """
@@ -172,7 +218,7 @@ def test_a_lock_of_apt_is_waited_for(proof: Proof) -> None:
     assert told.code == 0, told.errors
     assert {("engine", "apt index of docker", "update"), ("engine", "Docker Engine", "install")} <= set(told.changes)
     assert host.root("systemctl is-active holds-locks").stdout.strip() == "inactive"
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 def test_a_dpkg_that_was_cut_off_is_repaired(proof: Proof) -> None:
@@ -183,7 +229,7 @@ def test_a_dpkg_that_was_cut_off_is_repaired(proof: Proof) -> None:
     assert planned.document and planned.document["changes"][0]["reason"].endswith("cut off: tree")
     assert proof.control.apply().code == 0
     assert host.root("dpkg-query -W -f '${db:Status-Abbrev}' tree").stdout.strip() == "ii"
-    proof.nothing_to_do()
+    proof.second_run()
     host.root("dpkg --purge tree", check=True)
 
 
@@ -191,29 +237,40 @@ def test_the_engine_is_stopped(proof: Proof) -> None:
     """A plan starts nothing."""
     with rooted(proof.host, "systemctl stop docker.socket docker", "systemctl start docker"):
         told_once(proof.control.plan(), "dockerd does not run or does not answer", "systemctl restart docker")
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 def test_an_engine_too_old_for_cdi_gets_the_nvidia_runtime(proof: Proof) -> None:
-    """A plan of a host whose Docker says that it is 25."""
+    """A host whose Docker says that it is 25, and that is upgraded then."""
+    host, record = proof.host, "/var/lib/gpuhost/gpu-proof.json"
+    given = "docker inspect -f '{{.HostConfig.Runtime}} {{range .HostConfig.DeviceRequests}}{{.Driver}}{{end}}' "
     wrapper = '#!/bin/sh\ncase "$*" in *Server.Version*) echo 25.0.5;; *) exec /usr/bin/docker "$@";; esac\n'
-    proof.host.root("cat > /usr/local/bin/docker && chmod 755 /usr/local/bin/docker", input=wrapper, check=True)
+    host.root("cat > /usr/local/bin/docker && chmod 755 /usr/local/bin/docker", input=wrapper, check=True)
     try:
         planned = proof.control.plan()
-        assert planned.code == 2, planned.errors
-        assert ("engine", JSON, "write") in planned.changes and (
-            "stacks",
-            "comfyui-qwen",
-            "recreate",
-        ) in planned.changes
-        assert planned.document
+        assert planned.document, planned.errors
         notes = [note["message"] for note in planned.document["notes"]]
         assert any("nvidia runtime, not by CDI: Docker 25.0.5 runs here" in note for note in notes), notes
-        with site(proof.host, "gpu_access = 'cdi'\n"):
+        with site(host, "gpu_access = 'cdi'\n"):
             told_once(proof.control.plan(), "Docker 25.0.5 runs on this host: CDI needs 26.1", "upgrade it")
+        told = proof.control.apply()
+        assert told.code == 0, told.errors
+        assert {("engine", JSON, "write"), ("stacks", "comfyui-qwen", "recreate")} <= set(told.changes)
+        # One merge and one restart for both.
+        assert [change[1:] for change in told.changes if change[0] == "engine"] == [
+            (JSON, "write"),
+            ("dockerd", "restart"),
+        ]
+        assert host.root(f"{given} comfyui-qwen").stdout.split() == ["nvidia", "nvidia"]
+        assert json.loads(host.root(f"cat {record}").stdout)["access"] == "runtime"
+        proof.second_run()
     finally:
-        proof.host.root("rm /usr/local/bin/docker", check=True)
-    proof.nothing_to_do()
+        host.root("rm /usr/local/bin/docker", check=True)
+    told = proof.control.apply()
+    assert told.code == 0 and ("stacks", "comfyui-qwen", "recreate") in told.changes, told.errors
+    assert host.root(f"{given} comfyui-qwen").stdout.split() == ["runc", "cdi"]
+    assert json.loads(host.root(f"cat {record}").stdout)["access"] == "cdi"
+    proof.second_run()
 
 
 def test_cards_come_and_go_between_runs(proof: Proof) -> None:
@@ -224,14 +281,16 @@ def test_cards_come_and_go_between_runs(proof: Proof) -> None:
     assert ("gpu", "containers reach the GPUs", "prove") in planned.changes
     told = proof.control.apply()
     assert told.code == 0, told.errors
-    proof.nothing_to_do()
+    proof.second_run()
     host.set_gpus([])
-    gone = proof.control.plan()
-    assert gone.document and [each["service"] for each in gone.document["skipped"]] == ["comfyui-qwen"]
+    gone = proof.control.apply()
+    assert gone.code == 0 and gone.document, gone.errors
+    assert [each["service"] for each in gone.document["skipped"]] == ["comfyui-qwen"]
+    proof.second_run()
     host.set_gpus([GPU])
     told = proof.control.apply()
     assert told.code == 0, told.errors
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 def test_the_toolkit_goes_back_and_forth(proof: Proof) -> None:
@@ -243,12 +302,12 @@ def test_the_toolkit_goes_back_and_forth(proof: Proof) -> None:
             told.changes
         )
         assert host.root("nvidia-ctk --version").stdout.split()[5] == "1.19.0"
-        proof.nothing_to_do()
+        proof.second_run()
     assert proof.control.apply().code == 0
     assert host.root("nvidia-ctk --version").stdout.split()[5] == "1.20.0"
     held = host.root("apt-mark showhold").stdout.split()
     assert len([name for name in held if "nvidia" in name]) == 4
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 @pytest.mark.core
@@ -283,7 +342,7 @@ def test_every_link_of_the_chain_is_proved(proof: Proof) -> None:
     repaired = control.apply()
     assert (repaired.code, repaired.changes) == (0, [("stacks", "comfyui-qwen", "recreate")]), repaired.errors
     assert "No such device" in host.root("docker exec comfyui-qwen sh -c ': < /dev/nvidiactl'").stderr
-    proof.nothing_to_do()
+    proof.second_run()
 
 
 def test_a_proof_that_fails_leaves_no_record_and_is_made_again(proof: Proof) -> None:
@@ -296,4 +355,4 @@ def test_a_proof_that_fails_leaves_no_record_and_is_made_again(proof: Proof) -> 
     host.root(f"rm {DATA_DIR}/wrong; systemctl restart nvidia-cdi-refresh.service", check=True)
     assert proof.control.plan().changes == [("gpu", "containers reach the GPUs", "prove")]
     assert proof.control.apply().code == 0
-    proof.nothing_to_do()
+    proof.second_run()

@@ -35,7 +35,6 @@ PathChanged=/usr/lib/nvidia-standin
 [Install]
 WantedBy=multi-user.target
 """
-RUNTIME = '#!/bin/sh\n# Stand-in: the legacy runtime only passes on.\nexec /usr/bin/runc "$@"\n'
 # Its presence lets the engine accept --gpus.
 HOOK = "#!/bin/sh\n# Stand-in: nothing to do.\ncat >/dev/null\nexit 0\n"
 UNITS = ["nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service"]
@@ -46,7 +45,7 @@ def _packages(version: str, work: Path) -> list[Package]:
     base, toolkit = work / "base", work / "toolkit"
     put(base, "usr/bin/nvidia-ctk", (HERE / "scripts/nvidia-ctk").read_text().replace("@VERSION@", upstream), 0o755)
     put(base, "usr/bin/nvidia-cdi-hook", "#!/bin/sh\nexit 0\n", 0o755)
-    put(base, "usr/bin/nvidia-container-runtime", RUNTIME, 0o755)
+    put(base, "usr/bin/nvidia-container-runtime", HERE / "scripts/nvidia-container-runtime", 0o755)
     put(base, "usr/lib/systemd/system/nvidia-cdi-refresh.service", REFRESH_SERVICE)
     put(base, "usr/lib/systemd/system/nvidia-cdi-refresh.path", REFRESH_PATH)
     put(toolkit, "usr/bin/nvidia-container-runtime-hook", HOOK, 0o755)
@@ -80,5 +79,6 @@ def _build(folder: Path) -> None:
 
 def nvidia_repository(timings: dict[str, float] | None = None) -> Path:
     """The tree that nvidia.github.io serves."""
-    sources = [Path(__file__), HERE / "apt_repo.py", HERE / "docker_apt.py", HERE / "scripts/nvidia-ctk"]
+    scripts = (HERE / "scripts/nvidia-ctk", HERE / "scripts/nvidia-container-runtime")
+    sources = [Path(__file__), HERE / "apt_repo.py", HERE / "docker_apt.py", *scripts]
     return cached("nvidia-apt", digest(*sources, signing_key("nvidia").public), _build, timings) / "tree"

@@ -54,6 +54,13 @@ case "$*" in
 esac
 """
 
+# Of what is run with a limit, docker, and a shell in a container's cgroup that opens a card's file there.
+TIMEOUT = """
+[ "$1" = -s ] || { shift; exec "$@"; }
+shift 3; "$@"
+[ ! -e "$HOST/denied" ] || echo "sh: 1: cannot open $6: Operation not permitted" >&2
+"""
+
 CONTAINER = inspected(name="/api")
 # Of this host, as the two scripts ask Docker to write it.
 OBJECTS = {
@@ -86,7 +93,7 @@ class Host:
         """The lines that a script prints there."""
         programs = self.folder / "bin"
         programs.mkdir(exist_ok=True)
-        for name, text in (("systemctl", SYSTEMCTL), ("docker", DOCKER)):
+        for name, text in (("systemctl", SYSTEMCTL), ("docker", DOCKER), ("timeout", TIMEOUT)):
             (programs / name).write_text(f"#!/bin/sh\n{text}")
             (programs / name).chmod(0o755)
         state = {"running": self.running, "enabled": self.enabled, "vanished": self.vanished}
@@ -99,6 +106,9 @@ class Host:
         (self.folder / "daemons" / "containers" / "one").touch()
         # This machine may have a Docker of its own.
         moved = re.sub("/(etc|run|var/lib)/(docker|gpuhost)", rf"{self.folder}/daemons", script)
+        elsewhere = {"/dev/nvidiactl": "/dev/null", "/sys/fs/cgroup": "$HOST/fs", "/proc/$pid/": "$HOST/"}
+        for path, here in elsewhere.items():
+            moved = moved.replace(path, here)
         done = subprocess.run(
             ["sh"],
             input=moved,
@@ -115,7 +125,8 @@ class Host:
         for name, value in OBJECTS.items():
             text = f"{json.dumps(value)}\n"
             if name in CONTAINERS:  # as the script's template has it
-                text = f"container\t{text}made_of\tsha256:aa\n"
+                gpus = "gpus\tdef\t42\n" if name == "container-2" else ""
+                text = f"container\t{text}{gpus}made_of\tsha256:aa\n"
             (self.folder / name).write_text(text)
         return DockerState().read(self.sh(DockerState().command(PARTS)))
 
@@ -217,6 +228,37 @@ def test_a_configuration_that_dockerd_has_not_read(host: Host, written_s: int | 
     assert (found.config_owner is None) == (written_s is None)
     if found.config_owner:
         assert found.config_owner[0] == "640"
+
+
+CGROUPS = {
+    "version 1": ("9:devices:/docker/def\n1:name=systemd:/docker/def\n0::/docker/def", "devices/docker/def"),
+    "version 2": ("0::/system.slice/docker-def.scope", "system.slice/docker-def.scope"),
+}
+
+
+@pytest.mark.parametrize("denied", [True, False])
+@pytest.mark.parametrize(("cgroup", "group"), CGROUPS.values(), ids=CGROUPS)
+def test_whether_a_container_may_still_reach_its_gpus(host: Host, cgroup: str, group: str, denied: bool) -> None:
+    """A process in its cgroup is asked, whichever version of cgroups the host has."""
+    (host.folder / "cgroup").write_text(cgroup)  # as /proc/42/cgroup
+    joined = host.folder / "fs" / group / "cgroup.procs"
+    joined.parent.mkdir(parents=True)
+    if denied:
+        (host.folder / "denied").touch()
+    found = host.engine()
+    assert {each.name: each.gpus_denied for each in found.containers} == {"api": False, "painter": denied}
+    assert joined.read_text().strip().isdigit()
+
+
+@pytest.mark.parametrize("lent", ["bin/docker", "daemons.sock", ""])
+def test_docker_desktop_lends_its_engine_by_links(host: Host, lent: str) -> None:
+    """To a distribution of WSL2: the program, the socket, or both."""
+    own = host.folder / "mnt" / "wsl" / "docker-desktop"
+    own.mkdir(parents=True)
+    (host.folder / "bin").mkdir()
+    if lent:
+        (host.folder / lent).symlink_to(own / "lent")
+    assert host.preflight().docker_desktop is bool(lent)
 
 
 @pytest.mark.parametrize("left", ["ran-before-restart", "daemon.json.gpuhost-own", None])

@@ -44,6 +44,14 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
 
 
+def test_dockerd_itself_reads_the_new_file_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = DockerReading(installed=True, active=True, at_boot="enabled", config={"theirs": 1})
+    seen = Seen(monkeypatch, engine, reading, True)
+    seen.of(engine.configured, wanted={"debug": True}, backups="/backups", lives_on=True)
+    validate, put, restart = seen.scripts
+    assert validate == engine._VALIDATE and "put /etc/docker/daemon.json" in put and "restart docker" in restart
+
+
 VALIDATES = """#!/bin/sh
 case "$*" in
   --help) [ -e "$HOST/old" ] || echo '  --validate  Validate daemon configuration and exit';;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -323,6 +324,12 @@ def test_refused_with_one_sentence(seen: dict[str, Any], wanted: dict[str, Any],
     # Python's own words about JSON differ between versions.
     assert problem.what.partition("is not JSON")[:2] == what.partition("is not JSON")[:2]
     assert (problem.hint, problem.host) == (hint, "gpu1")
+
+
+def test_where_daemon_json_is_no_json() -> None:
+    """Pythons differ in whether the comma or what follows it is the mistake."""
+    [problem] = found({"daemon_json": encoded('{\n "debug": true,\n}\n')})
+    assert re.fullmatch(r"/etc/docker/daemon.json is not JSON: .*: line [23] column \d+ \(char \d+\)", problem.what)
 
 
 ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
