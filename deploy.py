@@ -10,6 +10,7 @@ run = preflight.preflight()  # refuses before anything changes; None: this host 
 run = gpu.driver(run)  # a host that lacks a driver which the data asks for gets that first, and alone
 engine.base(run)
 layout.programs(run)
+models.told(run)  # the other hosts: what this one has, so that the hub is asked for a byte once
 engine.packages(run)
 gpu.toolkit(run)
 engine.configuration(run)

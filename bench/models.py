@@ -1,11 +1,15 @@
-"""The fetch against `curl --parallel`, from the same hub on this machine, the same files, in the same run.
+"""The fetch against `curl --parallel`, from the same hub on this machine, the same files, in the same run; and what one
+and three hosts ask the hub for, when they give models to each other.
 
-    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000]
+    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--shared 1024]
 
 Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Each round runs both, in turn, into an empty folder;
 the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
 The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
 seconds tell more than the ratio.
+
+Shared: `--shared` MiB in 8 files that no host has. Hosts are folders here, who gives what to whom is decided as in a
+run, and the programs that give and take are joined by a socket in the place of two SSH connections.
 """
 
 from __future__ import annotations
@@ -13,15 +17,23 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from hostside.protocol import ModelFile, ModelsRequest
-from hostside.wire import to_json
+from gpuhost.models import neighbours
+from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, MissingModel, blob
+from gpuhost.run import stream
+from hostside import hub_cache
+from hostside.protocol import GivenFile, GiveRequest, ModelFile, ModelsRequest, TakenFile, TakeReady, TakeRequest
+from hostside.wire import from_host, to_json
 from tests.rehearsal.standins.hub import HubStore
 
 REPO = "bench/model"
@@ -32,8 +44,10 @@ from pathlib import Path
 from tests.rehearsal.standins.local import LocalHub
 hub = LocalHub(Path(sys.argv[1]))
 print(hub.url, flush=True)
-sys.stdin.read()
+for asked in sys.stdin:
+    print(hub.sent_bytes, flush=True)
 """
+SECRET = "of-the-bench"  # noqa: S105
 
 
 def main() -> None:
@@ -42,10 +56,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--large", type=int, default=4096, metavar="MIB")
     parser.add_argument("--small", type=int, default=1000, metavar="FILES")
+    parser.add_argument("--shared", type=int, default=1024, metavar="MIB")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuhost-bench-", dir=asked.folder) as folder:
         for name, files in (("large", _large(Path(folder), asked.large)), ("small", _small(asked.small))):
             compare(name, Path(folder), files, asked.rounds)
+        for hosts in (1, 3):
+            share(Path(folder) / f"shared-{hosts}", hosts, asked.shared)
 
 
 def _large(folder: Path, mib: int) -> dict[str, bytes | Path]:
@@ -87,6 +104,73 @@ def compare(name: str, folder: Path, files: dict[str, bytes | Path], rounds: int
         print(f"{name:6} {each:6} {seconds:7.2f} s  {rates}  {processor_s:6.2f} s of the processor")
     ratio = best["curl"][0] / best["fetch"][0]
     print(f"{name:6} ratio  {ratio:7.2f}  (curl's time / the fetch's; load {os.getloadavg()[0]:.1f})", flush=True)
+
+
+def share(folder: Path, hosts: int, mib: int) -> None:
+    """Prints what so many hosts that lack the same files need, and how much of it the hub sent."""
+    piece = os.urandom(mib * 2**20 // 8)
+    files: dict[str, bytes | Path] = {f"model-{number}.bin": bytes([number]) + piece[1:] for number in range(8)}
+    commit = HubStore(folder / "data").add(REPO, files, gated=False, commit=None)
+    serving = [sys.executable, "-c", _SERVE, str(folder / "data")]
+    with subprocess.Popen(serving, cwd=Path(__file__).parents[1], stdin=-1, stdout=-1, text=True) as hub:
+        assert hub.stdout is not None and hub.stdin is not None
+        url, began = hub.stdout.readline().strip(), time.monotonic()
+        requests = {f"host-{n}": _request(folder / f"host-{n}", folder / "data", commit) for n in range(hosts)}
+        need = _fetch_from_each_other(url, requests)
+        seconds = time.monotonic() - began
+        print("bytes?", file=hub.stdin, flush=True)
+        sent = int(hub.stdout.readline())
+        hub.stdin.close()
+    subprocess.run(["rm", "-rf", folder], check=True)
+    many = "1 host " if hosts == 1 else f"{hosts} hosts"
+    print(f"shared {many} {need / 1e6:8.1f} MB needed, {sent / 1e6:8.1f} MB from the hub, {seconds:.2f} s", flush=True)
+
+
+def _fetch_from_each_other(url: str, requests: dict[str, ModelsRequest]) -> int:
+    """Each host in its turn; how many bytes all of them needed."""
+    lacking = {name: HostModels({}, [_missing(request.files)]) for name, request in requests.items()}
+    turns = neighbours.decided(lacking)
+    for name, request in sorted(requests.items(), key=lambda each: turns[each[0]]["bench"].wave):
+        given = turns[name]["bench"].given
+        givers = {each.host for each in given.values()}
+        with _joined(requests, request, given) if givers else _alone() as address:
+            files = [replace(each, peers=[address] if blob(each) in given else []) for each in request.files]
+            _fetch(url, replace(request, files=files, peer_secret=SECRET))
+    return sum(file.size for request in requests.values() for file in request.files)
+
+
+def _missing(files: Sequence[ModelFile]) -> MissingModel:
+    at = [hub_cache.snapshot("", each.repo, each.commit, each.file).lstrip("/") for each in files]
+    return MissingModel("bench", [MissingFile(blob(each), each.size, at) for each, at in zip(files, at, strict=True)])
+
+
+@contextmanager
+def _alone() -> Iterator[str]:
+    yield ""
+
+
+@contextmanager
+def _joined(requests: dict[str, ModelsRequest], taker: ModelsRequest, given: Mapping[Blob, Given]) -> Iterator[str]:
+    """Where the one host that gives answers."""
+    [giver] = {each.host for each in given.values()}
+    files = [each for each in taker.files if blob(each) in given]
+    gives = GiveRequest([GivenFile(given[blob(each)].at, each.size) for each in files], requests[giver].cache_dir)
+    takes = TakeRequest([TakenFile(f.repo, f.commit, f.file, f.size, blob(f)[1]) for f in files], SECRET)
+    giving, taking = _program("give", to_json(gives)), _program("take", to_json(takes))
+    port = from_host(TakeReady, stream.line(taking, 200)).port
+    for ends in ((giving, taking), (taking, giving)):
+        threading.Thread(target=stream.hand_on, args=ends, daemon=True).start()
+    yield f"http://127.0.0.1:{port}"
+    stream.close(giving)
+
+
+def _program(action: str, request: str) -> socket.socket:
+    ours, its = socket.socketpair()
+    with its:
+        command = [sys.executable, "-I", "-B", "-m", "hostside.model_peer", action]
+        subprocess.Popen(command, stdin=its.fileno(), stdout=its.fileno())
+    ours.sendall(f"{request}\n".encode())
+    return ours
 
 
 def _timed(run: Callable[[], None], folder: Path) -> tuple[float, float]:

@@ -204,6 +204,9 @@ images = {
 # "gated": True for a repository whose licence wants an account: HF_TOKEN is sent for it, and for no other.
 # Only the models that a service in `enabled_services` names are fetched.
 hub_endpoint = "https://huggingface.co"
+# With several hosts in a run: what one of them has, or is the first to fetch, the others take from it, through the
+# machine on which gpuhost runs, by SSH. False where the way to that machine is slower than the hosts' way to the hub.
+share_models = True
 models = {
     # FLUX.1-dev, for flux-1-dev: the transformer and its VAE here, both text encoders below.
     "flux-1-dev": {

@@ -5,10 +5,16 @@ from __future__ import annotations
 from gpuhost.catalog.lock import text
 from gpuhost.files import operations as files
 from gpuhost.files.rules import plain
-from gpuhost.models import operations
+from gpuhost.models import exchange, operations
+from gpuhost.models.neighbours import of_wave
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import import_folder
 from gpuhost.run.stage import stage
+
+
+def told(run: HostRun | None) -> None:
+    """The other hosts are told what this one has and lacks; every host does this, one that is refused as well."""
+    exchange.tell(run)
 
 
 @stage("models")
@@ -17,14 +23,14 @@ def models(run: HostRun) -> None:
     _keep_revisions(run)
     if not run.models:
         return
-    operations.fetched(
-        name="models | fetched and verified",
-        models=run.decided.models,
-        paths=run.paths,
-        account=run.catalog.account,
-        endpoint=run.catalog.hub_endpoint,
-        secrets=run.secrets,
-    )
+    turns = exchange.turns()
+    # pyinfra ends an operation on all hosts before it begins the next: what a host gives in one it got in one before.
+    first, second, third = (of_wave(run.decided.models, turns, wave) for wave in (1, 2, 3))
+    operations.fetched(name="models | fetched and verified", run=run, models=first, turns=turns)
+    if second:
+        operations.fetched(name="models | taken from neighbours", run=run, models=second, turns=turns)
+    if third:
+        operations.fetched(name="models | taken from neighbours that took them", run=run, models=third, turns=turns)
 
 
 def _keep_revisions(run: HostRun) -> None:

@@ -476,6 +476,7 @@ class Catalog(Entry):
     allowed_images: list[str] = []
     models: dict[Name, Model]
     hub_endpoint: str = "https://huggingface.co"
+    share_models: bool = True
     installs: dict[Name, Install]
     services: dict[ServiceName, Service]
     enabled_services: list[ServiceName]

@@ -110,6 +110,11 @@ class Paths:
         return self._program("hostside.models")
 
     @property
+    def model_peer_command(self) -> str:
+        """Gives files of models to another host, or takes them. Action as argument, request on stdin."""
+        return self._program("hostside.model_peer")
+
+    @property
     def gpu_proof_command(self) -> str:
         """Looks at every link from the driver to a computation in a container. Request on stdin."""
         return self._program("hostside.gpu_proof")

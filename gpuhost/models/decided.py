@@ -9,6 +9,7 @@ from gpuhost.catalog.lock import Lock, LockedModel, Pins
 from gpuhost.catalog.types import Model
 from gpuhost.errors import Problem, UserError
 from gpuhost.models.facts import ModelsReading
+from gpuhost.models.neighbours import HostModels
 from gpuhost.models.rules import Source, Wanted, wanted
 
 Ask = Callable[[Model], LockedModel]
@@ -17,11 +18,13 @@ Ask = Callable[[Model], LockedModel]
 @dataclass(frozen=True)
 class Decided:
     """`models`: those whose files are known; `unresolved`: those of which nobody here knows them; `revisions`: what the
-    revisions are that no lock.json pins, for the host to keep."""
+    revisions are that no lock.json pins, for the host to keep; `shared`: what the other hosts are told, None: nothing,
+    and this host takes nothing from them."""
 
     models: Sequence[Wanted] = ()
     unresolved: Mapping[str, Model] = field(default_factory=dict)
     revisions: Lock | None = None
+    shared: HostModels | None = None
 
 
 UNDECIDED = Decided()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
@@ -13,8 +13,9 @@ from pyinfra.context import host, state
 from gpuhost.catalog.types import Account
 from gpuhost.errors import Cause
 from gpuhost.host.paths import Paths
-from gpuhost.models import progress, rules
+from gpuhost.models import exchange, progress, rules
 from gpuhost.models.decided import Decided
+from gpuhost.models.neighbours import Turns, with_givers
 from gpuhost.models.preflight import TOKEN, look
 from gpuhost.models.rules import PlannedModel, Wanted
 from gpuhost.plan.change import Change, Difference, Resource
@@ -24,7 +25,6 @@ from gpuhost.run.job import Job
 from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host, note
-from gpuhost.secrets.store import SecretStore
 from hostside.protocol import (
     ImportLook,
     ImportRequest,
@@ -60,10 +60,12 @@ def _command(paths: Paths, account: Account, endpoint: str, command: str) -> str
     return line
 
 
-def _fetch(paths: Paths, account: Account, endpoint: str, request: ModelsRequest) -> Job:
+def _fetch(
+    paths: Paths, account: Account, endpoint: str, request: ModelsRequest, shown: progress.Lines | None = None
+) -> Job:
     """It goes on when the connection is lost; the next run attaches to it."""
     command = _command(paths, account, endpoint, paths.models_command)
-    shown = progress.Lines(time.monotonic)
+    shown = shown or progress.Lines(time.monotonic)
     return Job(paths, "models", "the fetch of the models", command, f"{to_json(request)}\n", _explain, shown)
 
 
@@ -93,22 +95,38 @@ def _request(paths: Paths, planned: Sequence[PlannedModel]) -> ModelsRequest:
 
 
 @operation()
-def fetched(models: Sequence[Wanted], paths: Paths, account: Account, endpoint: str, secrets: SecretStore) -> Commands:
-    """Every model is there and verified. No program is started when all is right."""
-    planned = rules.reconcile(models, look(paths), paths.models, f"{paths.hub_cache}/hub", account.uid)
-    request = _request(paths, planned)
+def fetched(run: HostRun, models: Sequence[Wanted], turns: Turns) -> Commands:
+    """These models are there and verified. No program is started when all is right."""
+    paths, account = run.paths, run.catalog.account
+    reconciled = rules.reconcile(models, look(paths), paths.models, f"{paths.hub_cache}/hub", account.uid)
+    planned = with_givers(reconciled, turns)
 
     def act() -> Commands:
+        request = _request(paths, planned)
         needed = any(each.gated and each.action == "fetch" for each in request.files)
-        asked = ModelsRequest(**{**vars(request), "token": secrets.optional(TOKEN) if needed else None})
-        began = time.monotonic()
-        yield _fetch(paths, account, endpoint, asked)
-        fetched_bytes = sum(each.fetch_bytes for each in planned)
-        if fetched_bytes >= MEASURED_FROM_BYTES:
-            speed = round(fetched_bytes / max(time.monotonic() - began, 0.001))
+        token = run.secrets.optional(TOKEN) if needed else None
+        with exchange.givers(planned, turns) as ways:
+            files = [replace(each, peers=ways.to(each)) for each in request.files]
+            asked = replace(request, files=files, token=token, peer_secret=ways.secret if ways.addresses else None)
+            began, lines = time.monotonic(), progress.Lines(time.monotonic)
+            yield _fetch(paths, account, run.catalog.hub_endpoint, asked, lines)
+        fetch_bytes = sum(each.fetch_bytes for each in planned)
+        given_bytes = sum(sum(each.given_bytes.values()) for each in planned)
+        if given_bytes:
+            _note_not_given(lines, fetch_bytes - given_bytes)
+        elif fetch_bytes >= MEASURED_FROM_BYTES:
+            speed = round(fetch_bytes / max(time.monotonic() - began, 0.001))
             yield Script(f"umask 022; echo {speed} > {shlex.quote(paths.models_speed)}")
 
     yield from carry_out([each.change() for each in planned], act())
+
+
+def _note_not_given(lines: progress.Lines, hub_bytes: int) -> None:
+    """What neighbours were to give and did not has come from the hub: said where it is more than was planned."""
+    done = lines.done
+    more = done.downloaded_bytes - done.peer_bytes - hub_bytes if done else 0
+    if more > 0 and lines.not_given:
+        note("fetch", f"models: {size(more)} more than planned came from the hub: {lines.not_given}")
 
 
 # -- asked for by `gpuhost models ...` ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from gpuhost.host.paths import Paths
 from gpuhost.models import hub, rules
 from gpuhost.models.decided import Decided, decide
 from gpuhost.models.facts import ModelsReading, ModelsState
+from gpuhost.models.neighbours import host_models
 from gpuhost.models.rules import PlannedModel, Wanted
 from gpuhost.plan.sizes import about, size
 from gpuhost.run.host_run import HostRun
@@ -67,7 +68,9 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
         found.models, reading, run.paths.models, f"{run.paths.hub_cache}/hub", run.catalog.account.uid
     )
     notes: list[Note] = [("unpinned", f"{name}: {why}") for name, why in rules.unpinned(found.models)]
-    for problem, note in _access(run, found.models, planned):
+    unheard = set()
+    for repo, problem, note in _access(run, found.models, planned):
+        unheard.add(repo)
         problems += [replace(problem, host=host.name)] if problem else []
         notes += [("fetch", note)] if note else []
     problems += [replace(each, host=host.name) for each in too_small(run.services, found.models)]
@@ -77,6 +80,9 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
         have = sum(each.bytes for each in found.models) - need
         takes = f", about {about(need / reading.bytes_per_s)} at the last speed" if reading.bytes_per_s else ""
         notes.append(("fetch", f"models: {size(need)} to fetch, {size(have)} are there{takes}"))
+    if run.catalog.share_models:
+        account, cache_dir = run.catalog.account, f"{run.paths.hub_cache}/hub"
+        found = replace(found, shared=host_models(planned, reading, cache_dir, account.uid, unheard))
     return found, problems, notes
 
 
@@ -96,8 +102,8 @@ def too_small(services: Mapping[str, Service], models: Sequence[Wanted]) -> Iter
 
 def _access(
     run: HostRun, models: Sequence[Wanted], planned: Sequence[PlannedModel]
-) -> Iterator[tuple[Problem | None, str]]:
-    """(problem, note) of each model of which something is fetched and that the hub does not simply give."""
+) -> Iterator[tuple[str, Problem | None, str]]:
+    """(repository, problem, note) of each model of which something is fetched and that the hub does not simply give."""
     by_name = {each.name: each for each in models}
     seen: set[tuple[str, bool]] = set()
     for each in planned:
@@ -111,9 +117,9 @@ def _access(
         except hub.HubError as error:
             [problem] = error.problems
             if error.kind != "unreachable":
-                yield replace(problem, what=f"{each.name}: {problem.what}"), ""
+                yield model.repo, replace(problem, what=f"{each.name}: {problem.what}"), ""
             else:  # the files are known: whether they can be had, the host finds out
-                yield None, f"{each.name}: {problem.what}; the host will ask"
+                yield model.repo, None, f"{each.name}: {problem.what}; the host will ask"
 
 
 def _token(run: HostRun, model: Model) -> str | None:

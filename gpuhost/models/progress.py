@@ -25,12 +25,15 @@ LARGE_BYTES = 64 * 2**20  # the end of a smaller file is no news
 
 
 class Lines:
-    """What is shown of each line of hostside.models; None: nothing. `clock`: seconds."""
+    """What is shown of each line of hostside.models; None: nothing. `clock`: seconds. `done`: what its end said;
+    `not_given`: why a neighbour gave nothing, the first one that did not."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._told_s: float | None = None
         self._files: list[Progress] = []
+        self.done: ModelsDone | None = None
+        self.not_given = ""
 
     def __call__(self, line: str) -> str | None:
         """A line that is no event is shown as it is."""
@@ -38,6 +41,10 @@ class Lines:
             event = model_event(line)
         except WireError:
             return line
+        if isinstance(event, ModelsDone):
+            self.done = event
+        if isinstance(event, Retrying) and event.peer:
+            self.not_given = self.not_given or event.cause
         if not isinstance(event, Progress):
             return sentence(event)
         if event.file is not None:
@@ -65,7 +72,8 @@ def sentence(event: object) -> str | None:
         case Retrying():
             return f"{event.model}: {_short(event.file)}: attempt {event.attempt} failed ({event.cause})"
         case ModelsDone():
-            return f"{count(event.files)} there, {size(event.downloaded_bytes)} downloaded"
+            given = f", {size(event.peer_bytes)} of it from neighbours" if event.peer_bytes else ""
+            return f"{count(event.files)} there, {size(event.downloaded_bytes)} downloaded{given}"
     return None  # a failure is told at the end, with its hint
 
 

@@ -42,21 +42,41 @@ class Wanted:
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file with its action, and why."""
+    """One file with its action, and why. `fetch_bytes`: what of it comes over the network; `giver`: the host that gives
+    it, "" for the hub."""
 
     file: ModelFile
     reason: str
+    fetch_bytes: int = 0
+    giver: str = ""
+
+    def in_short(self) -> str:
+        """What a plan says of it."""
+        source = f" from {self.giver}" if self.giver else ""
+        return f"{self.file.action}, {size(self.file.size)}{source}"
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model with which something is to be done. `ref`: the name that its revision is to have in the cache;
-    `fetch_bytes`: of its files that are not there."""
+    """A model with which something is to be done. `ref`: the name that its revision is to have in the cache."""
 
     name: str
     files: Sequence[PlannedFile]
     ref: ModelRef | None
-    fetch_bytes: int
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Of its files that are not there."""
+        return sum(each.fetch_bytes for each in self.files)
+
+    @property
+    def given_bytes(self) -> dict[str, int]:
+        """The hosts that give some of its files -> how many bytes."""
+        given: Counter[str] = Counter()
+        for each in self.files:
+            if each.giver:
+                given[each.giver] += each.fetch_bytes
+        return dict(given)
 
     @property
     def action(self) -> ModelAction:
@@ -66,18 +86,22 @@ class PlannedModel:
 
     def change(self) -> Change:
         """As a plan shows it: the files one by one, with their sizes."""
-        diff = tuple(Difference(each.file.file, None, _in_short(each)) for each in self.files)
-        impact = Impact(download_bytes=self.fetch_bytes)
+        diff = tuple(Difference(each.file.file, None, each.in_short()) for each in self.files)
+        impact = Impact(download_bytes=self.fetch_bytes, neighbour_bytes=self.given_bytes)
         return Change("models", Resource("model", self.name), self.action, self._reason(), diff, impact=impact)
 
     def _reason(self) -> str:
         if not self.files:
             assert self.ref
             return f"the cache does not know `{self.ref.revision}` as commit {self.ref.commit[:12]}"
+        given = [f"{size(count)} from {host}" for host, count in self.given_bytes.items()]
+        return "; ".join([*self._causes(), *given])
+
+    def _causes(self) -> list[str]:
         if len(self.files) == 1:
-            return self.files[0].reason
+            return [self.files[0].reason]
         counted = Counter(each.reason for each in self.files)
-        return "; ".join(f"{count} of its files: {reason}" for reason, count in counted.most_common(3))
+        return [f"{count} of its files: {reason}" for reason, count in counted.most_common(3)]
 
 
 def wanted(name: str, model: Model, found: LockedModel, source: Source) -> Wanted | Problem:
@@ -115,15 +139,14 @@ def reconcile(
 
 
 def _planned(wanted: Wanted, reading: ModelsReading, models_dir: str, cache_dir: str, owner: int) -> PlannedModel:
-    model, files, fetched = wanted.model, [], 0
+    model, files = wanted.model, []
     for path, known in wanted.files.items():
         links = [model.links[path]] if path in model.links else []
         found = _to_do(wanted, path, known, links, reading, models_dir, cache_dir, owner)
         if found:
-            files.append(PlannedFile(_file(wanted, path, known, found[0]), found[1]))
-            if found[0] == "fetch" and not _has_blob(model.repo, known, reading, cache_dir):
-                fetched += known.size
-    return PlannedModel(wanted.name, files, _ref(wanted, reading, cache_dir), fetched)
+            comes = found[0] == "fetch" and not _has_blob(model.repo, known, reading, cache_dir)
+            files.append(PlannedFile(_file(wanted, path, known, found[0]), found[1], known.size if comes else 0))
+    return PlannedModel(wanted.name, files, _ref(wanted, reading, cache_dir))
 
 
 def _file(wanted: Wanted, path: str, known: LockedFile, action: ModelAction) -> ModelFile:
@@ -207,10 +230,6 @@ def _ref(wanted: Wanted, reading: ModelsReading, cache_dir: str) -> ModelRef | N
     return None if reading.refs.get(path) == wanted.commit else ModelRef(repo, revision, wanted.commit)
 
 
-def _in_short(planned: PlannedFile) -> str:
-    return f"{planned.file.action}, {size(planned.file.size)}"
-
-
 def to_verify(wanted: Wanted, reading: ModelsReading, cache_dir: str) -> PlannedModel | None:
     """The model with every file that is there to be read again; None when there is none."""
     files = [
@@ -218,7 +237,7 @@ def to_verify(wanted: Wanted, reading: ModelsReading, cache_dir: str) -> Planned
         for path, known in wanted.files.items()
         if hub_cache.snapshot(cache_dir, wanted.model.repo, wanted.commit, path) in reading.cached
     ]
-    return PlannedModel(wanted.name, files, None, 0) if files else None
+    return PlannedModel(wanted.name, files, None) if files else None
 
 
 # -- what is on the host -----------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Scope = Literal["", "secret", "rendered"]
@@ -48,11 +48,13 @@ def in_words(diff: Iterable[Difference]) -> str:
 @dataclass(frozen=True)
 class Impact:
     """What a change costs. `stops`: containers that end, whoever made them; `restarts`: those of them that run again
-    when it is done; `download_bytes`: None when nobody knows yet."""
+    when it is done; `download_bytes`: None when nobody knows yet; `neighbour_bytes`: those of them that other hosts of
+    the inventory give, by host."""
 
     stops: tuple[str, ...] = ()
     restarts: tuple[str, ...] = ()
     download_bytes: int | None = 0
+    neighbour_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,11 @@ class Change:
             scope=made["scope"],
             impact=None
             if impact is None
-            else Impact(tuple(impact["stops"]), tuple(impact["restarts"]), impact["download_bytes"]),
+            else Impact(
+                tuple(impact["stops"]),
+                tuple(impact["restarts"]),
+                impact["download_bytes"],
+                dict(impact.get("neighbour_bytes", {})),
+            ),
             text_diff=tuple(made.get("text_diff", ())),
         )

@@ -95,4 +95,5 @@ def _impact(change: Change, running: Running) -> Impact:
         return Impact(every, tuple(each.name for each in foreign_first if each.comes_back), download)
     if kind == "service" and action != "unpause" and name in every:
         return Impact((name,), () if action == "remove" else (name,), download)
-    return Impact(download_bytes=download)
+    neighbours = change.impact.neighbour_bytes if change.impact else {}
+    return Impact(download_bytes=download, neighbour_bytes=neighbours)

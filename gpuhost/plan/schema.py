@@ -38,6 +38,7 @@ class ImpactPart(_Part):
     stops: list[str] = Field(description="containers that end, whoever made them")
     restarts: list[str] = Field(description="those of them that run again when it is done")
     download_bytes: int | None = Field(description="null: nobody knows yet")
+    neighbour_bytes: dict[str, int] = Field(default={}, description="of them, what other hosts give, by host")
 
 
 class ChangePart(_Part):

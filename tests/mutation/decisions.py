@@ -25,6 +25,7 @@ DECISIONS = (
     "gpuhost/images/rules.py",
     "gpuhost/installs/rules.py",
     "gpuhost/models/decided.py",
+    "gpuhost/models/neighbours.py",
     "gpuhost/models/patterns.py",
     "gpuhost/models/rules.py",
     "gpuhost/plan/*.py",

@@ -230,7 +230,7 @@ class ModelFile:
     `model`: its name in the catalogue; `commit`: 40 hex; `file`: path in the repository; `size`: bytes. `sha256`: of
     the bytes, known of LFS files; `git_sha1`: git's blob id, which decides where there is no sha256; `known_from`: who
     said so. `links`: paths below the models folder, hard links to the cached file; none: it is only in the cache.
-    `gated`: the hub wants to know who asks. `peers`: addresses of neighbours that answer as a hub does; asked first.
+    `gated`: the hub wants to know who asks. `peers`: addresses at which neighbours answer as a hub does; asked first.
 
     `fetch`: have it in the cache; `verify`: hash the file that the cache shows; `link`: link that file, which is as the
     manifest says, into the models folder.
@@ -262,7 +262,8 @@ class ModelRef:
 @dataclass(frozen=True)
 class ModelsRequest:
     """`refs`: written once all files are there; `cache_dir`: the hub's cache itself (`.../huggingface/hub`); `stall_s`:
-    how long a download may stand still; `token`: of an account of the hub, sent for gated files only."""
+    how long a download may stand still; `token`: of an account of the hub, sent for gated files only; `peer_secret`:
+    what the files' peers want to be told."""
 
     files: list[ModelFile]
     refs: list[ModelRef]
@@ -271,6 +272,7 @@ class ModelsRequest:
     manifest: str
     stall_s: float
     token: str | None = field(default=None, repr=False)
+    peer_secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -334,13 +336,15 @@ class Stalled:
 
 @dataclass(frozen=True)
 class Retrying:
-    """The `attempt`th failed, because of `cause`; the next is made after `pause_s`."""
+    """The `attempt`th failed, because of `cause`; the next is made after `pause_s`. `peer`: it was a neighbour that
+    was asked."""
 
     model: str
     file: str
     attempt: int
     pause_s: float
     cause: str
+    peer: bool
     event: Literal["retrying"] = "retrying"
 
 
@@ -361,11 +365,12 @@ class ModelFailure:
 @dataclass(frozen=True)
 class ModelsDone:
     """Every file of the request is there. `downloaded_bytes`: what came over the network in this run; `needed_bytes`:
-    what was missing at its start."""
+    what was missing at its start; `peer_bytes`: what of the downloaded ones neighbours gave."""
 
     files: int
     downloaded_bytes: int
     needed_bytes: int
+    peer_bytes: int
     event: Literal["done"] = "done"
 
 
@@ -427,6 +432,51 @@ class Manifest:
 def manifest_key(repo: str, commit: str, file: str) -> str:
     """The name of a file in the manifest."""
     return f"{repo}@{commit}:{file}"
+
+
+# -- hostside.model_peer -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GivenFile:
+    """A file that may be given: `at`: below the cache; `size`: bytes, with another size it is not given."""
+
+    at: str
+    size: int
+
+
+@dataclass(frozen=True)
+class GiveRequest:
+    """The files that may be given, and no other; `cache_dir`: the hub's cache."""
+
+    files: list[GivenFile]
+    cache_dir: str
+
+
+@dataclass(frozen=True)
+class TakenFile:
+    """A file as it is asked for; `etag`: by which the hub knows its bytes."""
+
+    repo: str
+    commit: str
+    file: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class TakeRequest:
+    """The files that the other side gives, in the order of its request; `secret`: who knows it may ask for them."""
+
+    files: list[TakenFile]
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class TakeReady:
+    """`port`: of the loopback, where they are asked for."""
+
+    port: int
 
 
 # -- hostside.model_prune ----------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
                 "reason": "why",
                 "diff": [],
                 "text_diff": [],
-                "impact": {"stops": [], "restarts": [], "download_bytes": 0},
+                "impact": {"stops": [], "restarts": [], "download_bytes": 0, "neighbour_bytes": {}},
             }
         ],
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],

@@ -64,8 +64,10 @@ class Host:
         stall_s: float = STALL_S,
         token: str | None = None,
         refs: list[ModelRef] | None = None,
+        peer_secret: str | None = None,
     ) -> ModelsRequest:
-        return ModelsRequest(files, refs or [], str(self.cache), str(self.models), str(self.manifest), stall_s, token)
+        folders = (str(self.cache), str(self.models), str(self.manifest))
+        return ModelsRequest(files, refs or [], *folders, stall_s, token, peer_secret)
 
     def run(self, files: list[ModelFile] | None = None, **more: Any) -> list[Any]:
         """All events of the program in this process; the exit status comes last."""

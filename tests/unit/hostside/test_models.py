@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -26,6 +27,7 @@ from hostside.protocol import ModelFile, ModelRef, ModelsRequest
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
 
+from .connect_proxy import ConnectProxy
 from .model_host import REPO, Host, errors_of, events, only, states_of
 
 BYTES = os.urandom(300_000)
@@ -69,7 +71,9 @@ def test_fetches_checks_links_writes_down(hub: LocalHub, host: Host, model: Any)
     assert only(found, "plan") | {"free_bytes": 0} == {
         **{"event": "plan", "files": 1, "download_bytes": 300_000, "free_bytes": 0},
     }
-    assert only(found, "done") == {"event": "done", "files": 1, "downloaded_bytes": 300_000, "needed_bytes": 300_000}
+    assert only(found, "done") == {
+        **{"event": "done", "files": 1, "downloaded_bytes": 300_000, "needed_bytes": 300_000, "peer_bytes": 0},
+    }
     assert only(found, "model")["checked_against"] == "hub"
     entry, pointer = host.entry(vae(host)), host.pointer(vae(host))
     assert entry.path == str(pointer) and pointer.is_symlink() and not pointer.readlink().is_absolute()
@@ -348,6 +352,39 @@ def test_no_proxy_is_asked_where_the_environment_excepts_the_hub(hub: LocalHub, 
     process = host.start(host.request(host.files()), http_proxy="http://127.0.0.1:1", no_proxy="127.0.0.1")
     _, err = process.communicate()
     assert host.visible() and err == "" and len(hub.requests) == len(model)
+
+
+@pytest.mark.parametrize("account", ["", "ann:simple", "ann:with a space, @ and %"])
+def test_a_proxy_tunnels_to_the_hub_and_reads_nothing(tls: LocalHub, tmp_path: Path, account: str) -> None:
+    """By CONNECT, with the account that its address names."""
+    tls.store.grant("hf_good", ["owner/gated"])
+    tls.store.add("owner/gated", {VAE: BYTES, "config.json": b"{}"}, gated=True, commit=None)
+    host, proxy = Host(tmp_path / "host", tls), ConnectProxy(account)
+    name, _, password = account.partition(":")
+    before = f"{name}:{quote(password, safe='')}@" if account else ""
+    request = host.request(host.files("owner/gated"), token="hf_good")
+    out, err = host.start(
+        request, https_proxy=f"http://{before}127.0.0.1:{proxy.port}", no_proxy="", NO_PROXY=""
+    ).communicate()
+    proxy.close()
+    assert '"event": "done"' in out and err == "", (out, err)
+    assert set(proxy.asked) == {tls.url.removeprefix("https://")} and proxy.refused == 0
+    assert tls.tokens == ["Bearer hf_good"] * 2
+
+
+def test_a_proxy_that_refuses_the_account_is_told(tls: LocalHub, tmp_path: Path) -> None:
+    tls.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
+    host, proxy = Host(tmp_path / "host", tls), ConnectProxy("ann:right")
+    files = host.files("owner/open")
+    environ = {"https_proxy": f"http://ann:wrong@127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
+    program = host.start(host.request(files), **environ)
+    try:
+        assert program.stdout is not None
+        told = next(line for line in program.stdout if "retrying" in line)
+    finally:
+        program.kill()
+        proxy.close()
+    assert "407" in told and "wrong" not in told and tls.requests == []
 
 
 def test_redirects_without_an_end_are_told(hub: LocalHub, host: Host, model: Any) -> None:

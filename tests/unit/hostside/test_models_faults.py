@@ -188,7 +188,8 @@ def test_what_comes_on_slowly_does_not_stand_still(
         came += len(chunk)
 
     def pour() -> None:
-        downloads._pour(FILE, Pieces(clock, *pieces), SimpleNamespace(write=write))  # type: ignore[arg-type]
+        partial = SimpleNamespace(write=write)
+        downloads._pour(FILE, Pieces(clock, *pieces), partial, False)  # type: ignore[arg-type]
 
     if stands_still:
         with pytest.raises(download.Standstill, match="stood still for 60 s"):

@@ -146,7 +146,7 @@ def test_whatever_is_shown_is_one_line_of_printable_text(text: str) -> None:
 
 
 def test_an_event_is_of_its_kind() -> None:
-    for event in (ModelFailure(None, None, "disk", "full", "free it", 1), ModelsDone(1, 2, 3)):
+    for event in (ModelFailure(None, None, "disk", "full", "free it", 1), ModelsDone(1, 2, 3, 1)):
         assert model_event(to_json(event)) == event
     for line in ("", "3", "{}", '{"event": []}', f'{{"event": "{MARK}"}}', '{"event": "done"}', "[" * 100_000):
         with pytest.raises(WireError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,6 +15,7 @@ from gpuhost.host.paths import Paths
 from gpuhost.models import operations, preflight
 from gpuhost.models.decided import Decided
 from gpuhost.models.facts import FileStat, ModelsReading
+from gpuhost.models.neighbours import Turns
 from gpuhost.models.rules import Wanted
 from gpuhost.plan.change import Change, Difference
 from gpuhost.run.remote import Completed, Script
@@ -101,17 +103,10 @@ def decided(gated: bool = False, size: int = 1) -> Decided:
     return Decided([Wanted("vae", run_of(gated).models["vae"], COMMIT, files, "hub")])
 
 
-def fetched(gated: bool = False, size: int = 1) -> list[Script]:
-    run = run_of(gated)
-    return list(
-        operations.fetched._inner(
-            models=decided(gated, size).models,
-            paths=PATHS,
-            account=run.catalog.account,
-            endpoint="https://hub.example",
-            secrets=cast(SecretStore, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get)),
-        )
-    )
+def fetched(gated: bool = False, size: int = 1, turns: Turns | None = None) -> list[Script]:
+    store = cast(SecretStore, SimpleNamespace(optional={"HF_TOKEN": TOKEN}.get))
+    run = replace(run_of(gated), secrets=store)
+    return list(operations.fetched._inner(run=run, models=decided(gated, size).models, turns=turns or {}))
 
 
 def request_of(script: Script, kind: type) -> Any:

@@ -48,11 +48,12 @@ def of(file: str, bytes_: int, total: int) -> Progress:
         (MovedAside("flux", "/m/a", "/m/a.replaced"), "flux: /m/a was not ours and is now /m/a.replaced"),
         (Stalled("flux", "a/b.bin", 60.0, 1), "flux: b.bin stood still for 60 s"),
         (
-            Retrying("flux", "b.bin", 2, 4.0, "the hub answered 503"),
+            Retrying("flux", "b.bin", 2, 4.0, "the hub answered 503", False),
             "flux: b.bin: attempt 2 failed (the hub answered 503)",
         ),
         (ModelFailure("flux", "b.bin", "disk", "the disk is full", "free space", 1), None),  # told at the end
-        (ModelsDone(3, 10**10, 10**10), "3 files there, 10.0 GB downloaded"),
+        (ModelsDone(3, 10**10, 10**10, 0), "3 files there, 10.0 GB downloaded"),
+        (ModelsDone(3, 10**10, 10**10, 10**9), "3 files there, 10.0 GB downloaded, 1.0 GB of it from neighbours"),
     ],
 )
 def test_each_event_is_a_sentence(event: ModelEvent, shown: str | None) -> None:

@@ -227,7 +227,7 @@ def test_the_document_for_programs() -> None:
                 "reason": "why",
                 "diff": (),
                 "text_diff": (),
-                "impact": {"stops": ("api", "x"), "restarts": ("x",), "download_bytes": None},
+                "impact": {"stops": ("api", "x"), "restarts": ("x",), "download_bytes": None, "neighbour_bytes": {}},
             }
         ],
         "skipped": [{"host": "one", "service": "api", "reason": "no GPU"}],

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx2
@@ -36,19 +36,25 @@ class Content:
 
 
 @contextmanager
-def get(url: str, headers: Mapping[str, str], connect_s: float, read_s: float) -> Iterator[Content]:
-    """Raises huggingface_hub's errors for a refusal, but none for 416, and urllib3's."""
+def get(
+    url: str, headers: Mapping[str, str], connect_s: float, read_s: float, direct: bool = False
+) -> Iterator[Content]:
+    """Raises huggingface_hub's errors for a refusal, but none for 416, and urllib3's. `direct`: no proxy is asked,
+    and a redirect is an error."""
     if constants.is_offline_mode():
         raise errors.OfflineModeIsEnabled(f"{url} is not asked: HF_HUB_OFFLINE is set")
     timeout = urllib3.Timeout(connect=connect_s, read=read_s)
     said: list[Mapping[str, str]] = []
     for _ in range(REDIRECTS_MAX):
-        response = _pool(_proxy(*_origin(url))).request(
+        response = _pool(None if direct else _proxy(*_origin(url))).request(
             "GET", url, headers=headers, timeout=timeout, redirect=False, retries=False, preload_content=False
         )
         said.append(response.headers)
         if response.status not in REDIRECTS:
             break
+        if direct:
+            response.close()
+            raise urllib3.exceptions.ResponseError("a redirect, where none belongs")
         response.read(REFUSAL_BYTES, decode_content=False)  # read to its end it is used again
         response.close()
         before, url = url, urljoin(url, response.headers.get("Location", ""))
@@ -98,7 +104,7 @@ def _pool(proxy: str | None) -> urllib3.PoolManager:
     if not proxy:
         return urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context)
     account = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=account) if account else None
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(account)) if account else None
     return urllib3.ProxyManager(
         proxy, maxsize=CONNECTIONS, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context
     )

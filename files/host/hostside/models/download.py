@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import urllib3
-from huggingface_hub import constants, hf_hub_url
+from huggingface_hub import constants, errors, hf_hub_url
 
 from hostside.models import content
 from hostside.models.content import Content
@@ -50,14 +50,27 @@ class Standstill(FetchError):
         )
 
 
-class Downloads:
-    """The downloads of one run. `stop`, once set, ends them all; `downloaded_bytes`: over the network so far."""
+class NotGiven(FetchError):
+    """A neighbour does not give a file; the hub is asked then."""
 
-    def __init__(self, token: str | None, stall_s: float, meter: Meter, told: Told) -> None:
+    def __init__(self, why: str) -> None:
+        super().__init__("network", f"a neighbour does not give it: {why}", "the hub is asked", transient=True)
+
+
+class Downloads:
+    """The downloads of one run. `stop`, once set, ends them all; `downloaded_bytes`: over the network so far, and
+    `peer_bytes`: those of them that neighbours gave; `lost`: the neighbours that are asked no more."""
+
+    def __init__(
+        self, token: str | None, stall_s: float, meter: Meter, told: Told, peer_secret: str | None = None
+    ) -> None:
         self.stop = threading.Event()
         self.downloaded_bytes = 0
+        self.peer_bytes = 0
+        self.lost: set[str] = set()
         self.stall_s = stall_s
         self._token = token
+        self._peer_secret = peer_secret
         self._meter = meter
         self._told = told
         self._lock = threading.Lock()
@@ -81,18 +94,19 @@ class Downloads:
         """One request: the next bytes of a file, as far as they come."""
         first = partial.size
         last = min(file.size, first + WINDOW_BYTES) - 1
+        is_peer = source in file.peers
         # Not by huggingface_hub's build_hf_headers: it asks the hub for a list of AI agents first.
         headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity", "User-Agent": "gpuhost"}
-        if token := self.token(file, source):
+        if token := self._peer_secret if is_peer else self.token(file, source):
             headers["Authorization"] = f"Bearer {token}"
         url = hf_hub_url(file.repo, file.file, revision=file.commit, endpoint=source)
-        with content.get(url, headers, CONNECT_S, self.stall_s) as answer:
+        with content.get(url, headers, CONNECT_S, self.stall_s, direct=is_peer) as answer:
             if answer.response.status == 416:
                 raise _another_size(file, answer.response.headers.get("Content-Range", ""))
             _check(file, answer, url)
             if answer.response.status == 200 and first:  # it knows no ranges
                 partial.start_over()
-            self._pour(file, answer, partial)
+            self._pour(file, answer, partial, is_peer)
         if partial.size <= last:
             raise FetchError("network", f"{source} ended `{file.file}` early", "run again", transient=True)
 
@@ -115,7 +129,7 @@ class Downloads:
         """To the person who waits."""
         self._told(event)
 
-    def _pour(self, file: ModelFile, answer: Content, partial: Partial) -> None:
+    def _pour(self, file: ModelFile, answer: Content, partial: Partial, is_peer: bool) -> None:
         since_s, so_far = time.monotonic(), 0
         try:
             for chunk in answer.pieces(CHUNK_BYTES):
@@ -123,6 +137,7 @@ class Downloads:
                 so_far += len(chunk)
                 with self._lock:
                     self.downloaded_bytes += len(chunk)
+                    self.peer_bytes += len(chunk) * is_peer
                 if self.stop.is_set():
                     raise Stopped
                 if so_far >= SLOW_BYTES:
@@ -140,7 +155,7 @@ class _Attempts:
         self._downloads = downloads
         self._file = file
         self._partial = partial
-        self._sources = [*file.peers, constants.ENDPOINT]
+        self._sources = [*(peer for peer in file.peers if peer not in downloads.lost), constants.ENDPOINT]
         self._left = ATTEMPTS_MAX + file.size // ATTEMPT_BYTES
         self._in_vain = 0  # in a row
         self._wrong = 0
@@ -166,13 +181,18 @@ class _Attempts:
     def _failed(self, error: Exception, came_on: bool) -> None:
         """Waits for the next attempt; raises when there is none."""
         file, source = self._file, self._sources[0]
-        known = explain(error, file, self._downloads.token(file, source) is not None)
+        is_peer = len(self._sources) > 1
+        known = _not_given(error) if is_peer else explain(error, file, self._downloads.token(file, source) is not None)
         known.attempt = self._number
         self._left -= 1
         self._in_vain = 0 if came_on else self._in_vain + 1
-        if len(self._sources) > 1:  # a neighbour that cannot is not asked twice
+        if is_peer:  # a neighbour that cannot is not asked twice
             self._sources.pop(0)
             pause_s, self._in_vain = 0.0, 0
+            if known.kind == "network" and not isinstance(error, errors.HfHubHTTPError):
+                # It, or the way to it, is gone, or too slow: none of the other files waits for that, too.
+                self._downloads.lost.add(source)
+                self._sources = [each for each in self._sources if each not in self._downloads.lost]
         elif known.kind == "bytes":  # on the way, for once; and again, in vain
             self._wrong += 1
             if self._wrong > 1 or not isinstance(known, WrongBytes):
@@ -185,9 +205,20 @@ class _Attempts:
             pause_s = PAUSES_S[max(0, self._in_vain - 1)] if asked_s is None else min(asked_s, RETRY_AFTER_MAX_S)
         if isinstance(known, Standstill):
             self._downloads.tell(Stalled(file.model, file.file, self._downloads.stall_s, self._number))
-        self._downloads.tell(Retrying(file.model, file.file, self._number, pause_s, str(known)))
+        self._downloads.tell(Retrying(file.model, file.file, self._number, pause_s, str(known), is_peer))
         self._number += 1
         self._downloads.pause(pause_s)
+
+
+def _not_given(error: Exception) -> FetchError:
+    """Why a neighbour is not asked again for a file. What the disk of this host says is no neighbour's fault."""
+    if isinstance(error, FetchError):
+        return error
+    if isinstance(error, errors.HfHubHTTPError):
+        return NotGiven(f"it answers {error.response.status_code}" if error.response is not None else "it refuses")
+    if isinstance(error, OSError):
+        raise error
+    return NotGiven("it stood still" if isinstance(error, urllib3.exceptions.TimeoutError) else "the connection broke")
 
 
 class WrongBytes(FetchError):

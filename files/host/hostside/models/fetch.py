@@ -4,8 +4,8 @@
 
 The request is a `protocol.ModelsRequest`: the files that the plan named, each with its commit, size, hash and action. A
 file that has not the action `fetch` is never downloaded, and the token, which is written nowhere, is sent for none that
-is not gated. HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0 every file is there; 1
-not; 2 the request is wrong.
+is not gated, and to no neighbour. HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0
+every file is there; 1 not; 2 the request is wrong.
 
 All state is on disk and made to be interrupted: killed at any moment, planned and run again, it goes on. The bytes of a
 file are gathered under a name that no service looks for, and get their own once they are right.
@@ -133,7 +133,7 @@ class Run:
         self._store = Store(Path(request.cache_dir), Path(request.models_dir))
         self._ready = _Ready(Path(request.manifest), self._store)
         self._meter = Meter(report)
-        self._downloads = Downloads(request.token, request.stall_s, self._meter, report)
+        self._downloads = Downloads(request.token, request.stall_s, self._meter, report, request.peer_secret)
         self._failed: set[str] = set()  # repositories
 
     def run(self) -> bool:
@@ -145,7 +145,8 @@ class Run:
                 return False
             for ref in self._request.refs:
                 self._store.write_ref(ref)
-        report(ModelsDone(len(self._request.files), self._downloads.downloaded_bytes, needed))
+        downloads = self._downloads
+        report(ModelsDone(len(self._request.files), downloads.downloaded_bytes, needed, downloads.peer_bytes))
         return True
 
     def _act(self) -> int | None:
