@@ -462,6 +462,24 @@ def test_a_renamed_container_gives_its_place_to_the_right_one() -> None:
     assert steps(API, container("mine", service="api")) == [("remove", "api"), ("up", "api"), ("wait", "api")]
 
 
+def test_a_service_that_moves_to_another_stack_gives_its_name_and_port_free_first() -> None:
+    """compose of the new stack does not take the old container for the one to replace."""
+    way = reconcile(API, [container(project="back")])
+    assert [(each.field, each.before, each.after) for each in way.changes[0].diff] == [("stack", "back", "front")]
+    assert way.steps == [ServiceStep("remove", "api", "id-api"), ServiceStep("up", "api"), ServiceStep("wait", "api")]
+
+
+def test_a_service_is_taken_out_and_put_back() -> None:
+    out = reconcile({}, [container()])
+    assert ([change.action for change in out.changes], out.steps) == (
+        ["remove"],
+        [ServiceStep("remove", "api", "id-api")],
+    )
+    back = reconcile(API, [])
+    assert [change.action for change in back.changes] == ["create"]
+    assert back.steps == [ServiceStep("up", "api"), ServiceStep("wait", "api")]
+
+
 def test_a_paused_service_is_woken() -> None:
     assert reconcile(API, [container(state="paused")]).steps == [ServiceStep("unpause", "api", "id-api")]
 
@@ -543,11 +561,15 @@ def test_two_that_share_a_card_and_stay_there_are_recreated_one_after_the_other(
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 PORTS = st.integers(1, 4)
+WHERE = st.tuples(PORTS, st.sampled_from(["front", "back"]))
 
 
-@given(st.dictionaries(NAMES, PORTS), st.dictionaries(NAMES, PORTS))
-def test_whatever_moves_every_port_is_free_when_it_is_taken(before: dict[str, int], after: dict[str, int]) -> None:
-    """The steps carried out on paper: no two containers ever have one port or one name, and the end is as wanted."""
+@given(st.dictionaries(NAMES, WHERE), st.dictionaries(NAMES, WHERE))
+def test_whatever_moves_every_port_and_name_is_free_when_it_is_taken(
+    before: dict[str, tuple[int, str]], after: dict[str, tuple[int, str]]
+) -> None:
+    """The steps carried out on paper, ports swapped and stacks changed: no two containers ever have one port, or one
+    name (compose replaces that of its own stack alone), and the end is as wanted."""
 
     def port(number: int) -> list[str]:
         return [f"127.0.0.1:{number}:80"]
@@ -555,20 +577,29 @@ def test_whatever_moves_every_port_is_free_when_it_is_taken(before: dict[str, in
     def of(name: str, number: int) -> dict[str, Any]:
         return {**SPEC, "name": name, "ports": port(number), "gpus": []}
 
-    # What stands in the data has ports apart; so had what an earlier run made of it.
-    before = {name: number for name, number in before.items() if list(before.values()).count(number) == 1}
-    after = {name: number for name, number in after.items() if list(after.values()).count(number) == 1}
-    there = {
-        name: container(name, spec=of(name, number), settings={**SETTINGS, "ports": port(number), "gpus": []})
-        for name, number in before.items()
-    }
-    wanted = {name: Desired("front", of(name, number)) for name, number in after.items()}
+    def apart(wanted: dict[str, tuple[int, str]]) -> dict[str, tuple[int, str]]:
+        """What stands in the data has ports apart; so had what an earlier run made of it."""
+        used = [number for number, _ in wanted.values()]
+        return {name: each for name, each in wanted.items() if used.count(each[0]) == 1}
+
+    before, after = apart(before), apart(after)
+    there = [
+        container(
+            name,
+            spec=of(name, number),
+            settings={**SETTINGS, "ports": port(number), "gpus": []},
+            project=stack,
+        )
+        for name, (number, stack) in before.items()
+    ]
+    wanted = {name: Desired(stack, of(name, number)) for name, (number, stack) in after.items()}
     held = dict(before)
-    for step in reconcile(wanted, list(there.values())).steps:
+    for step in reconcile(wanted, there).steps:
         if step.do == "remove":
             held.pop(step.service)
         elif step.do == "up":
-            others = {number for name, number in held.items() if name != step.service}
-            assert after[step.service] not in others
-            held[step.service] = after[step.service]
+            number, stack = after[step.service]
+            assert number not in {used for name, (used, _) in held.items() if name != step.service}
+            assert held.get(step.service, (number, stack))[1] == stack
+            held[step.service] = (number, stack)
     assert held == after

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pyinfra.api.state import State
 
 from gpuhost.catalog.inventory import Request, read
+from gpuhost.catalog.types import Service
+from gpuhost.engine.containers import Container, parse, size_bytes
 from gpuhost.host.facts import Gpu
 from gpuhost.project import PROJECT
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services.binds import engine_sockets
+from gpuhost.services.compose import changed_settings
 from gpuhost.services.placement import place
 from gpuhost.services.stacks import Stacks
 from tests.unit import sample
+from tests.unit.engine.test_containers import inspected
 
 
 @pytest.fixture
@@ -100,3 +107,99 @@ def test_secrets_stand_in_files_for_the_owner_alone(run: HostRun, stacks: Stacks
 def test_no_container_is_given_the_socket_of_a_container_engine(stacks: Stacks) -> None:
     assert [mounted for spec in stacks.specs.values() for mounted in spec["volumes"].values()]
     assert list(engine_sockets(stacks.specs)) == []
+
+
+# -- what Docker says of them ------------------------------------------------------------------------------------------
+
+# Of each what its entry asks for; the rest of what Docker says is not looked at here.
+ASKED = ("restart", "memory", "swap", "cpus", "pids", "shm", "init", "namespaces", "logging", "networks", "ports")
+
+
+def inspect(entry: Service, cpus: int, restart: str) -> dict[str, Any]:
+    """What Docker says of a service's container, by the service's entry: in bytes, billionths and nanoseconds."""
+    memory, second = size_bytes(entry.memory), 10**9
+    host = {
+        "RestartPolicy": {"Name": restart, "MaximumRetryCount": 0},
+        "Memory": memory,
+        "MemorySwap": memory,
+        "NanoCpus": int(min(entry.cpus, cpus) * second),
+        "PidsLimit": entry.pids,
+        "ShmSize": size_bytes(entry.shm or "64m"),
+        "Init": entry.init or None,
+        "IpcMode": "private",
+        "NetworkMode": entry.network,
+        "LogConfig": {
+            "Type": "json-file",
+            "Config": {"max-size": entry.log_size, "max-file": str(entry.log_files)},
+        },
+        "PortBindings": {
+            f"{entry.container_port}/tcp": [{"HostIp": entry.bind, "HostPort": str(entry.port)}],
+        },
+    }
+    health = {
+        "Interval": entry.health.interval_s * second,
+        "Timeout": entry.health.timeout_s * second,
+        "Retries": entry.health.retries,
+        "StartPeriod": entry.health.start_budget_s * second,
+        "StartInterval": second,
+    }
+    return inspected(host, health=health, networks=[entry.network, None])
+
+
+def container(spec: dict[str, Any], seen: dict[str, Any]) -> Container:
+    """The container of this spec; what its entry asks for is as Docker says."""
+    read_back = parse(json.dumps(seen))
+    found = {name: read_back.settings[name] for name in ASKED}
+    health = {**read_back.settings["healthcheck"], "test": spec["healthcheck"]["test"]}
+    bare = parse(json.dumps({**seen, "host": {}, "mounts": None})).settings
+    return replace(read_back, settings={**bare, **spec, **found, "healthcheck": health})
+
+
+# Where it stands, what somebody made of it -> the fields that differ.
+OTHERWISE: list[tuple[str, Any, list[str]]] = [
+    ("RestartPolicy", {"Name": "always"}, ["restart"]),
+    ("Memory", 2**29, ["memory", "swap"]),  # what is between the limits is swap
+    ("MemorySwap", 2**50, ["swap"]),
+    ("NanoCpus", 10**8, ["cpus"]),
+    ("PidsLimit", 7, ["pids"]),
+    ("ShmSize", 2**20, ["shm"]),
+    ("IpcMode", "host", ["namespaces"]),
+    ("LogConfig", {"Type": "json-file", "Config": {"max-size": "1k", "max-file": "3"}}, ["logging.options.max-size"]),
+    ("LogConfig", {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "9"}}, ["logging.options.max-file"]),
+    ("PortBindings", {"9/tcp": [{"HostIp": "", "HostPort": "9"}]}, ["ports"]),
+    ("networks", ["mine", None], ["networks"]),
+    ("health.Interval", 10**9, ["healthcheck.interval"]),
+    ("health.Timeout", 10**9, ["healthcheck.timeout"]),
+    ("health.Retries", 99, ["healthcheck.retries"]),
+    ("health.StartPeriod", 10**9, ["healthcheck.start_period"]),
+    ("health.StartInterval", 2 * 10**9, ["healthcheck.start_interval"]),
+]
+
+
+def test_what_an_entry_asks_for_is_what_docker_says_and_anything_else_is_seen(run: HostRun, stacks: Stacks) -> None:
+    for name, entry in run.services.items():
+        spec = stacks.specs[name]
+        seen = inspect(entry, run.reading.cpus, "no" if entry.start == "on-demand" else "unless-stopped")
+        assert changed_settings(spec, container(spec, seen)) == (), name
+        for where, other, fields in OTHERWISE:
+            part, _, key = where.rpartition(".")
+            part = part or ("" if where in seen else "host")
+            changed = {**seen, part: {**seen[part], key: other}} if part else {**seen, where: other}
+            # Docker's own size of /dev/shm is nobody's affair.
+            expected = [] if where == "ShmSize" and entry.shm is None else fields
+            found = [each.field for each in changed_settings(spec, container(spec, changed))]
+            assert found == expected, (name, where)
+
+
+def test_labels_say_service_stack_and_models(run: HostRun, stacks: Stacks) -> None:
+    for stack, names in run.stacks.items():
+        services = yaml.safe_load(stacks.compose(stack))["services"]
+        for name in names:
+            labels, entry = services[name]["labels"], run.services[name]
+            told = (
+                labels["gpuhost.service"],
+                labels["gpuhost.stack"],
+                labels["gpuhost.models"],
+                labels["gpuhost.start"],
+            )
+            assert told == (name, stack, ",".join(entry.models), entry.start)
