@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from gpuhost.files import operations as file_operations
 from gpuhost.services import operations
 from gpuhost.services.files import ComposeFiles, foreign, is_compose_file
 from gpuhost.services.stacks import Stacks
@@ -152,3 +156,42 @@ def test_a_compose_file_that_it_refuses_is_told_in_its_words(tmp_path: Path, mon
 def test_what_it_quotes_of_a_secret_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = accepted(tmp_path, monkeypatch, "a-bad-token")
     assert code == 1 and "a value of a secret cannot be read" in said and "a-bad-token" not in said
+
+
+@pytest.mark.parametrize(
+    ("missing", "asked"),
+    [
+        ("/data/stacks/front/docker-compose-front.yml", ["front"]),
+        ("/data/stacks/front/.env.docker", ["front"]),
+        ("/data/stacks/", ["front", "paint"]),
+        ("/data/stacks/paint/config/painter/extra_model_paths.yaml", []),
+    ],
+)
+def test_compose_is_asked_of_each_stack_with_a_new_file_before_any_is_written(
+    monkeypatch: pytest.MonkeyPatch, missing: str, asked: list[str]
+) -> None:
+    run = sample.run(None, SECRETS)
+    seen: list[str] = []
+
+    def reconcile(stage: str, wanted: Any, *_: Any) -> list[Any]:
+        return [
+            operations.Change(stage, operations.Resource("file", spec.path), "write", "")
+            for spec in wanted
+            if spec.path.startswith(missing)
+        ]
+
+    def carry_out(changes: Any, commands: Any) -> list[Any]:
+        seen.extend(command.get_raw_value() for command in commands)
+        return []
+
+    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *_, **__: []))
+    monkeypatch.setattr(operations, "observe", lambda *_: {})
+    monkeypatch.setattr(operations, "reconcile", reconcile)
+    monkeypatch.setattr(operations, "same", lambda *_: True)
+    monkeypatch.setattr(operations, "with_text_diffs", lambda changes, *_: changes)
+    monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
+    monkeypatch.setattr(file_operations, "carry_out", carry_out)
+    list(operations.rendered._inner(run))
+    *before, writes = seen
+    assert [re.findall(r"docker compose -p (\S+)", script) for script in before] == [[stack] for stack in asked]
+    assert "put /data/stacks/" in writes and "docker compose" not in writes
