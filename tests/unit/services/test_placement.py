@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -263,6 +264,54 @@ def test_no_card_is_given_more_than_it_has(
         assert len({gpu.name for gpu in gpus if gpu.uuid in uuids}) == min(1, needs[name][0])
     # Where it is placed now is where it stays.
     assert place(wanted, gpus, found.gpus).gpus == found.gpus
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2), st.integers(1, 25000)), min_size=1, max_size=6),
+    st.dictionaries(st.sampled_from(CARDS), st.integers(0, 25000), min_size=1),
+)
+def test_newcomers_are_given_no_more_than_others_leave(needs: list[tuple[int, int]], held: dict[Gpu, int]) -> None:
+    foreign = {gpu.uuid: mib for gpu, mib in held.items()}
+    found = place({str(number): service(*need) for number, need in enumerate(needs)}, list(held), foreign=foreign)
+    for gpu, mib in held.items():
+        users = [name for name, uuids in found.gpus.items() if gpu.uuid in uuids]
+        taken = sum(needs[int(name)][1] for name in users)
+        assert taken + mib <= gpu.vram_mib * (1.0 if len(users) == 1 else SHARED_PART) or not users
+
+
+@given(st.lists(st.none() | st.integers(1, 24576), max_size=5), st.integers(0, 5))
+def test_as_long_as_there_are_cards_nobody_shares_one(needs: list[int | None], more: int) -> None:
+    """Whatever each needs, as long as every card carries it."""
+    cards = [Gpu(f"GPU-{number}", "NVIDIA RTX", 24576, 24000, "580") for number in range(len(needs) + more)]
+    found = place({str(number): service(1, need) for number, need in enumerate(needs)}, cards)
+    used = [uuid for uuids in found.gpus.values() for uuid in uuids]
+    assert not found.skipped and len(set(used)) == len(used) == len(needs)
+
+
+LACKS = re.compile(r"needs (\d+) MiB on (\d+) GPUs?; the most that is left is (\d+) MiB, (\d+) MiB too little(; .+)")
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdef"), st.tuples(st.integers(1, 3), st.integers(1, 25000)), min_size=2),
+    st.lists(st.sampled_from(CARDS), unique=True, min_size=1) | st.lists(st.sampled_from(MIXED), unique=True),
+)
+def test_what_a_skipped_one_lacks_and_what_would_help_is_true(
+    needs: Mapping[str, tuple[int, int]], gpus: list[Gpu]
+) -> None:
+    wanted = {name: service(*need) for name, need in needs.items()}
+    found = place(wanted, gpus, place(wanted, gpus).gpus)  # as every later run says it
+    for name, why in found.skipped.items():
+        if not (said := LACKS.search(why)):
+            assert len(gpus) < needs[name][0] or "of one model" in why
+            continue
+        need, count, left, lacks = map(int, said.groups()[:4])
+        assert (count, need) == needs[name] and need - left == lacks > 0
+        others = re.findall(r"`(\w)` \(", said[5])
+        if not others:
+            assert place({name: wanted[name]}, gpus).skipped  # no GPU here is large enough
+            continue
+        kept = {each: uuids for each, uuids in found.gpus.items() if each not in others}
+        assert name in place({each: wanted[each] for each in (*kept, name)}, gpus, kept).gpus
 
 
 DEMANDS = st.dictionaries(
