@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from pyinfra.api.operation import operation
-from pyinfra.context import host
+from pyinfra.context import host, state
 
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerState
@@ -14,7 +14,7 @@ from gpuhost.host.paths import Paths
 from gpuhost.images import rules
 from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Script
-from gpuhost.run.session import Commands, carry_out
+from gpuhost.run.session import Commands, carry_out, note
 from hostside import labels as label
 
 
@@ -22,6 +22,9 @@ from hostside import labels as label
 def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths) -> Commands:
     """Every wanted image is on the host, built from the context and arguments that it is declared with."""
     reading = host.get_fact(DockerState, parts=["images"])
+    if (old := rules.reclaimable(wanted, reading)) and not state.is_executing:
+        free = "`docker image rm NAME` frees one that no container uses"
+        note("reclaimable", f"images of ours that the data names no more stay, {free}: {', '.join(old)}", images=old)
     changes = rules.reconcile(wanted, reading)
     subjects = {change.resource.name for change in changes}
 

@@ -90,6 +90,12 @@ def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReadi
     return changes
 
 
+def reclaimable(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReading) -> list[str]:
+    """The builds of ours that nothing of this host's data names any more: they stay, for a way back."""
+    named = {reference(name, image) for name, image in wanted.items()}
+    return sorted(tag for tag in reading.images if tag.startswith("gpuhost/") and tag not in named)
+
+
 def _reason(name: str, image: BuildImage, images: Mapping[str, str]) -> tuple[str, tuple[Difference, ...]]:
     """Why it is built; compared with the build of ours that is nearest to it."""
     ours = [parse(stamp) or {} for tag, stamp in images.items() if tag.startswith(f"gpuhost/{name}:")]

@@ -4,7 +4,7 @@ Events: `unused` (a file of data), `host`, `running`, `gpu`, `skipped`, `limit`,
 preflight found), `driver` (it comes alone: the rest is planned when it is loaded),
 `change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`,
 `address`, `service` (what it does now), `secret_location`, `model`, `models_verified`, `unidentified`, `unverified`
-(of what was asked for), `kept` (what a removal leaves).
+(of what was asked for), `kept` (what a removal leaves), `reclaimable` (images of ours that the data names no more).
 Nothing secret is ever an event's value.
 """
 

@@ -16,9 +16,10 @@ Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's termin
 # Events that say something of a host that is no problem.
 NOTES = (
     *("skipped", "gpu", "driver", "kept", "exposed", "limit", "unpinned", "fetch"),
-    *("unidentified", "unverified", "on_demand", "unused"),
+    *("unidentified", "unverified", "on_demand", "unused", "reclaimable"),
 )
-_OF_A_PLAN = ("limit", "unpinned")  # what a plan and an apply say; whoever only looks has read it there
+# What a plan and an apply say; whoever only looks has read it there.
+_OF_A_PLAN = ("limit", "unpinned", "reclaimable")
 
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}

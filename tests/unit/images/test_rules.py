@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from gpuhost.catalog.lock import Lock, Pins
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
-from gpuhost.images import rules
-from gpuhost.images.rules import explain, pinned, reconcile, reference, sources, spec, unpinned
+from gpuhost.host.paths import Paths
+from gpuhost.images import operations, rules
+from gpuhost.images.rules import explain, pinned, reclaimable, reconcile, reference, sources, spec, unpinned
 from gpuhost.plan.spec import canonical, digest, text_digest
 from gpuhost.project import ProjectFile
+from tests.unit import sample
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
@@ -55,6 +59,29 @@ def test_built(images: dict[str, str], reason: str | None) -> None:
     expected = [("images", "image", TAG, "build")] if reason else []
     assert [change.key for change in found] == expected
     assert [change.reason for change in found] == ([reason] if reason else [])
+
+
+def test_a_build_that_the_data_names_no_more_is_reclaimable() -> None:
+    """After another spec, and after its service left; what somebody made of an image of ours is his."""
+    there = {TAG: SPEC, "gpuhost/api:older": "{}", "gpuhost/gone:1": "{}", "mine/api:1": SPEC}
+    reading = DockerReading(images=there, tags={*there, "acme/server:v1"})
+    assert reclaimable({"api": BUILT}, reading) == ["gpuhost/api:older", "gpuhost/gone:1"]
+    assert reclaimable({"api": BUILT}, DockerReading(images={TAG: SPEC}, tags={TAG})) == []
+
+
+@pytest.mark.parametrize(("executing", "told"), [(False, ["gpuhost/api:older"]), (True, [])])
+def test_a_plan_lists_what_is_reclaimable_and_takes_nothing_away(
+    monkeypatch: pytest.MonkeyPatch, executing: bool, told: list[str]
+) -> None:
+    """Once a run: what acts has been said by what planned it."""
+    reading = DockerReading(images={TAG: SPEC, "gpuhost/api:older": "{}"}, tags={TAG, "gpuhost/api:older"})
+    notes: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *_, **__: reading))
+    monkeypatch.setattr(operations, "state", SimpleNamespace(is_executing=executing))
+    monkeypatch.setattr(operations, "note", lambda event, message, images: notes.append((event, images)))
+    monkeypatch.setattr(operations, "carry_out", lambda changes, commands: [*changes, *commands])
+    assert list(operations.images._inner({"api": BUILT}, Paths.of(sample.catalog()))) == []
+    assert notes == ([("reclaimable", told)] if told else [])
 
 
 def test_a_label_that_cannot_be_read_says_nothing() -> None:

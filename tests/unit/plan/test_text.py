@@ -194,11 +194,11 @@ def test_what_is_not_pinned_is_one_line_a_host_and_no_news_to_who_only_looks() -
 
     pins = [note("unpinned", f"image {name}: built on a tag") for name in ("comfyui", "gpu-check", "orchestrator")]
     events = [*pins, note("limit", "api: less"), note("skipped", "skipped: api: no GPU"), note("host", "no note")]
-    events += [note("unused", "a file", ""), note("unpinned", "vae: `main`", "two")]
+    events += [note("unused", "a file", ""), note("unpinned", "vae: `main`", "two"), note("reclaimable", "an image")]
     assert list(note_lines(events, planned=False)) == ["[one] skipped: api: no GPU", "note: a file"]
     lines = list(note_lines(events, planned=True))
-    assert lines[:3] == ["[one] api: less", "[one] skipped: api: no GPU", "note: a file"]
-    assert " ".join(line.strip() for line in lines[3:]) == (
+    assert lines[:4] == ["[one] api: less", "[one] skipped: api: no GPU", "note: a file", "[one] an image"]
+    assert " ".join(line.strip() for line in lines[4:]) == (
         "[one] not pinned, so another day may bring others: image comfyui, image gpu-check, image orchestrator; "
         "`gpuhost lock` pins [two] not pinned, so another day may bring others: vae; `gpuhost lock` pins"
     )
