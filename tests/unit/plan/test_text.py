@@ -196,6 +196,8 @@ def test_what_is_not_pinned_is_one_line_a_host_and_no_news_to_who_only_looks() -
     events = [*pins, note("limit", "api: less"), note("skipped", "skipped: api: no GPU"), note("host", "no note")]
     events += [note("unused", "a file", ""), note("unpinned", "vae: `main`", "two"), note("reclaimable", "an image")]
     assert list(note_lines(events, planned=False)) == ["[one] skipped: api: no GPU", "note: a file"]
+    beyond = note("exposed", "api: port 9001 is open to the network")  # a verification says it as well
+    assert list(note_lines([beyond], planned=False)) == ["[one] api: port 9001 is open to the network"]
     lines = list(note_lines(events, planned=True))
     assert lines[:4] == ["[one] api: less", "[one] skipped: api: no GPU", "note: a file", "[one] an image"]
     assert " ".join(line.strip() for line in lines[4:]) == (
