@@ -109,6 +109,20 @@ def test_no_container_is_given_the_socket_of_a_container_engine(stacks: Stacks) 
     assert list(engine_sockets(stacks.specs)) == []
 
 
+def test_comfyui_services_share_what_they_only_read_and_no_service_writes_what_another_one_has(stacks: Stacks) -> None:
+    volumes = {name: spec["volumes"] for name, spec in stacks.specs.items()}
+    trees = {name: source for name, mounts in volumes.items() if (source := mounts.get("/app"))}
+    assert trees.keys() == {"comfyui-qwen", "flux-1-dev", "comfyui-workflows"}
+    [tree] = {*trees.values()}
+    assert tree.endswith(":ro")
+    models = {volumes[name]["/models"] for name in trees}
+    assert len(models) == 1 and all(source.endswith(":ro") for source in models)
+    written = [source for mounts in volumes.values() for source in mounts.values() if not source.endswith(":ro")]
+    assert len(set(written)) == len(written) >= 2 * len(trees)  # data and outputs
+    read = {source.removesuffix(":ro") for mounts in volumes.values() for source in mounts.values()} - {*written}
+    assert not [path for path in read for own in written if f"{path}/".startswith(f"{own}/")]
+
+
 # -- what Docker says of them ------------------------------------------------------------------------------------------
 
 # Of each what its entry asks for; the rest of what Docker says is not looked at here.
