@@ -476,6 +476,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`apt_repositories` lacks `nvidia`",
         "copy `nvidia` from gpuhost's own group_data/all.py",
     ),
+    "an override that lost an engine's packages": (
+        {"engine_packages.ubuntu": ABSENT},
+        "`engine_packages` lacks `ubuntu`",
+        "copy `ubuntu` from gpuhost's own group_data/all.py",
+    ),
+    "an override that lost a fingerprint": (
+        {"apt_key_fingerprints.docker": ABSENT},
+        "`apt_key_fingerprints` lacks `docker`",
+        "copy `docker` from gpuhost's own group_data/all.py",
+    ),
     "an override that lost the key of the stamps": (
         {"secrets.LABEL_HMAC_KEY": ABSENT},
         "`secrets` lacks `LABEL_HMAC_KEY`",
