@@ -70,8 +70,13 @@ def test_what_runs_and_what_it_says(converged: Proof) -> None:
     assert rows["comfyui-qwen"] == ["running", "healthy", "8188", "0"]
     said = """docker exec orchestrator sh -c 'echo "it is $ORCHESTRATOR_TOKEN." > /proc/1/fd/1'"""
     converged.host.root(said, check=True)
-    log = converged.control.text("logs", "orchestrator", "--tail", "5")
-    assert log.returncode == 0 and "it is [redacted]." in log.stdout.splitlines(), (log.stdout, log.stderr)
+
+    def masked() -> bool:
+        log = converged.control.text("logs", "orchestrator", "--tail", "5")
+        assert log.returncode == 0, log.stderr
+        return "it is [redacted]." in log.stdout.splitlines()
+
+    wait_for(masked, "the line in Docker's log", 60)  # which Docker writes when it has a moment
 
 
 def test_what_stopped_is_shown(converged: Proof) -> None:
