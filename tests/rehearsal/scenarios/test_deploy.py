@@ -61,6 +61,8 @@ def test_the_ssh_line_at_the_end_reaches_the_services_from_the_operators_machine
 
 def test_what_runs_and_what_it_says(converged: Proof) -> None:
     """A token that a service prints leaves the host masked."""
+    # The host was started a moment ago.
+    wait_for(lambda: converged.control.text("status").returncode == 0, "every service is healthy", 60)
     began = time.monotonic()
     shown = converged.control.text("status")
     print(f"gpuhost status: {time.monotonic() - began:.2f} s\n{shown.stdout}")
