@@ -61,8 +61,8 @@ _GET = (
 class ServiceContext:
     """One service with all that its templates may use. `paths`: of the host; `account`: `uid:gid`; `egress`: its
     network has a way out; `shares_gpu`: another service computes on a card of its; `vram`: what it takes of each of its
-    cards, and what all on one may take together, in MiB; `arguments`: its command line;
-    `gpu_access`: how this host gives GPUs to containers."""
+    cards, and what all on one may take together, in MiB; `alone`: no other such service is started beside it;
+    `arguments`: its command line; `gpu_access`: how this host gives GPUs to containers."""
 
     name: str
     entry: Service
@@ -73,6 +73,7 @@ class ServiceContext:
     egress: bool = False
     shares_gpu: bool = False
     vram: tuple[int, int] = (0, 0)
+    alone: bool = False
     arguments: Sequence[str] = ()
     gpu_access: Literal["cdi", "runtime"] = "cdi"
 
@@ -101,13 +102,15 @@ class ServiceContext:
             "arguments": self.arguments,
             "variables": {"port": port, "memory": memory, "cpus": cpus},
             "health_test": health_test(self.entry),
-            "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **self._vram_labels, **labels},
+            "labels": {label.SERVICE: self.name, label.STACK: self.entry.stack, **self._start_labels, **labels},
         }
 
     @property
-    def _vram_labels(self) -> dict[str, str]:
+    def _start_labels(self) -> dict[str, str]:
+        """By which the broker knows beside whom it may be started."""
         takes, shared = self.vram
-        return {label.VRAM: str(takes), label.VRAM_SHARED: str(shared)} if takes else {}
+        needs = {label.VRAM: str(takes), label.VRAM_SHARED: str(shared)} if takes else {}
+        return {**needs, **({label.ALONE: "yes"} if self.alone else {})}
 
     @property
     def _restart(self) -> str:

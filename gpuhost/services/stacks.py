@@ -92,6 +92,7 @@ class Stacks:
             egress=run.catalog.networks[entry.network].egress,
             shares_gpu=name in sharing(run.placement, run.services),
             vram=(takes_mib(entry.gpu, cards), shared_mib(min((card.vram_mib for card in cards), default=0))),
+            alone=run.catalog.profile == "test" and not entry.controls_services,
             arguments=arguments.filled(run.catalog, name, cards),
             gpu_access=run.gpu_access,
         )

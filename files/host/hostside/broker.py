@@ -253,12 +253,14 @@ def _has_room(container: Mapping[str, Any], ours: Iterable[Mapping[str, Any]]) -
     """Raises Refused when a service takes more of a GPU than those that run there leave. By what all have declared: how
     much is free at this moment says little of services that load a model when they are asked."""
     attached, cards = _labels(container), _cards(container)
+    beside = [each for each in ours if each["Id"] != container["Id"] and each["State"]["Status"] in _HOLDS_MEMORY]
+    if attached.get(labels.ALONE) and (alone := [each for each in beside if _labels(each).get(labels.ALONE)]):
+        name = _labels(alone[0])[labels.SERVICE]
+        raise Refused(f"with the test profile services run one at a time; stop `{name}` first")
     takes, of = _mib(attached, labels.VRAM), _mib(attached, labels.VRAM_SHARED)
     for card in cards:
         running = {
-            _labels(each)[labels.SERVICE]: _mib(_labels(each), labels.VRAM)
-            for each in ours
-            if each["Id"] != container["Id"] and each["State"]["Status"] in _HOLDS_MEMORY and card in _cards(each)
+            _labels(each)[labels.SERVICE]: _mib(_labels(each), labels.VRAM) for each in beside if card in _cards(each)
         }
         taking = {name: mib for name, mib in running.items() if mib}
         if takes and (others := vram.in_the_way(takes, of, taking)):

@@ -8,6 +8,7 @@ SERVICE = "gpuhost.service"  # of a container: its service
 STACK = "gpuhost.stack"
 SPEC = "gpuhost.spec"  # of a container and an image: the spec that it was made from, as JSON
 MODELS = "gpuhost.models"
+ALONE = "gpuhost.alone"  # "yes": of those that have it one runs at a time
 VRAM = "gpuhost.vram_mib"  # what the service takes of each of its GPUs
 VRAM_SHARED = "gpuhost.vram_shared_mib"  # what all services of such a GPU may take together
 ONE_OFF = "com.docker.compose.oneoff"  # compose's, "True" on what `docker compose run` made: somebody's own

@@ -282,6 +282,18 @@ def test_a_service_is_started_only_when_its_gpu_has_room(
     assert asked == ([] if refused else ["POST /containers/id-sd35/start"])
 
 
+def test_with_the_test_profile_one_runs_at_a_time(path: str, fake: FakeDocker) -> None:
+    alone = {"gpuhost.alone": "yes"}
+    for name, status in (("flux", "running"), ("sd35", "exited")):
+        fake.containers[name] = [container(name, state={"Status": status}, labels=alone)]
+    fake.containers["orchestrator"] = [container("orchestrator")]
+    refused = "with the test profile services run one at a time; stop `flux` first"
+    assert said(path, b"start sd35\n")["refused"] == refused
+    assert not [each for each in fake.requests if each.startswith("POST")]
+    fake.containers["flux"] = [container("flux", state={"Status": "exited"}, labels=alone)]
+    assert said(path, b"start sd35\n")["refused"] is None
+
+
 def test_of_two_that_are_started_at_once_the_second_sees_the_first(path: str, fake: FakeDocker) -> None:
     fake.containers = {name: [on_a_gpu(name, 12_000, "A")] for name in ("flux", "sd35")}
     fake.delay_s = 0.02

@@ -217,3 +217,14 @@ def test_labels_say_service_stack_and_models(run: HostRun, stacks: Stacks) -> No
                 labels["gpuhost.start"],
             )
             assert told == (name, stack, ",".join(entry.models), entry.start)
+
+
+def test_with_the_test_profile_all_but_who_starts_them_run_one_at_a_time(run: HostRun, stacks: Stacks) -> None:
+    def alone(run: HostRun) -> set[str]:
+        made = Stacks(run)
+        found = (yaml.safe_load(made.compose(stack))["services"].items() for stack in run.stacks)
+        return {name for each in found for name, entry in each if entry["labels"].get("gpuhost.alone") == "yes"}
+
+    assert alone(run) == set()
+    tests = replace(run, catalog=run.catalog.model_copy(update={"profile": "test"}))
+    assert alone(tests) == set(run.services) - {"orchestrator"}
