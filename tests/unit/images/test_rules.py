@@ -109,7 +109,7 @@ DIGEST = f"sha256:{'a' * 64}"
 def test_pulled_once(wanted: str, listed: str) -> None:
     image = PullImage(pull=wanted)
     [change] = reconcile({"server": image}, DockerReading(tags={"acme/server:v0", "other:v1"}))
-    assert (change.resource.name, change.action, change.reason) == (wanted, "pull", "not on the host")
+    assert change.key == ("images", "image", wanted, "pull") and change.reason == "not on the host"
     assert reconcile({"server": image}, DockerReading(tags={listed})) == []
 
 

@@ -81,6 +81,8 @@ def test_a_path_that_only_one_machine_has(text: str, what: str) -> None:
         value = [text] if field.endswith("arguments") else {"CACHE": text}
         [(said, _)] = found(**{field: value})
         assert text in said and said.endswith(f"is {what}")
+    [(said, _)] = found(services__painter__options={"more": {"paths": [text]}})  # wherever it stands
+    assert said.endswith(f"is {what}")
 
 
 @pytest.mark.parametrize("text", ["/srv/home/x", "/data/root/x", "https://a.example/home", "/mnt/data/x", "a: b"])

@@ -69,6 +69,9 @@ def test_what_is_placed_stays_where_it_is() -> None:
     # Of a card that is gone, or of more cards than it needs now, nothing is kept.
     assert place({"a": service(1)}, CARDS[:1], {"a": ["GPU-9"]}).gpus == {"a": ["GPU-0"]}
     assert len(place({"a": service(1)}, CARDS, {"a": ["GPU-0", "GPU-1"]}).gpus["a"]) == 1
+    # Cards of one name and another memory are not alike.
+    larger = replace(CARDS[0], vram_mib=49152)
+    assert place({"a": service(2)}, [larger, *CARDS[1:]], {"a": ["GPU-0", "GPU-1"]}).gpus["a"] == ["GPU-1", "GPU-2"]
 
 
 def test_a_newcomer_does_not_take_the_place_of_one_that_runs() -> None:
