@@ -188,6 +188,7 @@ class Jobs:
             # A fault of ours: the others' jobs go on, with a new process.
             traceback.print_exc()
             self._model.kill()
+            await self._model.end()  # until it is gone it would be taken for one that is ready
             self._end(job, "internal_error", "the server has a fault; its log says more")
         finally:
             self._running = None
