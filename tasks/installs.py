@@ -24,5 +24,6 @@ def installs(run: HostRun) -> None:
             account=run.catalog.account,
             limits=rules.limits(install, run.reading.cpus),
             trees_command=run.paths.trees_command,
+            measures=run.paths.measures,
             lock=run.paths.install_lock(name) if run.install_packages(name) else None,
         )

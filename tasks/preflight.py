@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pyinfra.context import host, state
 
@@ -10,6 +10,7 @@ from gpuhost.catalog.types import Catalog
 from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostReading, HostState
+from gpuhost.host.paths import Paths
 from gpuhost.host.preflight import exposed, limits, memory_together, problems, root_problem, sudo_problem
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
@@ -50,10 +51,10 @@ def preflight() -> HostRun | None:
             raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
         found = _privileges()
         if not found:
-            roots = [catalog.data_root, catalog.state_root, "/var/lib/docker"]
+            roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
             ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
             accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
-            reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts)
+            reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
@@ -84,6 +85,15 @@ def preflight() -> HostRun | None:
             for each in living
         ],
         live_restore=run.lives_on,
+    )
+    current().report.add(
+        "measured",
+        host.name,
+        measures=[asdict(each) for each in reading.measures],
+        free_bytes={folder: kib * 1024 for folder, kib in reading.disk_kib.items()},
+        data=reading.disk_of(catalog.data_root),
+        docker=reading.disk_of(reading.docker_root),
+        proof_s=catalog.verify_window_s if run.services and (not asked or "verify" in asked) else 0.0,
     )
     if not reading.gpus:
         note("gpu", "no NVIDIA GPU on this host: the NVIDIA Container Toolkit is not installed")

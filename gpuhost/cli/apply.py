@@ -29,7 +29,7 @@ from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 
 Check = Callable[[Outcome], Problem | None]
-Show = Callable[[list[dict[str, Any]]], None]
+Show = Callable[[list[dict[str, Any]], list[dict[str, Any]]], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def apply(
         return planned
     changes = planned.outcome.changes("plan")
     if not as_json:
-        show(changes)
+        show(changes, planned.outcome.events)
     foreign = {} if stop_foreign else foreign_stops(changes, planned.outcome.events)
     if foreign and yes:
         return Applied(planned.outcome, [_stops_foreign(host, names) for host, names in foreign.items()])

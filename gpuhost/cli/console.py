@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,8 @@ import click
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
 from gpuhost.plan.document import document, error_document
+from gpuhost.plan.impact import with_impacts
+from gpuhost.plan.totals import totals
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
@@ -65,7 +67,7 @@ def print_result(
     found = [*problems_of(outcome), *problems]
     code = STOPPED if outcome.stopped else ERROR if found else OK
     if as_json:
-        performed = report.select(outcome.events, "performed")
+        performed = with_impacts(report.select(outcome.events, "performed"), outcome.events)
         print(json.dumps({**document(RESULTS[code], performed, outcome.events, found), **(more or {})}, indent=2))
         return code
     print_notes(outcome, planned)
@@ -98,12 +100,15 @@ def print_error_document(problems: Sequence[Problem]) -> int:
     return ERROR
 
 
-def print_changes(changes: Iterable[dict[str, Any]], everything: bool = False, diffs: bool = True) -> None:
-    """A plan on stdout. `everything`: folders and files of ours are listed, not counted; `diffs`: with what differs."""
+def print_changes(
+    changes: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], everything: bool = False, diffs: bool = True
+) -> None:
+    """A plan on stdout. `events`: of the run; `everything`: folders and files of ours are listed, not counted; `diffs`:
+    with what differs."""
     terminal = sys.stdout.isatty()
     columns = max(80, min(120, shutil.get_terminal_size().columns)) if terminal else 80
     style = _coloured if terminal and not os.environ.get("NO_COLOR") else lambda sign, line: line
-    for line in text.plan_lines(changes, text.Shown(everything, diffs, columns, style)):
+    for line in text.plan_lines(changes, text.Shown(everything, diffs, columns, style), totals(changes, events)):
         print(line)
 
 

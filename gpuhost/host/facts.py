@@ -14,25 +14,24 @@ from dataclasses import dataclass, field
 
 from gpuhost.gpu import facts as gpu
 from gpuhost.gpu.facts import Gpu as Gpu
+from gpuhost.host import measures
+from gpuhost.host.measures import Measure
 from gpuhost.run.fact import HostFact
 from hostside import labels
 
+DOCKER_ROOT = "/var/lib/docker"  # unless dockerd says otherwise
 # Of a Docker network: its bridge's name, and whether Docker translates the addresses of what leaves it.
 BRIDGE_OPTION = "com.docker.network.bridge.name"
 MASQUERADE_OPTION = "com.docker.network.bridge.enable_ip_masquerade"
 
 _SCRIPT = r"""
-LC_ALL=C; export LC_ALL; t="$(printf '\t')"
+LC_ALL=C; export LC_ALL; t="$(printf '\t')"; info=
 sed "s/^/os$t/" /etc/os-release
 printf 'arch\t%s\n' "$(uname -m)"
 printf 'init\t%s\n' "$(cat /proc/1/comm)"
 printf 'cpus\t%s\n' "$(getconf _NPROCESSORS_ONLN)"
 grep -qi microsoft /proc/version && printf 'wsl\tyes\n'
 awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo
-for root in @ROOTS@; do
-  at="$root"; while [ ! -d "$at" ]; do at="$(dirname "$at")"; done
-  df -Pk "$at" | awk -v OFS="$t" -v r="$root" 'NR==2{print "disk_kib",r,$4,$1" "$6}'
-done | awk -F"$t" -v OFS="$t" '!seen[$4]++{print $1,$2,$3}'
 awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
@@ -57,7 +56,8 @@ elif systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)"
 then
   printf 'docker_version\t%s\n' "$version"
-  timeout 30 docker info --format "docker_info$t{{.LiveRestoreEnabled}}$t{{.Swarm.LocalNodeState}}" || failed
+  info="$(timeout 30 docker info --format "{{.LiveRestoreEnabled}}$t{{.Swarm.LocalNodeState}}$t{{.DockerRootDir}}")" &&
+    printf 'docker_info\t%s\n' "$info" || failed
   { docker network ls -q || failed; } | {
     xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{
       range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}" || failed
@@ -73,6 +73,12 @@ then
   }
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
+docker_root="${info##*$t}"
+for root in @ROOTS@ "${docker_root:-@DOCKERROOT@}"; do
+  at="$root"; while [ ! -d "$at" ]; do at="$(dirname "$at")"; done
+  df -Pk "$at" | awk -v OFS="$t" -v r="$root" 'NR==2{print "disk_kib",r,$4,$1" "$6}'
+done
+[ ! -f @MEASURES@ ] || tail -c 65536 @MEASURES@ | sed "s/^/measure$t/"
 for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
   case "$file" in */gpuhost-*) continue;; esac
   [ -f "$file" ] || continue
@@ -143,6 +149,9 @@ class HostReading:
     cpus: int = 0
     memory_kib: int = 0
     disk_kib: dict[str, int] = field(default_factory=dict)  # folder -> free; one folder a file system
+    file_systems: dict[str, str] = field(default_factory=dict)  # folder -> the one that it is on
+    docker_root: str = DOCKER_ROOT  # where dockerd keeps images and containers
+    measures: list[Measure] = field(default_factory=list)  # of what took long when it was last done
     mounts: set[str] = field(default_factory=set)
     listening: dict[int, str] = field(default_factory=dict)  # port -> process, "" when unknown
     routes: list[tuple[str, ipaddress.IPv4Network]] = field(default_factory=list)  # (interface, network)
@@ -168,6 +177,11 @@ class HostReading:
     nouveau: bool = False  # the kernel's own driver has the card
     secure_boot: bool = False
     gpus: list[Gpu] = field(default_factory=list)
+
+    def disk_of(self, folder: str) -> str:
+        """The folder in `disk_kib` that is on the same file system; "" when nobody looked."""
+        first = {self.file_systems[each]: each for each in self.disk_kib if each in self.file_systems}
+        return first.get(self.file_systems.get(folder, ""), "")
 
     @property
     def published(self) -> set[int]:
@@ -235,6 +249,13 @@ def _os(reading: HostReading, values: list[str]) -> None:
     reading.os[key] = "".join(shlex.split(value))
 
 
+def _disk(reading: HostReading, values: list[str]) -> None:
+    folder, free, file_system = values
+    if file_system not in reading.file_systems.values():
+        reading.disk_kib[folder] = int(free)
+    reading.file_systems[folder] = file_system
+
+
 def _listen(reading: HostReading, values: list[str]) -> None:
     reading.listening.setdefault(int(values[0].rsplit(":", 1)[1], 16), "")
 
@@ -260,7 +281,7 @@ def _network(reading: HostReading, values: list[str]) -> None:
 
 
 def _docker_info(reading: HostReading, values: list[str]) -> None:
-    live, swarm = values
+    live, swarm, reading.docker_root = values
     reading.live_restore = live == "true"
     reading.swarm = swarm not in ("inactive", "")
 
@@ -304,7 +325,8 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
     "wsl": lambda r, v: setattr(r, "wsl", True),
     "cpus": lambda r, v: setattr(r, "cpus", int(v[0])),
     "memory_kib": lambda r, v: setattr(r, "memory_kib", int(v[0])),
-    "disk_kib": lambda r, v: r.disk_kib.update({v[0]: int(v[1])}),
+    "disk_kib": _disk,
+    "measure": lambda r, v: r.measures.extend(measures.parsed(["\t".join(v)])),
     "mount": lambda r, v: r.mounts.add(v[0]),
     "listen": _listen,
     "listener": _listener,
@@ -334,12 +356,13 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
 
 
 class HostState(HostFact[HostReading]):
-    """The reading of a host. `roots`: the folders whose free space counts; `ours`: those in which our things lie;
-    `accounts`: (name, uid, gid) of each of ours."""
+    """The reading of a host. `roots`: the folders whose free space counts, besides Docker's; `ours`: those in which our
+    things lie; `accounts`: (name, uid, gid) of each of ours; `measured`: the file of measures."""
 
-    def command(self, roots: list[str], ours: list[str], accounts: list[tuple[str, int, int]]) -> str:
+    def command(self, roots: list[str], ours: list[str], accounts: list[tuple[str, int, int]], measured: str) -> str:
         """The script, with these quoted into it."""
         marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "GPUS": gpu.SCRIPT}
+        marks |= {"DOCKERROOT": DOCKER_ROOT, "MEASURES": shlex.quote(measured)}
         marks["USERS"] = shlex.join(text for name, uid, _ in accounts for text in (name, str(uid)))
         marks["GROUPS"] = shlex.join(text for name, _, gid in accounts for text in (name, str(gid)))
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)

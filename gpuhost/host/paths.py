@@ -95,6 +95,11 @@ class Paths:
         return f"{self.state}/models-speed"
 
     @property
+    def measures(self) -> str:
+        """How long starts, builds and installs took when they were last done; root only may write there."""
+        return f"{self.state}/measures"
+
+    @property
     def model_prune_command(self) -> str:
         """Removes files of models from the cache with their links. Request on stdin."""
         return self._program("hostside.model_prune")

@@ -10,6 +10,7 @@ from pyinfra.context import host, state
 
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerState
+from gpuhost.host.measures import noted, timed
 from gpuhost.host.paths import Paths
 from gpuhost.images import rules
 from gpuhost.plan.spec import canonical
@@ -34,9 +35,11 @@ def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths) -> Comman
             if tag not in subjects:
                 continue
             if isinstance(image, PullImage):
-                yield Script(f"docker pull -q {shlex.quote(tag)}", rules.explain)
+                command = f"docker pull -q {shlex.quote(tag)}"
             else:
-                yield Script(_build(name, tag, image, paths), rules.explain)
+                command = _build(name, tag, image, paths)
+            size = f"docker image inspect --format '{{{{.Size}}}}' {shlex.quote(tag)}"
+            yield Script(timed(command, noted(paths.measures, "image", tag, size)), rules.explain)
 
     yield from carry_out(changes, act())
 

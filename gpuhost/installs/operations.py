@@ -9,6 +9,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.catalog.types import Account
+from gpuhost.host.measures import BEGIN, noted
 from gpuhost.installs import rules
 from gpuhost.installs.facts import InstallState
 from gpuhost.plan.spec import Spec, digest
@@ -20,17 +21,18 @@ from hostside.wire import to_json
 # A rerun attaches to the container that still works. The manifest says `unfinished` from before the script's start
 # until all that it made was read: what a killed run leaves is finished and read by the next one.
 _ONE_SHOT = r"""
-set -u; name=@NAME@; request="$(cat)"; tree() { printf '%s' "$request" | @TREES@ "$1"; }
+set -u; name=@NAME@; began=; request="$(cat)"; tree() { printf '%s' "$request" | @TREES@ "$1"; }
 @SET_ASIDE@
 tree begin || exit 1
 if [ "$(docker inspect -f '{{.State.Running}}' "$name" 2>/dev/null)" != true ]; then
-  docker rm -f "$name" >/dev/null 2>&1
+  docker rm -f "$name" >/dev/null 2>&1; @BEGIN@
   docker run -d --name "$name" --label gpuhost.job=install --network bridge @OPTIONS@ >/dev/null || exit 1
 fi
 docker logs -f "$name" 2>&1; code="$(docker wait "$name")"; docker rm "$name" >/dev/null
 [ "$code" = 0 ] || exit "$code"
-tree record
-"""
+tree record || exit
+[ -n "$began" ] || exit 0  # of one that an earlier run began nobody here knows how long it took
+@NOTE@"""
 _LOCK = "/requirements.lock"  # in the container
 _SET_ASIDE = 'docker rm -f "$name" >/dev/null 2>&1; tree set-aside || exit 1'
 
@@ -46,11 +48,12 @@ def installed(
     account: Account,
     limits: Sequence[str],
     trees_command: str,
+    measures: str,
     lock: str | None = None,
 ) -> Commands:
     """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
     says. `script`: its path there; `lock`: that of the file with its packages, None when none are locked; `limits`: of
-    its container, options of `docker run`."""
+    its container, options of `docker run`; `measures`: the file that notes how long it took."""
     finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
     if finding is None:
         return
@@ -69,6 +72,8 @@ def installed(
         marks = {
             "@NAME@": f"gpuhost-install-{digest([path, spec])[:12]}",
             "@TREES@": trees_command,
+            "@BEGIN@": BEGIN,
+            "@NOTE@": noted(measures, "install", path, f"du -s --block-size=1 {shlex.quote(path)} | cut -f1"),
             "@SET_ASIDE@": _SET_ASIDE if finding.action == "reinstall" else "",
             "@OPTIONS@": shlex.join(options),
         }

@@ -76,6 +76,8 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
     problems += [replace(each, host=host.name) for each in too_small(run.services, found.models)]
     need = sum(each.fetch_bytes for each in planned)
     problems += [Problem(*each, host.name) for each in _room(run, need)]
+    if reading.bytes_per_s:
+        current().report.add("speed", host.name, bytes_per_s=reading.bytes_per_s)
     if need:
         have = sum(each.bytes for each in found.models) - need
         takes = f", about {about(need / reading.bytes_per_s)} at the last speed" if reading.bytes_per_s else ""

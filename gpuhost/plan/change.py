@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Scope = Literal["", "secret", "rendered"]
+Reboot = Literal["no", "by gpuhost", "by you"]
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,26 @@ def in_words(diff: Iterable[Difference]) -> str:
 class Impact:
     """What a change costs. `stops`: containers that end, whoever made them; `restarts`: those of them that run again
     when it is done; `download_bytes`: None when nobody knows yet; `neighbour_bytes`: those of them that other hosts of
-    the inventory give, by host."""
+    the inventory give, by host; `disk_bytes`: what it takes of the disk, None when nobody knows; `seconds`: how long it
+    takes by what was measured last, a service until it is healthy, 0 for what takes no time worth a word, None when
+    nobody has measured; `starts`: the service runs then; `opens`: addresses that are published then and were not, such
+    as `127.0.0.1:8188`; `reboot`: whether the host needs one, and who makes it."""
 
     stops: tuple[str, ...] = ()
     restarts: tuple[str, ...] = ()
     download_bytes: int | None = 0
     neighbour_bytes: Mapping[str, int] = field(default_factory=dict)
+    disk_bytes: int | None = 0
+    seconds: float | None = 0.0
+    starts: bool = False
+    opens: tuple[str, ...] = ()
+    reboot: Reboot = "no"
+
+    @classmethod
+    def of(cls, made: Mapping[str, Any]) -> Impact:
+        """What `dataclasses.asdict` made this of, or JSON of that; what an earlier gpuhost did not know is left out."""
+        listed = {name: tuple(made[name]) for name in ("stops", "restarts", "opens") if name in made}
+        return cls(**{**made, **listed})
 
 
 @dataclass(frozen=True)
@@ -98,13 +113,6 @@ class Change:
             reason=made["reason"],
             diff=tuple(Difference(**each) for each in made["diff"]),
             scope=made["scope"],
-            impact=None
-            if impact is None
-            else Impact(
-                tuple(impact["stops"]),
-                tuple(impact["restarts"]),
-                impact["download_bytes"],
-                dict(impact.get("neighbour_bytes", {})),
-            ),
+            impact=None if impact is None else Impact.of(impact),
             text_diff=tuple(made.get("text_diff", ())),
         )

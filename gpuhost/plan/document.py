@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Literal
 
 from gpuhost.errors import Problem
 from gpuhost.plan.report import select
 from gpuhost.plan.text import NOTES, Event
+from gpuhost.plan.totals import Totals
 
 VERSION: Literal[1] = 1  # of the documents; plan/schema.py describes them
 
@@ -19,12 +21,19 @@ def change_fields(changes: Iterable[Event]) -> list[Event]:
     return [{key: change.get(key, []) for key in fields} for change in changes]
 
 
-def document(result: str, changes: Iterable[Event], events: Sequence[Event], problems: Iterable[Problem]) -> Event:
-    """The JSON document of a run: `result`, changes, and what its events say."""
+def document(
+    result: str,
+    changes: Iterable[Event],
+    events: Sequence[Event],
+    problems: Iterable[Problem],
+    totals: Mapping[str, Totals] = MappingProxyType({}),
+) -> Event:
+    """The JSON document of a run: `result`, changes, what they cost each host together, and what its events say."""
     return {
         "version": VERSION,
         "result": result,
         "changes": change_fields(changes),
+        "totals": {host: each.fields() for host, each in totals.items()},
         "skipped": [
             {"host": event["host"], "service": event["service"], "reason": event["reason"]}
             for event in select(events, "skipped")

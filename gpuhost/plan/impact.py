@@ -1,17 +1,19 @@
-"""What a change costs, beyond itself: which containers stop, which of them come back, what is downloaded. Pure."""
+"""What a change costs, beyond itself: which containers stop, which of them come back and when, what is downloaded, what
+it takes of the disk. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from gpuhost.plan.change import Change, Impact
+from gpuhost.host.measures import Measure, name_of
+from gpuhost.plan.change import Change, Impact, Reboot
 from gpuhost.plan.report import select
 
 Event = dict[str, Any]
 
-# Kinds of resources that are fetched from elsewhere; how much that is nobody knows before it is asked for.
+# What is fetched from elsewhere, and takes its time and place; how much that is nobody knows before it is asked for.
 _DOWNLOADED = {
     ("model", "fetch"),
     ("image", "pull"),
@@ -51,13 +53,49 @@ class Running:
         return cls([LiveContainer(**container) for container in event["containers"]], event["live_restore"])
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a host, the last time that something was done and now. `bytes_per_s`: of the last fetch of
+    models, None when none was measured; `free_bytes`: folder -> free on its file system, one folder each; `data`,
+    `docker`: the folder among those where models and installs, and where images go; `proof_s`: how long services are
+    watched at the end of a run."""
+
+    measures: Mapping[tuple[str, str], Measure] = field(default_factory=dict)
+    bytes_per_s: int | None = None
+    free_bytes: Mapping[str, int] = field(default_factory=dict)
+    data: str = ""
+    docker: str = ""
+    proof_s: float = 0.0
+
+    @classmethod
+    def of(cls, event: Event, bytes_per_s: int | None) -> Measured:
+        """What the event `measured` of a host says."""
+        measures = [Measure(**each) for each in event["measures"]]
+        return cls(
+            {(each.kind, each.name): each for each in measures},
+            bytes_per_s,
+            *(event[name] for name in ("free_bytes", "data", "docker", "proof_s")),
+        )
+
+
+UNMEASURED = Measured()
+
+
+def measured(events: Sequence[Event]) -> dict[str, Measured]:
+    """host -> what was measured there."""
+    speeds = {event["host"]: event["bytes_per_s"] for event in select(events, "speed")}
+    return {event["host"]: Measured.of(event, speeds.get(event["host"])) for event in select(events, "measured")}
+
+
 def with_impacts(changes: Iterable[Event], events: Sequence[Event]) -> list[Event]:
-    """The change events of a run with what each costs; `events`: all of the run, which say what runs on each host."""
-    running = _running(events)
+    """The change events of a run with what each costs; `events`: all of the run, which say what runs on each host and
+    what was measured there."""
+    running, seen = _running(events), measured(events)
     return [
         {**event, "impact": asdict(impact)}
         for event in changes
-        if (impact := with_impact(Change.of(event), running.get(event["host"], Running())).impact)
+        for host in [event["host"]]
+        if (impact := with_impact(Change.of(event), running.get(host, Running()), seen.get(host, UNMEASURED)).impact)
     ]
 
 
@@ -77,23 +115,49 @@ def _running(events: Sequence[Event]) -> dict[str, Running]:
     return {event["host"]: Running.of(event) for event in select(events, "running")}
 
 
-def with_impact(change: Change, running: Running) -> Change:
-    """The change with what it costs on a host where this runs."""
-    return replace(change, impact=_impact(change, running))
+def with_impact(change: Change, running: Running, seen: Measured = UNMEASURED) -> Change:
+    """The change with what it costs on a host where this runs and that was measured."""
+    told = change.impact or _told(change)  # some rules know more
+    return replace(change, impact=replace(told, **_stopping(change, told, running), **_taking(change, told, seen)))
 
 
-def _impact(change: Change, running: Running) -> Impact:
+def _told(change: Change) -> Impact:
+    """What the change itself says, when no rule says more."""
+    kind, action = change.resource.kind, change.action
+    if (kind, action) in _DOWNLOADED:
+        return Impact(download_bytes=None, disk_bytes=None)
+    return Impact(starts=kind == "service" and action in ("create", "recreate"))
+
+
+def _stopping(change: Change, told: Impact, running: Running) -> dict[str, Any]:
+    """Which containers end, and which of them run again."""
     kind, name, action = change.resource.kind, change.resource.name, change.action
-    unknown = None if (kind, action) in _DOWNLOADED else 0
-    download = change.impact.download_bytes if change.impact else unknown  # some rules know it
     foreign_first = sorted(running.containers, key=lambda each: each.ours)
     every = tuple(each.name for each in foreign_first)
     if kind == "engine" and not running.live_restore:
         # What stops is started again by the step that restarts dockerd (engine/operations.py).
-        return Impact(every, tuple(each.name for each in foreign_first if not each.removed), download)
+        return {"stops": every, "restarts": tuple(each.name for each in foreign_first if not each.removed)}
     if (kind, action) == ("driver", "reboot"):
-        return Impact(every, tuple(each.name for each in foreign_first if each.comes_back), download)
+        return {"stops": every, "restarts": tuple(each.name for each in foreign_first if each.comes_back)}
     if kind == "service" and action != "unpause" and name in every:
-        return Impact((name,), () if action == "remove" else (name,), download)
-    neighbours = change.impact.neighbour_bytes if change.impact else {}
-    return Impact(download_bytes=download, neighbour_bytes=neighbours)
+        return {"stops": (name,), "restarts": (name,) if told.starts else ()}
+    return {"stops": (), "restarts": ()}
+
+
+_REBOOTS: dict[str, Reboot] = {"reboot": "by gpuhost", "ask for a reboot": "by you"}
+
+
+def _taking(change: Change, told: Impact, seen: Measured) -> dict[str, Any]:
+    """How long it takes, and what of the disk, by the last time."""
+    kind, name, action = change.resource.kind, change.resource.name, change.action
+    if kind == "model":
+        fetched = told.download_bytes
+        known = seen.bytes_per_s if fetched else 1
+        return {"disk_bytes": fetched, "seconds": fetched / known if fetched is not None and known else None}
+    last = seen.measures.get((kind, name_of(kind, name)))
+    seconds = last.seconds if last else None
+    if (kind, action) in _DOWNLOADED:
+        return {"disk_bytes": last.disk_bytes if last else told.disk_bytes, "seconds": seconds}
+    if kind == "driver":
+        return {"seconds": None, "reboot": _REBOOTS.get(action, "no")}
+    return {"seconds": seconds} if kind == "service" and told.starts else {}

@@ -1,10 +1,11 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `unused` (a file of data), `host`, `running`, `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what
-preflight found), `driver` (it comes alone: the rest is planned when it is loaded),
-`change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`,
-`address`, `service` (what it does now), `secret_location`, `model`, `models_verified`, `unidentified`, `unverified`
-(of what was asked for), `kept` (what a removal leaves), `reclaimable` (images of ours that the data names no more).
+Events: `unused` (a file of data), `host`, `running`, `measured`, `speed` (of the last fetch of models), `gpu`,
+`skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what preflight found), `driver` (it comes alone: the rest is
+planned when it is loaded), `change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed`
+(of one service), `verdict`, `address`, `service` (what it does now), `secret_location`, `model`, `models_verified`,
+`unidentified`, `unverified` (of what was asked for), `kept` (what a removal leaves), `reclaimable` (images of ours that
+the data names no more).
 Nothing secret is ever an event's value.
 """
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gpuhost.plan.change import Reboot
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -39,6 +41,13 @@ class ImpactPart(_Part):
     restarts: list[str] = Field(description="those of them that run again when it is done")
     download_bytes: int | None = Field(description="null: nobody knows yet")
     neighbour_bytes: dict[str, int] = Field(default={}, description="of them, what other hosts give, by host")
+    disk_bytes: int | None = Field(default=0, description="what it takes of the disk; null: nobody knows")
+    seconds: float | None = Field(
+        default=0, description="how long it took the last time, a service until it was healthy; null: never measured"
+    )
+    starts: bool = Field(default=False, description="the service runs then")
+    opens: list[str] = Field(default=[], description="addresses that are published then and were not")
+    reboot: Reboot = Field(default="no", description="whether the host needs one, and who makes it")
 
 
 class ChangePart(_Part):
@@ -52,6 +61,37 @@ class ChangePart(_Part):
     diff: list[DifferencePart]
     text_diff: list[str] = Field(description="lines of a unified diff of a text file, secrets masked")
     impact: ImpactPart | None
+
+
+class DiskPart(_Part):
+    """A file system on which something comes."""
+
+    folder: str = Field(description="the first of gpuhost's folders on it")
+    free_bytes: int
+    after_bytes: int = Field(description="at most, when something is unknown")
+    unknown: list[str] = Field(description="kinds of resources of which nobody knows what they take")
+
+
+class PortPart(_Part):
+    """An address that is published then and was not."""
+
+    address: str = Field(description="such as 127.0.0.1:8188")
+    service: str
+    now: bool = Field(description="false: when somebody starts the service")
+    beyond_host: bool = Field(description="others than the host itself reach it")
+
+
+class TotalsPart(_Part):
+    """What all changes of a host cost together, as far as it is known."""
+
+    download_bytes: int
+    download_unknown: list[str] = Field(description="kinds of resources of which nobody knows it")
+    neighbour_bytes: int = Field(description="of the bytes, what other hosts of the inventory give")
+    disks: list[DiskPart]
+    seconds: float = Field(description="by what was measured last, with the time for which services are watched")
+    seconds_unknown: list[str] = Field(description="kinds of resources of which nobody measured it")
+    ports: list[PortPart]
+    reboot: Reboot
 
 
 class ProblemPart(_Part):
@@ -84,6 +124,7 @@ class PlanDocument(_Part):
     version: Literal[1]
     result: Literal["ok", "changes", "error"] = Field(description="`ok`: nothing to do")
     changes: list[ChangePart]
+    totals: dict[str, TotalsPart] = Field(description="by host; of an apply: empty")
     skipped: list[SkippedPart]
     notes: list[NotePart]
     observed: list[dict[str, Any]] = Field(description="empty in a plan; of an apply: what each service answered")

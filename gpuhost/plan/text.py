@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
 from gpuhost.plan.change import Change, Resource
+from gpuhost.plan.sizes import about
+from gpuhost.plan.totals import Totals, lines
 from hostside.wire import printable
 
 Event = dict[str, Any]
 Sign = Literal["+", "~", "-"]
+_Thing = TypeVar("_Thing")
 Style = Callable[[Sign, str], str]  # a line's beginning, as the reader's terminal shows it
 # Events that say something of a host that is no problem.
 NOTES = (
@@ -70,8 +74,11 @@ def sign(change: Change) -> Sign:
     return "+" if change.action in _ADDS else "~"
 
 
-def plan_lines(changes: Iterable[Event], shown: Shown) -> Iterator[str]:
-    """Each host with its changes by stage and their counts; hosts with the same changes together."""
+def plan_lines(
+    changes: Iterable[Event], shown: Shown, totals: Mapping[str, Totals] = MappingProxyType({})
+) -> Iterator[str]:
+    """Each host with its changes by stage, their counts and what they cost together (`totals`, by host); hosts with the
+    same changes together."""
     for hosts, made in _by_host(changes):
         yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
         short = shown.everything or len(made) <= _SHORT
@@ -81,6 +88,16 @@ def plan_lines(changes: Iterable[Event], shown: Shown) -> Iterator[str]:
             yield from _listed(listed, shown)
             yield from _counted([change for change in of_stage if change not in listed], shown)
         yield counts(made)
+        yield from _cost(hosts, totals, shown)
+
+
+def _cost(hosts: Sequence[str], totals: Mapping[str, Totals], shown: Shown) -> Iterator[str]:
+    """What the same changes cost on each of some hosts, once when that is the same."""
+    alike = _grouped([host for host in hosts if host in totals], lambda host: tuple(lines(totals[host], shown.width)))
+    for told, of in alike.items():
+        if len(alike) > 1:
+            yield printable(f"{', '.join(of)}:")
+        yield from told
 
 
 def counts(changes: Sequence[Change]) -> str:
@@ -150,12 +167,26 @@ def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
         for difference in change.diff:
             yield printable(f"{indent}    {difference.line()}")
         yield from (_diff_line(line, f"{indent}    ", shown) for line in change.text_diff)
+    if told := _away(change):
+        yield printable(f"{indent}    {told}")
     stops = _others(change)
     stay = [name for name in stops if change.impact and name not in change.impact.restarts]
     if stops:
         yield printable(f"{indent}    stops for it: {', '.join(stops)}")
     if stay:
         yield printable(f"{indent}    and do not start again: {', '.join(stay)}")
+
+
+def _away(change: Change) -> str:
+    """For how long a service that runs is away."""
+    impact = change.impact
+    if impact is None or change.resource.name not in impact.stops or sign(change) == "-":
+        return ""
+    if change.resource.name not in impact.restarts:
+        return "stops, and is not started again"
+    if impact.seconds is None:
+        return "stops until it is healthy again; its start was never measured here"
+    return f"stops for about {about(impact.seconds)}, as at its last start"
 
 
 def _diff_line(line: str, indent: str, shown: Shown) -> str:
@@ -192,8 +223,8 @@ def _plural(kind: str) -> str:
     return {"apt index": "apt indexes"}.get(kind, f"{kind}s")
 
 
-def _grouped(changes: Iterable[Change], key: Callable[[Change], Any]) -> dict[Any, list[Change]]:
-    groups: dict[Any, list[Change]] = {}
-    for change in changes:
-        groups.setdefault(key(change), []).append(change)
+def _grouped(things: Iterable[_Thing], key: Callable[[_Thing], Any]) -> dict[Any, list[_Thing]]:
+    groups: dict[Any, list[_Thing]] = {}
+    for thing in things:
+        groups.setdefault(key(thing), []).append(thing)
     return groups

@@ -21,6 +21,7 @@ from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, with_text_diffs, write
 from gpuhost.files.owners import NOBODY, Owners
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
+from gpuhost.host.measures import BEGIN, noted
 from gpuhost.host.paths import RUNTIME, STACKS_LOCK
 from gpuhost.plan.change import Change, Resource, differing, in_words
 from gpuhost.run.host_run import HostRun
@@ -384,6 +385,14 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 """
 
 
+# How long a start took counts from its first step, the end of the container before: so long the service is away.
+_BEGAN = f"{RUNTIME}/start-began"
+_WAIT = r"""
+@WAIT@ >/dev/null 2>&1 || exit 0
+read -r began < @BEGAN@ || exit 0; rm -f @BEGAN@
+@NOTE@"""
+
+
 def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
     match step.do:
         case "remove":  # not its volumes; a container that went meanwhile is gone, too
@@ -397,7 +406,9 @@ def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
             return Script(_up(run, step, sources), _docker_failure)
         case "wait":  # whether it became healthy is for verify to judge, with the cause
             asked = to_json(request(run, [step.service], with_secrets=False))
-            return Script(f"{run.paths.verify_command} --wait-only >/dev/null 2>&1 || true", stdin=asked)
+            note = noted(run.paths.measures, "service", step.service)
+            marks = {"@WAIT@": f"{run.paths.verify_command} --wait-only", "@BEGAN@": _BEGAN, "@NOTE@": note}
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _WAIT), stdin=asked)
 
 
 def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
@@ -408,7 +419,8 @@ def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:
     # Compose prefers the shell's variables to those of the env file, and COMPOSE_PROJECT_NAME to the file's name.
     alone = f'env -i PATH="$PATH" HOME="${{HOME:-/root}}" docker compose -p {stack}'
     up = f"{alone} {shlex.join(files)} --env-file {paths.env_file(stack)} {flags} {how} {step.service}"
-    return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{up}"
+    begin = f"{BEGIN}; echo $began > {_BEGAN}"
+    return f"{_UNDER_LOCK}{paths.binds_command} {shlex.join(sources)} || exit 1\n{begin}\n{up}"
 
 
 def _docker_failure(text: str) -> Cause | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from gpuhost.engine.containers import Container
 from gpuhost.errors import Cause
-from gpuhost.plan.change import Change, Difference, Resource, Scope
+from gpuhost.plan.change import Change, Difference, Impact, Resource, Scope
 from gpuhost.plan.spec import Spec, differences, summary
 from gpuhost.secrets.locations import TO_BE_GENERATED, shown
 from gpuhost.services.binds import is_lost, lost_reason
@@ -125,11 +125,29 @@ def reconcile(
             found[name] = finding
     orphans = sorted({each.service for each in ours} - desired.keys())
     changes = [_removal(name, (skipped or {}).get(name), data) for name in orphans]
+    steps = list(_steps(desired, ours, found))
+    started = {step.service for step in steps if step.do == "up" and step.start}
+    published = {_address(port) for each in ours for port in each.ports}
     changes += [
-        Change("stacks", Resource("service", name), each.action, each.reason, each.diff, each.scope)
+        Change(
+            *("stacks", Resource("service", name), each.action, each.reason, each.diff, each.scope),
+            impact=Impact(starts=name in started, opens=_opened(desired[name], published)),
+        )
         for name, each in found.items()
     ]
-    return ServicePlan(changes, list(_steps(desired, ours, found)))
+    return ServicePlan(changes, steps)
+
+
+def _opened(wanted: Desired, published: Set[str]) -> tuple[str, ...]:
+    """The addresses of this service that no container of ours has published, on this address or on every one."""
+    asked = [_address(port) for port in wanted.spec.get("ports", ())]
+    every = [{f"{all_of}:{address.rpartition(':')[2]}" for all_of in ("0.0.0.0", "[::]")} for address in asked]
+    return tuple(address for address, wider in zip(asked, every, strict=True) if not {address, *wider} & published)
+
+
+def _address(port: str) -> str:
+    """`127.0.0.1:8188:80` -> `127.0.0.1:8188`."""
+    return port.rpartition(":")[0]
 
 
 def without_room(

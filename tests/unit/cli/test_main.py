@@ -109,6 +109,12 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "Nothing to do.\n"
 
 
+NOTHING = {
+    **{"download_bytes": 0, "download_unknown": [], "neighbour_bytes": 0, "disks": [], "seconds": 0},
+    **{"seconds_unknown": [], "ports": [], "reboot": "no"},
+}
+
+
 def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.plan = Outcome(0, [HOST, SKIPPED, change()], "pyinfra's own words")
     cli.main(["plan", "--json"])
@@ -124,9 +130,13 @@ def test_a_plan_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
                 "reason": "why",
                 "diff": [],
                 "text_diff": [],
-                "impact": {"stops": [], "restarts": [], "download_bytes": 0, "neighbour_bytes": {}},
+                "impact": {
+                    **{"stops": [], "restarts": [], "download_bytes": 0, "neighbour_bytes": {}, "disk_bytes": 0},
+                    **{"seconds": 0.0, "starts": False, "opens": [], "reboot": "no"},
+                },
             }
         ],
+        "totals": {"gpu1": NOTHING},
         "skipped": [{"host": "gpu1", "service": "painter", "reason": SKIPPED["reason"]}],
         "notes": [{"host": "gpu1", "message": SKIPPED["message"]}],
         "observed": [],

@@ -44,7 +44,7 @@ inspect() {
 }
 case "$*" in
   version*) echo 29.0.1;;
-  info*) printf 'docker_info\\ttrue\\tinactive\\n';;
+  info*) printf 'true\\tinactive\\t/docker\\n';;
   "image ls --filter"*) echo image-1; echo image-1;;
   "image ls --digests"*) echo 'gpuhost/api:1 gpuhost/api@sha256:aa';;
   "network ls"*) echo network-1;;
@@ -134,7 +134,7 @@ class Host:
         """What preflight reads, of which here the part about Docker counts."""
         for name, line in LINES.items():
             (self.folder / name).write_text(line + "\n")
-        return HostState().read(self.sh(HostState().command(["/"], [], [("svc", 10001, 10001)])))
+        return HostState().read(self.sh(HostState().command(["/"], [], [("svc", 10001, 10001)], "/absent")))
 
     @property
     def asked(self) -> list[str]:

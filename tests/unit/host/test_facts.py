@@ -19,6 +19,7 @@ from gpuhost.errors import UserError
 from gpuhost.files.facts import FilesState, Texts
 from gpuhost.gpu.facts import Gpu, GpuProcess
 from gpuhost.host.facts import BRIDGE_OPTION, HostContainer, HostReading, HostState, parse
+from gpuhost.host.measures import Measure, noted
 from hostside.protocol import Held
 from tests.unit.engine.test_containers import IMAGE, inspected
 
@@ -28,8 +29,8 @@ def sh(script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def command(*roots: str) -> str:
-    return HostState().command(list(roots), list(roots), [("svc", 10001, 10001), ("svc-api", 10002, 10002)])
+def command(*roots: str, measured: str = "/absent") -> str:
+    return HostState().command(list(roots), list(roots), [("svc", 10001, 10001), ("svc-api", 10002, 10002)], measured)
 
 
 def docker() -> str:
@@ -53,8 +54,12 @@ arch	x86_64
 init	systemd
 cpus	16
 memory_kib	131072000
-disk_kib	/srv/my data	512000
-disk_kib	/var/lib/docker	1024
+disk_kib	/srv/my data	512000	/dev/sdb1 /srv
+disk_kib	/var/lib/state	1024	/dev/sda1 /
+disk_kib	/var/lib/docker	1023	/dev/sda1 /
+measure	service	api	43.1	
+measure	image	gpuhost/api	61.0	9876543210
+measure	torn
 mount	/
 mount	/srv
 listen	0100007F:1FF8
@@ -70,7 +75,7 @@ docker_network	bridge	172.17.0.0/16 	null
 docker_network	host		{}
 docker_network	dual	172.30.0.0/16 fd00::/64 	{"com.docker.network.bridge.name":"gh-dual"}
 docker_version	29.0.1
-docker_info	true	inactive
+docker_info	true	inactive	/var/lib/docker
 daemon_json_kind	symbolic link	/opt/theirs.json
 docker_silent	yes
 user	admin	10001
@@ -105,8 +110,16 @@ def test_the_system(host: HostReading) -> None:
 
 
 def test_space_and_mounts(host: HostReading) -> None:
-    assert host.disk_kib == {"/srv/my data": 512000, "/var/lib/docker": 1024}
+    assert host.disk_kib == {"/srv/my data": 512000, "/var/lib/state": 1024}  # a file system once
+    assert [host.disk_of(each) for each in ("/srv/my data", "/var/lib/state", host.docker_root)] == [
+        *("/srv/my data", "/var/lib/state", "/var/lib/state"),
+    ]
+    assert host.disk_of("/nobody/looked") == ""
     assert host.mounts == {"/", "/srv"}
+
+
+def test_what_took_how_long_the_last_time(host: HostReading) -> None:
+    assert host.measures == [Measure("service", "api", 43.1), Measure("image", "gpuhost/api", 61.0, 9876543210)]
 
 
 def test_who_listens_where(host: HostReading) -> None:
@@ -183,7 +196,9 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
 
 def test_who_has_the_accounts_names_and_ids(host: HostReading) -> None:
     assert (host.users, host.groups) == ({"admin": 10001}, {"svc": 10001})
-    own = HostState().command(["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)])
+    own = HostState().command(
+        ["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)], "/absent"
+    )
     found = HostState().process(sh(own))
     assert (found.users, found.groups) == ({"root": 0, "daemon": 1}, {"root": 0, "daemon": 1})
 
@@ -193,7 +208,7 @@ def test_what_lies_above_our_folders_is_read_as_it_is_called_and_where_links_lea
     (real / "inner").mkdir(parents=True)
     real.chmod(0o777)
     link.symlink_to(real)
-    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)])
+    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)], "/absent")
     above = {folder.path: folder for folder in HostState().process(sh(script)).above}
     assert {"/", str(tmp_path), str(real), str(link), f"{real}/inner", f"{link}/inner"} <= above.keys()
     assert f"{real}/inner/ours" not in above
@@ -228,8 +243,8 @@ def test_gpus(host: HostReading) -> None:
 def test_the_engine_that_runs(host: HostReading) -> None:
     assert host.live_restore and not host.swarm and not host.docker_desktop
     assert host.daemon_json_kind == ("symbolic link", "/opt/theirs.json")
-    other = parse(["docker_info\tfalse\tactive", "docker_desktop\tyes"])
-    assert not other.live_restore and other.swarm and other.docker_desktop
+    other = parse(["docker_info\tfalse\tactive\t/mnt/docker", "docker_desktop\tyes"])
+    assert not other.live_restore and other.swarm and other.docker_desktop and other.docker_root == "/mnt/docker"
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -247,7 +262,12 @@ def test_the_script_reads_this_machine_without_python(tmp_path: Path) -> None:
     assert reading.cpus >= 1 and reading.memory_kib > 1000
     assert reading.disk_kib[str(root)] > 0  # of the nearest folder that is there
     both = HostState().process(sh(command(str(root), str(root.parent))))
-    assert list(both.disk_kib) == [str(root)]  # one a file system
+    assert str(root.parent) not in both.disk_kib  # one a file system
+    assert both.disk_of(str(root.parent)) == str(root) and both.disk_of(both.docker_root)
+    assert both.measures == []
+    file = tmp_path / "a file"
+    sh(f"began=0; {noted(str(file), 'service', 'api')}")
+    assert [each.name for each in HostState().process(sh(command("/", measured=str(file)))).measures] == ["api"]
     assert "/proc" in reading.mounts
     assert reading.arch == os.uname().machine
 
@@ -282,7 +302,7 @@ def test_texts_of_any_content(tmp_path: Path) -> None:
 
 
 def test_an_account_is_looked_for_by_its_name_and_by_its_ids() -> None:
-    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)])
+    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)], "/absent")
     assert "getent passwd svc 10001 other 10003 |" in script
     assert "getent group svc 10002 other 10004 |" in script
 

@@ -73,6 +73,7 @@ def test_where_everything_lies() -> None:
         "model_manifest": "/var/lib/state/models/manifest.json",
         "model_revisions": "/var/lib/state/revisions.json",
         "models_speed": "/var/lib/state/models-speed",
+        "measures": "/var/lib/state/measures",
         "jobs": "/run/gpuhost/jobs",
         "cdi_stamp": "/var/lib/state/cdi.json",
         "apt_stamp": "/var/lib/state/apt-updated",

@@ -44,6 +44,10 @@ class Host:
     carried: list[tuple[list[Change], list[Script]]]
     environ: dict[str, str]
 
+    @property
+    def measures(self) -> Path:
+        return self.path.parent.parent / "measures"
+
     def observe(self) -> InstallReading:
         command = InstallState().command(path=str(self.path), manifest=str(self.manifest))
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, env=self.environ)
@@ -63,6 +67,7 @@ class Host:
                 script="/install.sh",
                 account=Account(name="a", uid=10001, gid=10001),
                 trees_command=f"{sys.executable} -I -B -m hostside.trees",
+                measures=str(self.measures),
                 **{"limits": [], **over},
             )
         )

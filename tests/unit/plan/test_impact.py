@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from gpuhost.host.measures import Measure
 from gpuhost.plan.change import Change, Impact, Resource
-from gpuhost.plan.impact import LiveContainer, Running, foreign_stops, with_impact, with_impacts
+from gpuhost.plan.impact import LiveContainer, Measured, Running, foreign_stops, with_impact, with_impacts
 from gpuhost.plan.text import Shown, plan_lines
 
 RUNNING = Running(
@@ -20,6 +21,7 @@ RUNNING = Running(
     ]
 )
 EVERY = ("theirs", "gone", "api", "on-demand")  # foreign ones first
+UNKNOWN = Impact(download_bytes=None, disk_bytes=None, seconds=None)
 BACK = ("theirs", "api", "on-demand")  # whatever their policy: what ran runs again
 
 
@@ -31,22 +33,24 @@ def change(kind: str, name: str, action: str) -> Change:
     ("made", "impact"),
     [
         (change("engine", "dockerd", "restart"), Impact(EVERY, BACK)),
-        (change("service", "api", "recreate"), Impact(("api",), ("api",))),
+        (change("service", "api", "recreate"), Impact(("api",), ("api",), seconds=None, starts=True)),
         (change("service", "api", "remove"), Impact(("api",), ())),
-        (change("service", "new", "create"), Impact()),
+        (change("service", "new", "create"), Impact(seconds=None, starts=True)),
+        (replace(change("service", "api", "recreate"), impact=Impact()), Impact(("api",), ())),  # not started again
         (change("service", "api", "unpause"), Impact()),
         (change("file", "api", "write"), Impact()),
-        (change("model", "vae", "fetch"), Impact(download_bytes=None)),
+        (change("model", "vae", "fetch"), UNKNOWN),
         (change("model", "vae", "link"), Impact()),
-        (change("image", "acme/api:1", "pull"), Impact(download_bytes=None)),
-        (change("image", "api", "build"), Impact(download_bytes=None)),
-        (change("install", "tree", "install"), Impact(download_bytes=None)),
-        (change("install", "tree", "reinstall"), Impact(download_bytes=None)),
-        (change("packages", "base", "install"), Impact(download_bytes=None)),
-        (change("model", "api", "fetch"), Impact(download_bytes=None)),  # named like a service
+        (change("image", "acme/api:1", "pull"), UNKNOWN),
+        (change("image", "api", "build"), UNKNOWN),
+        (change("install", "tree", "install"), UNKNOWN),
+        (change("install", "tree", "reinstall"), UNKNOWN),
+        (change("packages", "base", "install"), UNKNOWN),
+        (change("model", "api", "fetch"), UNKNOWN),  # named like a service
         (change("engine", "dockerd", "install"), Impact(EVERY, BACK)),
-        (change("driver", "NVIDIA driver 580", "reboot"), Impact(EVERY, ("api",))),
-        (change("driver", "NVIDIA driver 580", "load"), Impact()),
+        (change("driver", "NVIDIA driver 580", "reboot"), Impact(EVERY, ("api",), seconds=None, reboot="by gpuhost")),
+        (change("driver", "NVIDIA driver 580", "ask for a reboot"), Impact(seconds=None, reboot="by you")),
+        (change("driver", "NVIDIA driver 580", "load"), Impact(seconds=None)),
     ],
     ids=lambda each: each.line() if isinstance(each, Change) else "",
 )
@@ -68,6 +72,55 @@ def test_which_come_back_after_a_reboot(container: LiveContainer, back: bool) ->
     assert impact and impact.restarts == (("a",) if back else ())
 
 
+MEASURED = Measured(
+    {
+        (each.kind, each.name): each
+        for each in (
+            Measure("service", "api", 43.1),
+            Measure("image", "acme/api", 61.0, 9),
+            Measure("install", "t", 5.0, 7),
+        )
+    },
+    bytes_per_s=10,
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "disk_bytes", "seconds"),
+    [
+        (change("service", "api", "recreate"), 0, 43.1),
+        (change("service", "api", "remove"), 0, 0),
+        (change("service", "api", "unpause"), 0, 0),
+        (change("service", "new", "create"), 0, None),
+        (replace(change("service", "api", "create"), impact=Impact()), 0, 0),  # on demand
+        (change("image", "acme/api:2", "pull"), 9, 61.0),
+        (change("image", "acme/other:2", "pull"), None, None),
+        (change("install", "/installs/t/v2", "install"), 7, 5.0),
+        (change("install", "/installs/t/v2", "record"), 0, 0),
+        (replace(change("model", "m", "fetch"), impact=Impact(download_bytes=100)), 100, 10.0),
+        (change("model", "m", "fetch"), None, None),
+        (change("model", "m", "link"), 0, 0),
+        (replace(change("packages", "p", "install"), impact=Impact(download_bytes=4, disk_bytes=8)), 8, None),
+        (change("file", "/a", "write"), 0, 0),
+    ],
+    ids=lambda each: each.line() if isinstance(each, Change) else "",
+)
+def test_what_was_measured_last_is_what_it_takes_now(
+    made: Change, disk_bytes: int | None, seconds: float | None
+) -> None:
+    impact = with_impact(made, RUNNING, MEASURED).impact
+    assert impact and (impact.disk_bytes, impact.seconds) == (disk_bytes, seconds)
+
+
+def test_the_speed_of_another_host_says_nothing() -> None:
+    fetch = asdict(replace(change("model", "m", "fetch"), impact=Impact(download_bytes=100)))
+    seen = {"measures": [], "free_bytes": {}, "data": "", "docker": "", "proof_s": 0.0}
+    events: list[dict[str, Any]] = [{"event": "measured", "host": host, **seen} for host in ("one", "two")]
+    events.append({"event": "speed", "host": "one", "bytes_per_s": 10})
+    found = with_impacts([{"host": host, **fetch} for host in ("one", "two", "unread")], events)
+    assert [each["impact"]["seconds"] for each in found] == [10.0, None, None]
+
+
 def event(host: str) -> dict[str, Any]:
     return {"event": "change", "host": host, "phase": "plan", **asdict(change("engine", "dockerd", "restart"))}
 
@@ -86,7 +139,8 @@ def test_each_host_has_its_own_containers() -> None:
 def test_with_live_restore_no_container_stops_but_for_a_reboot() -> None:
     live = replace(RUNNING, live_restore=True)
     assert with_impact(change("engine", "dockerd", "restart"), live).impact == Impact()
-    assert with_impact(change("driver", "NVIDIA driver 580", "reboot"), live).impact == Impact(EVERY, ("api",))
+    reboot = with_impact(change("driver", "NVIDIA driver 580", "reboot"), live).impact
+    assert reboot and (reboot.stops, reboot.restarts) == (EVERY, ("api",))
 
 
 def test_a_plan_names_every_container_that_stops() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,6 @@ def test_a_line_is_readable_without_its_colour() -> None:
     ("impact", "wanted"),
     [
         (Impact(), []),
-        (Impact(("dockerd",)), []),  # itself
         (Impact(("a", "b"), ("a", "b")), ["        stops for it: a, b"]),
         (Impact(("a", "b"), ("a",)), ["        stops for it: a, b", "        and do not start again: b"]),
     ],
@@ -176,6 +175,24 @@ def test_nothing_of_a_host_reaches_a_terminal_as_it_is() -> None:
     stopped = Change("s", Resource("engine", "d"), "restart", "r", impact=Impact(("\x1bx",), ()))
     shown = lines([event(nasty), event(stopped)])
     assert len(shown) == 8 and all(line.isprintable() for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("impact", "wanted"),
+    [
+        (Impact(), []),  # it did not run
+        (Impact(("api",), ("api",), seconds=43.2), ["        stops for about 43 s, as at its last start"]),
+        (
+            Impact(("api",), ("api",), seconds=None),
+            ["        stops until it is healthy again; its start was never measured here"],
+        ),
+        (Impact(("api",), ()), ["        stops, and is not started again"]),
+    ],
+)
+def test_for_how_long_a_service_is_away(impact: Impact, wanted: list[str]) -> None:
+    recreated = Change("stacks", Resource("service", "api"), "recreate", "memory", impact=impact)
+    assert lines([event(recreated)])[3:-1] == wanted
+    assert lines([event(replace(recreated, action="remove"))])[3:-1] == []  # it says so itself
 
 
 @pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, Running())])
@@ -229,9 +246,13 @@ def test_the_document_for_programs() -> None:
                 "reason": "why",
                 "diff": (),
                 "text_diff": (),
-                "impact": {"stops": ("api", "x"), "restarts": ("x",), "download_bytes": None, "neighbour_bytes": {}},
+                "impact": {
+                    **{"stops": ("api", "x"), "restarts": ("x",), "download_bytes": None, "neighbour_bytes": {}},
+                    **{"disk_bytes": 0, "seconds": 0.0, "starts": False, "opens": (), "reboot": "no"},
+                },
             }
         ],
+        "totals": {},
         "skipped": [{"host": "one", "service": "api", "reason": "no GPU"}],
         "notes": [{"host": "one", "message": each["message"]} for each in (skipped, *noted)],
         "observed": [observed],

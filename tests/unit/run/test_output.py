@@ -127,7 +127,7 @@ def test_everything_that_gpuhost_prints_is_text(capsys: pytest.CaptureFixture[st
         "write",
         ATTACK,
         (Difference("field", ATTACK, ATTACK),),
-        impact=Impact(stops=(ATTACK,), restarts=()),
+        impact=Impact(stops=(ATTACK,), restarts=(), disk_bytes=None, opens=(ATTACK,)),
     )
     events = [event(kind, message=ATTACK, service=ATTACK, reason=ATTACK) for kind in text.NOTES]
     events += [event("host"), event("problem", what=ATTACK, hint=ATTACK, detail=[ATTACK])]
@@ -136,7 +136,9 @@ def test_everything_that_gpuhost_prints_is_text(capsys: pytest.CaptureFixture[st
     console.print_result(Outcome(1, [], ATTACK), as_json=False)  # what pyinfra said when nobody knows why
     console.print_result(outcome, as_json=True)
     console.print_problems(Problem(ATTACK, ATTACK, "gpu1", (ATTACK,)))
-    console.print_changes([{"host": "gpu1", **asdict(change)}])
+    measures = [{"kind": "service", "name": "api", "seconds": 1.0, "disk_bytes": None}]
+    seen = {"measures": measures, "free_bytes": {ATTACK: 1}, "data": ATTACK, "docker": ATTACK, "proof_s": 0.0}
+    console.print_changes([{"host": "gpu1", **asdict(change)}], [event("measured", **seen)])
     print(*addresses.lines([event("address", message=ATTACK)]))
     shown = capsys.readouterr()
     assert is_text(shown.err) and is_text(shown.out.replace("\x7f", ""))  # JSON leaves DEL as it is; no terminal acts
