@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from gpuhost.plan.sizes import about
+
 from ..instruments.control import Told
 from ..instruments.converged import GPU, converged_host
 from ..instruments.proof import Proof
@@ -115,6 +117,83 @@ def test_a_container_from_which_nothing_of_proc_is_kept_is_seen(converged: Proof
     plan = planned_then_done(converged, {"orchestrator": "recreate"})
     assert fields(plan, "orchestrator") == {"security_opt"}
     converged.nothing_to_do()
+
+
+def measures(proof: Proof) -> dict[tuple[str, str], float]:
+    """(kind, name) -> seconds, as the host has noted them."""
+    lines = proof.host.root("cat /var/lib/gpuhost/measures", check=True).stdout.splitlines()
+    return {(kind, name): float(seconds) for kind, name, seconds, _ in (line.split("\t") for line in lines)}
+
+
+def away_s(proof: Proof, service: str, since_s: float) -> float:
+    """By Docker's events since then: from the end of the container before to the first good answer."""
+    kinds = "--filter event=kill --filter event=die --filter event=health_status"
+    shown = "--format '{{.TimeNano}} {{.Action}}'"
+    listed = f"docker events --since {since_s} --until $(date +%s) --filter container={service} {kinds} {shown}"
+    events = [line.split(" ", 1) for line in proof.host.root(listed, check=True).stdout.splitlines()]
+    [first, *_] = [int(at) for at, what in events if what.startswith(("kill", "die"))]
+    [last, *_] = [int(at) for at, what in events if what == "health_status: healthy" and int(at) > first]
+    return (last - first) / 10**9
+
+
+def test_a_plan_says_for_how_long_a_service_is_away_and_the_apply_takes_about_so_long(converged: Proof) -> None:
+    before = measures(converged)
+    assert {("service", "orchestrator"), ("service", "comfyui-qwen"), ("install", "comfyui")} <= before.keys()
+    began_s = float(converged.host.root("date +%s", check=True).stdout)
+    port = {"comfyui-qwen": {"port": 8288}, "orchestrator": {"memory": "1g"}}
+    with site(converged, services=port):
+        text = converged.control.text("plan").stdout
+        plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "recreate"})
+        after = measures(converged)
+        for service in port:
+            expected = before["service", service]
+            assert impact_of(plan, service)["seconds"] == expected
+            real = away_s(converged, service, began_s)
+            print(
+                f"{service}: planned {expected} s, away {real:.1f} s, noted then {after['service', service]} s\n{text}"
+            )
+            assert f"stops for about {about(expected)}, as at its last start" in text
+            assert abs(after["service", service] - real) < 4  # the end of the one before, compose's own time
+            assert real < 4 * expected + 20  # of a machine on which others work, too
+        [totals] = (plan.document or {})["totals"].values()
+        proof_s = 0.5  # as converged hosts have it
+        assert totals["seconds"] == pytest.approx(sum(before["service", each] for each in port) + proof_s, abs=0.11)
+        assert (totals["seconds_unknown"], totals["reboot"], totals["disks"]) == ([], "no", [])
+        assert totals["ports"] == [
+            {"address": "127.0.0.1:8288", "service": "comfyui-qwen", "now": True, "beyond_host": False}
+        ]
+        assert "New ports: 127.0.0.1:8288 comfyui-qwen\n" in text
+        converged.nothing_to_do()  # and nothing is noted
+        assert measures(converged) == after
+    planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "recreate"})
+
+
+def test_a_plan_says_what_the_disk_has_and_what_a_build_took_of_it_the_last_time(converged: Proof) -> None:
+    host = converged.host
+    listed = "docker image ls --filter label=gpuhost.image=orchestrator --format '{{.Repository}}:{{.Tag}}'"
+    [tag] = host.root(listed, check=True).stdout.split()
+    size = int(host.root(f"docker image inspect --format '{{{{.Size}}}}' {tag}", check=True).stdout)
+    host.root(f"docker tag {tag} kept:1 && docker rmi {tag}", check=True)
+    try:
+        plan = converged.control.plan()
+        free = int(host.root("df -P -B1 /var/lib/docker | awk 'NR==2{print $4}'", check=True).stdout)
+    finally:
+        host.root(f"docker tag kept:1 {tag} && docker rmi kept:1", check=True)
+    assert ("images", tag, "build") in plan.changes
+    [totals] = (plan.document or {})["totals"].values()
+    [disk] = totals["disks"]
+    print(f"{totals}\ndf: {free}, image: {size}")
+    assert disk["unknown"] == [] and abs(disk["free_bytes"] - free) < 200 * 10**6  # others write meanwhile
+    assert disk["free_bytes"] - disk["after_bytes"] == size
+    assert totals["download_unknown"] == ["image"] and not totals["seconds_unknown"]
+    converged.nothing_to_do()
+
+
+def impact_of(plan: Told, service: str) -> dict[str, Any]:
+    """What the plan says that a service's change costs."""
+    changes = (plan.document or {})["changes"]
+    [change] = [each for each in changes if each["resource"] == {"kind": "service", "name": service}]
+    return dict(change["impact"])
 
 
 def test_two_services_swap_their_ports_in_one_apply_and_back(converged: Proof) -> None:
