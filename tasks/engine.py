@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
@@ -65,7 +67,7 @@ def _install(run: HostRun, subject: str, packages: list[str], options: str = "",
             extra_install_args=f"{apt.LOCK_WAIT} {options}".strip(),
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.paths.apt_stamp),
+        partial(apt.installing, packages=packages, stamp=run.paths.apt_stamp),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pyinfra.operations import apt as builtin_apt
 
 from gpuhost.apt import operations as apt
@@ -35,7 +37,7 @@ def driver(run: HostRun | None) -> HostRun | None:
             extra_install_args=apt.LOCK_WAIT,
         ),
         apt.explain,
-        lambda: apt.why_missing(missing.packages, run.paths.apt_stamp),
+        partial(apt.installing, packages=missing.packages, stamp=run.paths.apt_stamp),
     )
     gpu.driver_loaded(name="gpu | driver loaded", missing=missing, allow_reboot=run.catalog.allow_reboot)
     goes_on = waits() or not missing.reboot
@@ -67,7 +69,7 @@ def toolkit(run: HostRun) -> None:
             extra_install_args=f"{apt.LOCK_WAIT} --allow-change-held-packages",
         ),
         apt.explain,
-        lambda: apt.why_missing(packages, run.paths.apt_stamp),
+        partial(apt.installing, packages=packages, stamp=run.paths.apt_stamp),
     )
     apt.held(
         name="gpu | toolkit packages held",

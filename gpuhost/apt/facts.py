@@ -22,6 +22,12 @@ for list in "$@"; do
     printf 'unread\t%s\tapt has no index of\n' "$list"
   elif [ -n "$(find "$list" -newer "$stamp")" ]; then printf 'unread\t%s\tnot read since it changed:\n' "$list"; fi
 done
+[ -z "$install" ] || {
+  # As apt would install them, of the indexes that it has; its caches are kept in memory, for a plan writes nothing.
+  uris="$(apt-get -qq -y --print-uris --no-install-recommends --allow-downgrades --allow-change-held-packages \
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= install $install 2>/dev/null)" &&
+    printf '%s\n' "$uris" | awk -v OFS='\t' '{bytes += $3} END {printf "download\t%.0f\n", bytes}'
+}
 printf 'end\tend\n'
 """
 
@@ -29,23 +35,28 @@ printf 'end\tend\n'
 @dataclass
 class AptReading:
     """`packages`: installed name -> version; `held`: names; `unread`: source file -> why apt's index lacks what it
-    says, in words that its path follows."""
+    says, in words that its path follows; `download_bytes`: of what is to be installed and what that needs, None when
+    apt's indexes do not know all of it."""
 
     packages: dict[str, str] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
     unread: dict[str, str] = field(default_factory=dict)
+    download_bytes: int | None = None
 
 
 class AptState(HostFact[AptReading]):
     """The reading for some package names, and of one source of ours, or of all that are not: `stamp` is the file
-    touched after each `apt-get update` that read them, `url` what the one source declares."""
+    touched after each `apt-get update` that read them, `url` what the one source declares. `install`: `name` or
+    `name=version` of what is to be installed."""
 
-    def command(self, packages: Iterable[str], stamp: str, source: str = "", url: str = "") -> str:
+    def command(
+        self, packages: Iterable[str], stamp: str, source: str = "", url: str = "", install: Iterable[str] = ()
+    ) -> str:
         """One script for all names."""
         names = " ".join(map(shlex.quote, packages))
         # apt's name of an index: the URL without its scheme, `_` for `/` (apt-transport's URItoFileName).
         lists = f"{url.partition('://')[2].rstrip('/').replace('/', '_')}_*" if url else "*Packages*"
-        marks = {"stamp": stamp, "source": source, "lists": lists}
+        marks = {"stamp": stamp, "source": source, "lists": lists, "install": " ".join(install)}
         given = "; ".join(f"{name}={shlex.quote(text)}" for name, text in marks.items())
         return f"LC_ALL=C; export LC_ALL; {given}; set -- {names}\n{_SCRIPT}"
 
@@ -63,6 +74,8 @@ class AptState(HostFact[AptReading]):
                 reading.packages[values[0]] = values[1]
             elif kind == "hold":
                 reading.held.add(values[0])
+            elif kind == "download":
+                reading.download_bytes = int(values[0])
             elif kind == "unread":
                 reading.unread[values[0]] = values[1]
         return reading

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
 
 from gpuhost import errors
-from gpuhost.apt.facts import AptState, CutOff
+from gpuhost.apt.facts import AptReading, AptState, CutOff
 from gpuhost.apt.sources import DISABLED, disabling
 from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, with_text_diffs, write_step
 from gpuhost.files.rules import FileSpec, reconcile, same
-from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, fail_host
 
@@ -254,13 +255,16 @@ def index(
     yield from carry_out(changes, [Script(_filled(_UPDATE, marks), explain)])
 
 
-def why_missing(packages: Sequence[str], stamp: str) -> str:
-    """What is wrong with packages that must be installed. `packages`: `name` or `name=version`."""
+def installing(change: Change, packages: Sequence[str], stamp: str) -> Change:
+    """The change that installs packages, with what is wrong with them and how much is downloaded. `packages`: `name` or
+    `name=version`."""
     wanted = dict(each.partition("=")[::2] for each in packages)
-    installed = host.get_fact(AptState, packages=list(wanted), stamp=stamp).packages
+    reading: AptReading = host.get_fact(AptState, packages=list(wanted), stamp=stamp, install=packages)
+    installed = reading.packages
     absent = [name for name in wanted if name not in installed]
     other = [f"{name} is {installed[name]}, not {v}" for name, v in wanted.items() if v and installed.get(name, v) != v]
-    return "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *other])
+    reason = "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *other])
+    return replace(change, reason=reason, impact=Impact(download_bytes=reading.download_bytes, disk_bytes=None))
 
 
 @operation()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -254,10 +254,10 @@ def _stopped(state: State, host: Host) -> bool:
 
 
 def builtin(
-    change: Change, meta: OperationMeta, explain: Explain | None = None, reason: Callable[[], str] | None = None
+    change: Change, meta: OperationMeta, explain: Explain | None = None, ask: Callable[[Change], Change] | None = None
 ) -> OperationMeta:
-    """Take one of pyinfra's built-in operations into the report, as one change; `explain` tells why it failed, `reason`
-    why it is needed, when that must be asked of the host.
+    """Take one of pyinfra's built-in operations into the report, as one change; `explain` tells why it failed, `ask`
+    gives the change with why it is needed and what it costs, when that must be asked of the host.
 
     With an allow-list it is refused like an own one: at its first command, before that is run.
     """
@@ -267,7 +267,7 @@ def builtin(
         data = state.get_op_data_for_host(host, meta._hash)
         data.command_generator = partial(_refused, data.command_generator, change)
     if state.should_check_for_changes() and not state.is_executing and meta.will_change:
-        change = replace(change, reason=reason()) if reason else change
+        change = ask(change) if ask else change
         session.builtins[(host.name, meta._hash)] = (change, explain)
         session.report.add("change", host.name, phase="plan", source="builtin", **_fields(change))
         host.log(printable(f"will: {change.line()}"))

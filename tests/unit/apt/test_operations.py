@@ -23,7 +23,7 @@ from gpuhost.catalog.types import Account
 from gpuhost.files.facts import FileState
 from gpuhost.files.folders import FolderState
 from gpuhost.files.rules import plain
-from gpuhost.plan.change import Change
+from gpuhost.plan.change import Change, Impact, Resource
 from gpuhost.run.remote import Script
 from gpuhost.services import operations as services
 from gpuhost.services.rules import ServiceStep
@@ -177,12 +177,18 @@ def test_a_source_is_written_in_debs_own_form() -> None:
 
 
 def test_why_packages_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading = AptReading(packages={"curl": "8.14", "toolkit": "1.19.0-1"})
-    monkeypatch.setattr(apt, "host", SimpleNamespace(get_fact=lambda fact, **k: reading))
-    assert apt.why_missing(["curl", "gpg", "jq"], "/stamp") == "not installed: gpg, jq"
-    assert apt.why_missing(["toolkit=1.20.0-1", "base=1.20.0-1"], "/stamp") == (
-        "not installed: base; toolkit is 1.19.0-1, not 1.20.0-1"
-    )
+    reading = AptReading(packages={"curl": "8.14", "toolkit": "1.19.0-1"}, download_bytes=7)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(apt, "host", SimpleNamespace(get_fact=lambda fact, **k: asked.append(k) or reading))
+    change = Change("engine", Resource("packages", "base"), "install", "")
+    made = apt.installing(change, ["curl", "gpg", "jq"], "/stamp")
+    assert made.reason == "not installed: gpg, jq"
+    assert made.impact == Impact(download_bytes=7, disk_bytes=None)
+    made = apt.installing(change, ["toolkit=1.20.0-1", "base=1.20.0-1"], "/stamp")
+    assert made.reason == "not installed: base; toolkit is 1.19.0-1, not 1.20.0-1"
+    assert asked[-1] == {
+        **{"packages": ["toolkit", "base"], "stamp": "/stamp", "install": ["toolkit=1.20.0-1", "base=1.20.0-1"]}
+    }
 
 
 @pytest.mark.parametrize(

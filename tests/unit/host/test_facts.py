@@ -328,6 +328,31 @@ def test_packages_holds_and_unread_sources() -> None:
         {"/etc/apt/sources.list.d/new.sources": "not read since it changed:"},
     )
     assert AptState().process(["end\tend"]) == AptReading()
+    assert AptState().process(["download\t1234", "end\tend"]).download_bytes == 1234
+
+
+def test_what_apt_would_download_is_what_its_indexes_say(tmp_path: Path) -> None:
+    """An `apt-get` that knows one package; what it is asked."""
+    program = tmp_path / "apt-get"
+    program.write_text(
+        f"""#!/bin/sh
+echo "$*" >> {tmp_path}/asked
+case "$*" in *" unknown"*) echo "E: Unable to locate package unknown" >&2; exit 100;; esac
+echo "'http://apt.example/jq.deb' jq_1_amd64.deb 2147483648 SHA256:00"
+echo "'http://apt.example/libjq.deb' libjq_1_amd64.deb 1000 SHA256:00"
+"""
+    )
+    program.chmod(0o755)
+
+    def found(*install: str) -> int | None:
+        script = AptState().command(["jq"], "/stamp", install=install)
+        return AptState().process(sh(f"PATH={tmp_path}:$PATH\n{script}")).download_bytes
+
+    assert found("jq=1", "libjq") == 2147484648
+    [asked] = (tmp_path / "asked").read_text().splitlines()
+    assert asked.endswith(" install jq=1 libjq") and "--print-uris" in asked and "Dir::Cache::pkgcache= " in asked
+    assert found("jq", "unknown") is None
+    assert found() is None and len((tmp_path / "asked").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gpuhost.catalog.types import Account
+from gpuhost.host.measures import parsed
 from gpuhost.installs import operations, rules
 from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.change import Change
@@ -122,6 +123,8 @@ def test_installed_once_and_recorded(host: Host) -> None:
     entries = json.loads(host.manifest.read_text())["entries"]
     assert {"code/server.py", ".gpuhost/installed.json"} <= entries.keys()
     assert not host.aside
+    [measure] = parsed(host.measures.read_text().splitlines())
+    assert (measure.kind, measure.name) == ("install", "tree") and measure.disk_bytes and measure.disk_bytes > 0
 
 
 def test_the_script_finds_the_locked_packages_when_there_are_some(host: Host) -> None:
@@ -191,7 +194,7 @@ def test_a_touched_file_costs_no_install(host: Host) -> None:
 
 def test_an_install_that_failed_is_not_recorded_and_goes_on_in_its_folder(host: Host) -> None:
     host.plan()
-    assert host.apply(CODE="3").returncode == 3
+    assert host.apply(CODE="3").returncode == 3 and not host.measures.exists()
     (host.path / "half").touch()
     assert host.plan() == ("install", "it was not finished")
     assert host.apply().returncode == 0

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,9 @@ def test_why_a_builtin_is_needed_is_asked_of_the_host(tmp_path: Path) -> None:
         [host] = state.inventory
         with ctx_host.use(host):
             return builtin(
-                BUILTIN, server.shell(name="engine | package", commands=["true"]), reason=lambda: "gcc is 12, not 14"
+                BUILTIN,
+                server.shell(name="engine | package", commands=["true"]),
+                ask=lambda change: replace(change, reason="gcc is 12, not 14"),
             )
 
     planned = Run(tmp_path, plan_only=True).go(prepare)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuhost.engine.containers import AS_WRITTEN, Container
+from gpuhost.plan.change import Impact
 from gpuhost.services import rules
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile, taken_for_service
 from hostside.protocol import Held
@@ -376,6 +377,63 @@ def test_a_copy_of_somebodys_that_compose_would_take_for_the_service_is_named() 
         ([running(memory="1g"), replace(copy, service="other")], None),
     ):
         assert taken_for_service(API, there, reconcile(API, there)) == taken
+
+
+# -- what it costs -----------------------------------------------------------------------------------------------------
+
+
+def cost(wanted: dict[str, Desired], *there: Container) -> dict[str, Impact]:
+    return {change.resource.name: change.impact or Impact() for change in reconcile(wanted, there).changes}
+
+
+def publishing(*ports: str, **over: Any) -> Container:
+    return container(settings={**SETTINGS, "ports": [*ports]}, **over)
+
+
+@pytest.mark.parametrize(
+    ("there", "opens"),
+    [
+        ([], ("127.0.0.1:9001",)),
+        ([publishing("127.0.0.1:9001:80", state="dead")], ()),
+        ([publishing("127.0.0.1:9001:81", state="dead")], ()),  # another one inside
+        ([publishing("127.0.0.1:9009:80")], ("127.0.0.1:9001",)),
+        ([publishing("127.0.0.2:9001:80")], ("127.0.0.1:9001",)),
+        ([publishing("0.0.0.0:9001:80")], ()),  # less than before
+        ([publishing("[::]:9001:80")], ()),
+        ([publishing("127.0.0.1:9001:80", name="other", service="other")], ()),  # from one service to another
+        ([publishing("127.0.0.1:9001:80", own="run")], ("127.0.0.1:9001",)),  # somebody's own
+    ],
+)
+def test_which_addresses_are_published_that_were_not(there: list[Container], opens: tuple[str, ...]) -> None:
+    assert cost(API, *there)["api"].opens == opens
+
+
+def test_what_is_open_to_the_network_now_and_was_not() -> None:
+    wide = {"api": desired(ports=["0.0.0.0:9001:80", "[::1]:9002:80"])}
+    found = cost(wide, publishing("127.0.0.1:9001:80", "[::1]:9002:80"))
+    assert found["api"].opens == ("0.0.0.0:9001",)
+
+
+@pytest.mark.parametrize(
+    ("start", "crowded", "there", "starts"),
+    [
+        ("always", False, [], True),
+        ("on-demand", False, [], False),
+        ("on-demand", False, [running(memory="1g")], True),
+        ("on-demand", True, [running(memory="1g")], False),
+        ("on-demand", False, [container(state="exited", spec={**SPEC, "memory": "1g"})], False),
+    ],
+)
+def test_whether_a_service_runs_then(
+    start: Literal["always", "on-demand"], crowded: bool, there: list[Container], starts: bool
+) -> None:
+    wanted = replace(desired(), start=start, crowded=crowded)
+    assert cost({"api": wanted}, *there)["api"].starts == starts
+
+
+def test_a_service_that_is_woken_or_removed_starts_nothing() -> None:
+    assert cost(API, container(state="paused"))["api"] == Impact()
+    assert cost({}, container())["api"] == Impact()
 
 
 # -- the order of steps ------------------------------------------------------------------------------------------------
