@@ -23,13 +23,14 @@ from gpuhost.plan.document import change_fields
 from gpuhost.plan.impact import foreign_stops
 from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
+from gpuhost.plan.totals import Totals
 from gpuhost.run import pyinfra
 from gpuhost.run.log import begin, line_as_text
 from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable
 
 Check = Callable[[Outcome], Problem | None]
-Show = Callable[[list[dict[str, Any]], list[dict[str, Any]]], None]
+Show = Callable[[list[dict[str, Any]], Mapping[str, Totals]], None]
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def apply(
         return planned
     changes = planned.outcome.changes("plan")
     if not as_json:
-        show(changes, planned.outcome.events)
+        show(changes, planned.outcome.totals())
     foreign = {} if stop_foreign else foreign_stops(changes, planned.outcome.events)
     if foreign and yes:
         return Applied(planned.outcome, [_stops_foreign(host, names) for host, names in foreign.items()])

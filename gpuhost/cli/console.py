@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -15,7 +15,7 @@ from gpuhost.errors import Problem
 from gpuhost.plan import report, text
 from gpuhost.plan.document import document, error_document
 from gpuhost.plan.impact import with_impacts
-from gpuhost.plan.totals import totals
+from gpuhost.plan.totals import Totals
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import verdict_lines
@@ -101,14 +101,14 @@ def print_error_document(problems: Sequence[Problem]) -> int:
 
 
 def print_changes(
-    changes: Sequence[dict[str, Any]], events: Sequence[dict[str, Any]], everything: bool = False, diffs: bool = True
+    changes: Iterable[dict[str, Any]], totals: Mapping[str, Totals], everything: bool = False, diffs: bool = True
 ) -> None:
-    """A plan on stdout. `events`: of the run; `everything`: folders and files of ours are listed, not counted; `diffs`:
-    with what differs."""
+    """A plan on stdout. `totals`: what it costs, by host; `everything`: folders and files of ours are listed, not
+    counted; `diffs`: with what differs."""
     terminal = sys.stdout.isatty()
     columns = max(80, min(120, shutil.get_terminal_size().columns)) if terminal else 80
     style = _coloured if terminal and not os.environ.get("NO_COLOR") else lambda sign, line: line
-    for line in text.plan_lines(changes, text.Shown(everything, diffs, columns, style), totals(changes, events)):
+    for line in text.plan_lines(changes, text.Shown(everything, diffs, columns, style), totals):
         print(line)
 
 

@@ -20,7 +20,6 @@ from gpuhost.cli.console import (
 )
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.document import document
-from gpuhost.plan.totals import totals
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome
 
@@ -50,13 +49,13 @@ def run(options: argparse.Namespace) -> int:
     if options.out and code != ERROR:
         _keep(options, outcome, changes)
     if options.json:
-        made = document(RESULTS[code], changes, outcome.events, problems_of(outcome), totals(changes, outcome.events))
+        made = document(RESULTS[code], changes, outcome.events, problems_of(outcome), outcome.totals())
         print(json.dumps(made, indent=2))
         return code
     print_notes(outcome, planned=True)
     print_problems(*problems_of(outcome))
     if code != ERROR:
-        print_changes(changes, outcome.events, options.verbose, options.diff)
+        print_changes(changes, outcome.totals(), options.verbose, options.diff)
         print(_next(options.out) if changes else "Nothing to do.")
     return code
 

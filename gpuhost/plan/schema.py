@@ -88,7 +88,7 @@ class TotalsPart(_Part):
     download_unknown: list[str] = Field(description="kinds of resources of which nobody knows it")
     neighbour_bytes: int = Field(description="of the bytes, what other hosts of the inventory give")
     disks: list[DiskPart]
-    seconds: float = Field(description="by what was measured last, with the time for which services are watched")
+    seconds: float = Field(description="by what was measured last, with the looking and the proof of every apply")
     seconds_unknown: list[str] = Field(description="kinds of resources of which nobody measured it")
     ports: list[PortPart]
     reboot: Reboot

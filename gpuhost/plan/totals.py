@@ -16,6 +16,7 @@ Event = dict[str, Any]
 _Number = TypeVar("_Number", int, float)
 LOOPBACK = ("127.", "[::1]:")
 _IN_DATA = ("model", "install")  # of what is on a disk, the kinds that lie in `data_root`
+_LOOKING, _PROOF = "looking", "proof"  # what an apply does besides its changes
 _ASKED = ("packages", "engine", "driver")  # kinds after which people ask whether the host reboots
 
 
@@ -52,8 +53,9 @@ class Port:
 @dataclass(frozen=True)
 class Totals:
     """`download_bytes`: kind -> those that are known, `neighbour_bytes` of them from other hosts of the inventory;
-    `seconds`: what takes how long, by the last time (`proof`: the services are watched at the end); `..._unknown`: the
-    kinds of which nobody knows it; `asked`: people would ask whether it reboots."""
+    `seconds`: what takes how long, by the last time (`looking`: at the hosts, as the plan did; `proof`: the services
+    are watched at the end); `..._unknown`: the kinds of which nobody knows it; `asked`: people would ask whether it
+    reboots."""
 
     download_bytes: Mapping[str, int]
     neighbour_bytes: int
@@ -90,27 +92,29 @@ class Totals:
         }
 
 
-def totals(changes: Iterable[Event], events: Sequence[Event]) -> dict[str, Totals]:
-    """host -> what its changes (with their impacts) cost together; `events`: all of the run."""
+def totals(changes: Iterable[Event], events: Sequence[Event], looking_s: float = 0.0) -> dict[str, Totals]:
+    """host -> what its changes (with their impacts) cost together; `events`: all of the plan; `looking_s`: how long
+    that took, for an apply looks as well."""
     seen, made = measured(events), dict[str, list[Change]]()
     for event in changes:
         made.setdefault(event["host"], []).append(Change.of(event))
-    return {host: total(of_host, seen.get(host, UNMEASURED)) for host, of_host in made.items()}
+    return {host: total(of_host, seen.get(host, UNMEASURED), looking_s) for host, of_host in made.items()}
 
 
-def total(changes: Sequence[Change], seen: Measured) -> Totals:
+def total(changes: Sequence[Change], seen: Measured, looking_s: float = 0.0) -> Totals:
     """What these changes of one host cost together."""
     costs = [(change.resource.kind, change.impact or Impact()) for change in changes]
     taken = [(kind, impact.download_bytes) for kind, impact in costs]
     times = [(kind, impact.seconds) for kind, impact in costs]
-    seconds = _sums(times)
+    seconds, unmeasured = _sums(times), _unknown(times)
+    always = _sums([(_LOOKING, looking_s), (_PROOF, seen.proof_s)]) if seconds or unmeasured else {}
     return Totals(
         download_bytes=_sums(taken),
         neighbour_bytes=sum(sum(impact.neighbour_bytes.values()) for _, impact in costs),
         download_unknown=_unknown(taken),
         disks=tuple(_disks(costs, seen)),
-        seconds=seconds | ({"proof": seen.proof_s} if seen.proof_s and (seconds or _unknown(times)) else {}),
-        seconds_unknown=_unknown(times),
+        seconds=seconds | always,
+        seconds_unknown=unmeasured,
         ports=tuple(
             Port(address, change.resource.name, change.impact.starts)
             for change in changes
@@ -190,7 +194,7 @@ def _time(made: Totals) -> str:
     """Never a number that stands for what nobody measured."""
     known, unknown = made.seconds, made.seconds_unknown
     never = f"{_kinds(unknown)}: never measured here" if unknown else ""
-    if not known or set(known) == {"proof"}:
+    if not known.keys() - {_LOOKING, _PROOF}:
         return never
     parts = ", ".join(f"{_kinds([kind])} {about(seconds)}" for kind, seconds in known.items())
     whole = f"{about(sum(known.values()))} ({parts})"
@@ -208,4 +212,4 @@ def _ports(ports: Iterable[Port]) -> dict[str, list[Port]]:
 
 def _kinds(kinds: Iterable[str]) -> str:
     """`models, images`."""
-    return ", ".join(kind if kind in ("packages", "proof") else f"{kind}s" for kind in kinds)
+    return ", ".join(kind if kind in ("packages", _LOOKING, _PROOF) else f"{kind}s" for kind in kinds)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from typing import IO, Any, Literal
 
 from gpuhost.plan import report
 from gpuhost.plan.impact import with_impacts
+from gpuhost.plan.totals import Totals, totals
 from gpuhost.project import PROJECT
 from gpuhost.run.data import ALLOW_DATA, CWD_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 
@@ -30,12 +32,13 @@ Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it co
 @dataclass(frozen=True)
 class Outcome:
     """What a run gave: pyinfra's exit code, the report's events, what it printed. `stopped`: by Ctrl-C, and whether
-    the step at hand was `finished` or `left` to the host; "" when nobody did."""
+    the step at hand was `finished` or `left` to the host; "" when nobody did. `seconds`: how long it took."""
 
     code: int
     events: list[dict[str, Any]]
     output: str
     stopped: Literal["", "finished", "left"] = ""
+    seconds: float = 0.0
 
     def problems(self) -> list[dict[str, Any]]:
         """Why it failed, in the order in which it was reported."""
@@ -45,6 +48,10 @@ class Outcome:
         """The changes of a phase, `plan` or `apply`, with what each costs."""
         chosen = [event for event in report.select(self.events, "change") if event["phase"] == phase]
         return with_impacts(chosen, self.events)
+
+    def totals(self) -> dict[str, Totals]:
+        """host -> what the changes of this plan cost together; its apply looks once more for as long as this took."""
+        return totals(self.changes("plan"), self.events, self.seconds)
 
 
 @dataclass(frozen=True)
@@ -160,8 +167,9 @@ def _run(
         environment = dict(os.environ)
         if target.sudo_password is not None:
             environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password
+        began = time.monotonic()
         code, output = _printed(command, target.project, environment, [told, *inherited], watch, stop)
-        return Outcome(code, report.read(Path(_path(told))), output)
+        return Outcome(code, report.read(Path(_path(told))), output, seconds=time.monotonic() - began)
 
 
 def _printed(

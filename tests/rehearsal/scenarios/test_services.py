@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,24 +141,28 @@ def test_a_plan_says_for_how_long_a_service_is_away_and_the_apply_takes_about_so
     before = measures(converged)
     assert {("service", "orchestrator"), ("service", "comfyui-qwen"), ("install", "comfyui")} <= before.keys()
     began_s = float(converged.host.root("date +%s", check=True).stdout)
-    port = {"comfyui-qwen": {"port": 8288}, "orchestrator": {"memory": "1g"}}
-    with site(converged, services=port):
-        text = converged.control.text("plan").stdout
-        plan = planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "recreate"})
+    both = {"comfyui-qwen": {"port": 8288}, "orchestrator": {"memory": "1g"}}
+    with site(converged, services=both):
+        text, plan = converged.control.text("plan", "--no-diff").stdout, converged.control.plan()
+        applied = converged.control.text("apply", "--yes", "--no-diff")
+        assert applied.returncode == 0, applied.stderr
         after = measures(converged)
-        for service in port:
+        for service in both:
             expected = before["service", service]
             assert impact_of(plan, service)["seconds"] == expected
             real = away_s(converged, service, began_s)
-            print(
-                f"{service}: planned {expected} s, away {real:.1f} s, noted then {after['service', service]} s\n{text}"
-            )
+            print(f"{service}: planned {expected} s, away {real:.1f} s, noted then {after['service', service]} s")
             assert f"stops for about {about(expected)}, as at its last start" in text
             assert abs(after["service", service] - real) < 4  # the end of the one before, compose's own time
             assert real < 4 * expected + 20  # of a machine on which others work, too
         [totals] = (plan.document or {})["totals"].values()
-        proof_s = 0.5  # as converged hosts have it
-        assert totals["seconds"] == pytest.approx(sum(before["service", each] for each in port) + proof_s, abs=0.11)
+        [(minutes, seconds)] = re.findall(r"made in (?:(\d+) min )?(\d+) s", applied.stdout)
+        took_s = int(minutes or 0) * 60 + int(seconds)
+        print(f"the whole: planned {totals['seconds']} s, took {took_s} s\n{text}")
+        # The plan's own time is a part of it, for the apply looks as well.
+        assert (
+            sum(before["service", each] for each in both) + 5 < totals["seconds"] < 2 * took_s < 8 * totals["seconds"]
+        )
         assert (totals["seconds_unknown"], totals["reboot"], totals["disks"]) == ([], "no", [])
         assert totals["ports"] == [
             {"address": "127.0.0.1:8288", "service": "comfyui-qwen", "now": True, "beyond_host": False}
@@ -165,7 +170,7 @@ def test_a_plan_says_for_how_long_a_service_is_away_and_the_apply_takes_about_so
         assert "New ports: 127.0.0.1:8288 comfyui-qwen\n" in text
         converged.nothing_to_do()  # and nothing is noted
         assert measures(converged) == after
-    planned_then_done(converged, {"orchestrator": "recreate", "comfyui-qwen": "recreate"})
+    planned_then_done(converged, dict.fromkeys(both, "recreate"))
 
 
 def test_a_plan_says_what_the_disk_has_and_what_a_build_took_of_it_the_last_time(converged: Proof) -> None:
@@ -174,16 +179,19 @@ def test_a_plan_says_what_the_disk_has_and_what_a_build_took_of_it_the_last_time
     [tag] = host.root(listed, check=True).stdout.split()
     size = int(host.root(f"docker image inspect --format '{{{{.Size}}}}' {tag}", check=True).stdout)
     host.root(f"docker tag {tag} kept:1 && docker rmi {tag}", check=True)
+    asked = "df -P -B1 /var/lib/docker | awk 'NR==2{print $4}'"
+    free = [int(host.root(asked, check=True).stdout)]
     try:
         plan = converged.control.plan()
-        free = int(host.root("df -P -B1 /var/lib/docker | awk 'NR==2{print $4}'", check=True).stdout)
+        free.append(int(host.root(asked, check=True).stdout))
     finally:
         host.root(f"docker tag kept:1 {tag} && docker rmi kept:1", check=True)
     assert ("images", tag, "build") in plan.changes
     [totals] = (plan.document or {})["totals"].values()
     [disk] = totals["disks"]
     print(f"{totals}\ndf: {free}, image: {size}")
-    assert disk["unknown"] == [] and abs(disk["free_bytes"] - free) < 200 * 10**6  # others write meanwhile
+    assert disk["unknown"] == []
+    assert min(free) - 5 * 10**8 < disk["free_bytes"] < max(free) + 5 * 10**8  # others write to this disk meanwhile
     assert disk["free_bytes"] - disk["after_bytes"] == size
     assert totals["download_unknown"] == ["image"] and not totals["seconds_unknown"]
     converged.nothing_to_do()

@@ -75,6 +75,14 @@ def test_a_number_beside_what_nobody_measured_is_said_to_be_less_than_it_takes()
     assert told(SERVICE, PULL)[2] == "Time: more than 55 s (services 43 s, proof 12 s); images: never measured here"
 
 
+def test_an_apply_looks_at_the_host_as_its_plan_did() -> None:
+    made = total([with_impact(SERVICE, Running(), SEEN)], SEEN, 25.4)
+    assert next(lines(made, 80)) == "Time: about 80 s (services 43 s, looking 25 s, proof 12 s)"
+    assert total([with_impact(FILE, Running(), SEEN)], SEEN, 25.4).seconds == {}
+    unmeasured = total([with_impact(PULL, Running(), SEEN)], SEEN, 25.4)
+    assert "Time: images: never measured here" in lines(unmeasured, 80)
+
+
 def test_what_costs_nothing_has_no_line() -> None:
     assert told(FILE, change("model", "vae", "link"), change("service", "api", "remove")) == []
     assert told(change("service", "api", "create", Impact())) == []  # one on demand

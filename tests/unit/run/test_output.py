@@ -22,6 +22,7 @@ from gpuhost.cli import console
 from gpuhost.errors import Problem
 from gpuhost.plan import text
 from gpuhost.plan.change import Change, Difference, Impact, Resource
+from gpuhost.plan.totals import totals
 from gpuhost.run import output
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify import addresses
@@ -138,7 +139,8 @@ def test_everything_that_gpuhost_prints_is_text(capsys: pytest.CaptureFixture[st
     console.print_problems(Problem(ATTACK, ATTACK, "gpu1", (ATTACK,)))
     measures = [{"kind": "service", "name": "api", "seconds": 1.0, "disk_bytes": None}]
     seen = {"measures": measures, "free_bytes": {ATTACK: 1}, "data": ATTACK, "docker": ATTACK, "proof_s": 0.0}
-    console.print_changes([{"host": "gpu1", **asdict(change)}], [event("measured", **seen)])
+    made = {"host": "gpu1", **asdict(change)}
+    console.print_changes([made], totals([made], [event("measured", **seen)]))
     print(*addresses.lines([event("address", message=ATTACK)]))
     shown = capsys.readouterr()
     assert is_text(shown.err) and is_text(shown.out.replace("\x7f", ""))  # JSON leaves DEL as it is; no terminal acts
