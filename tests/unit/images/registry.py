@@ -35,10 +35,12 @@ class Answer:
 
 @dataclass
 class Registry:
-    """`answers`: (method, URL without query) -> answer, else 404; `asked`: (method, URL, Authorization) in order."""
+    """`answers`: (method, URL without query) -> answer, else 404; `asked`: (method, URL, Authorization) in order;
+    `headers`: those of the last request."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def put(
@@ -77,6 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"https://{self.headers['Host']}{self.path}"
         given = self.headers.get("Authorization", "")
         self.registry.asked.append((self.command, url, given))
+        self.registry.headers = dict(self.headers.items())
         answer = self.registry.answers.get((self.command, url.partition("?")[0]), Answer(404))
         if answer.token and given != f"Bearer {answer.token}":
             answer = Answer(401, {"WWW-Authenticate": answer.challenge})
