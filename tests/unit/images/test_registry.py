@@ -5,15 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from gpuhost.errors import UserError
 from gpuhost.images.registry import Reference, Registries, client
 
-from .registry import INDEX, MANIFEST, REALM, Answer, Registry, serving
+from .registry import INDEX, MANIFEST, REALM, Answer, Registry, served, serving
 
 SERVER, REPOSITORY = "registry.example", "acme/server"
 IMAGE = f"{SERVER}/{REPOSITORY}:v1"
@@ -221,6 +223,24 @@ def test_a_registry_that_does_not_answer() -> None:
     registry = Registry({("HEAD", URL): Answer(headers=_GOOD, wait_s=60)})
     with serving(registry, timeout_s=0.3) as http, pytest.raises(UserError, match="its registry does not answer"):
         Registries(http).digest(IMAGE)
+
+
+def test_it_is_asked_by_name_and_trusted_as_this_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's registry has an authority of the company's."""
+    pem = tmp_path / "server.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", pem, "-out", pem]
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    registry = Registry()
+    with served(registry, pem) as port:
+        server = f"localhost:{port}"
+        digest = registry.put(server, REPOSITORY, "v1", b"{}")
+        with client() as http, pytest.raises(UserError, match="certificate"):
+            Registries(http).digest(f"{server}/{REPOSITORY}:v1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        with client() as http:
+            assert Registries(http).digest(f"{server}/{REPOSITORY}:v1") == digest
+    assert registry.headers["User-Agent"] == "gpuhost"
 
 
 def test_a_registry_that_is_not_there() -> None:
