@@ -72,7 +72,7 @@ def test_what_both_name_is_the_sites(site: Path) -> None:
     (site.parent / "gpuhost/lock.json").write_text(json.dumps(content()))
     model = {**MODEL, "commit": "f" * 40}
     packages = [f"torch==2.9.0 --hash=sha256:{C}"]
-    own = {"models": {"Acme/Models": {"v2": MODEL, "main": model}}, "images": {}}
+    own: dict[str, Any] = {"models": {"Acme/Models": {"v2": MODEL, "main": model}}, "images": {}}
     own |= {"installs": {"tree": {"for": B, "requirements": packages}}}
     (site / "lock.json").write_text(json.dumps({"version": 1, **own}))
     pins = read(site)
