@@ -250,6 +250,11 @@ def test_a_plan_of_another_version(fake: Fake, capsys: pytest.CaptureFixture[str
     assert "plan.json is a plan of version 2, this gpuhost does those of version 1" in refused(fake, capsys)
 
 
+def test_a_plan_with_something_more_in_it(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(approved=True)
+    assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
+
+
 def test_a_failed_plan_is_not_kept(fake: Fake) -> None:
     fake.plan = Outcome(0, [HOST, PROBLEM], "")
     assert cli.main(["plan", "--out", "other.json"]) == 1
