@@ -169,7 +169,7 @@ def test_a_lock_has_at_most_64_mebibytes(site: Path, more: int) -> None:
     if not more:
         assert read(site).own == lock.EMPTY
         return
-    with pytest.raises(UserError, match="lab/lock.json is larger than 64 MiB"):
+    with pytest.raises(UserError, match=r"lab/lock\.json is larger than 64 MiB"):
         read(site)
 
 

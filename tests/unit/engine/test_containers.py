@@ -198,7 +198,13 @@ def test_the_order_in_which_docker_names_things_says_nothing() -> None:
 
 def test_how_a_container_ended() -> None:
     seen = container(state="exited", ended="2026-11-21T11:41:15.25Z", exit_code=137, restarts=2)
-    assert (seen.id, seen.state, seen.ended_s, seen.exit_code, seen.restarts) == ("abc", "exited", 1795261275.25, 137, 2)
+    assert (seen.id, seen.state, seen.ended_s, seen.exit_code, seen.restarts) == (
+        "abc",
+        "exited",
+        1795261275.25,
+        137,
+        2,
+    )
 
 
 TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {

@@ -304,7 +304,7 @@ def test_what_no_service_uses_can_be_freed() -> None:
     [left] = rules.reclaimable([], {}, reading())
     assert (left.name, left.disk_bytes, left.entries) == ("vae", 10, [ENTRY])
     change = left.change()
-    assert (change.action, change.resource.name) == ("remove", "vae")
+    assert change.key == ("models", "model", "vae", "remove")
     assert change.reason == f"no service of this host uses Acme/Models at {COMMIT[:12]}: 10 B on disk"
     assert change.diff == (Difference(FILE, "10 B", None),)
     status = only(rules.status([], {}, {}, reading(), "/data/models", "/hub", 0))

@@ -34,11 +34,9 @@ Event = dict[str, Any]
 
 
 class Run:
-    """One run against this machine; `allowed`: the plan's events, None for a run without a plan; `data`: of `--data`."""
+    """One run against this machine; `allowed`: the plan's events, None for a run without one; `data`: of `--data`."""
 
-    def __init__(
-        self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None, **data: str
-    ) -> None:
+    def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None, **data: str) -> None:
         self.report = folder / "report.jsonl"
         self.report.unlink(missing_ok=True)
         data |= {data_names.REPORT_DATA: str(self.report)}
