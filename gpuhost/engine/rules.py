@@ -79,5 +79,5 @@ def pinned(packages: Sequence[str], version: str | None, os_id: str, os_version:
 
 def too_old(version: str, least: tuple[int, int] = LEAST_VERSION) -> bool:
     """True for an engine below `least`. `version` as `docker version` prints it, "" when it does not run."""
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
     return bool(numbers) and numbers < least

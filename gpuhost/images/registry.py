@@ -164,7 +164,7 @@ class Registries:
                     content += block
                     if len(content) > _MAX_BYTES or time.monotonic() > until:
                         asked.misunderstood("its answer does not end")
-                return httpx.Response(answer.status_code, headers=_plain(answer.headers), content=content)
+                return httpx.Response(answer.status_code, headers=answer.headers, content=content)
         except httpx.TimeoutException:
             asked.fail("cannot be looked up: its registry does not answer", _NETWORK)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -211,12 +211,6 @@ class _Question:
 
 def _type(answer: httpx.Response) -> str:
     return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip()
-
-
-def _plain(headers: httpx.Headers) -> dict[str, str]:
-    """Those of the content as it was read: decoded, and whole."""
-    dropped = ("content-encoding", "content-length", "transfer-encoding")
-    return {name: value for name, value in headers.items() if name.lower() not in dropped}
 
 
 def _list(value: Mapping[str, Any], name: str) -> list[Any]:

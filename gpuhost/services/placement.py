@@ -124,10 +124,10 @@ def _fits(service: Service, card: _Card) -> bool:
     return (_Card(card.gpu) if service.start == "on-demand" else card).fits(service.gpu)
 
 
-def _rank(service: Service, card: _Card) -> tuple[bool, int, int, int, str]:
+def _rank(service: Service, card: _Card) -> tuple[int | str, ...]:
     """One that runs on demand comes where it can run beside what always does, then where the fewest wait."""
     if service.start == "always":
-        return False, *card.rank
+        return card.rank
     return not card.fits(service.gpu), len(card.waiting), card.taken_mib, -card.gpu.vram_mib, card.gpu.uuid
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-from urllib.parse import quote
 
 from gpuhost.catalog.types import Auth, Service
 
@@ -76,7 +75,7 @@ def _of_probes(entry: Service) -> Iterator[Question]:
 
 
 def _with(path: str, parameter: str, value: str) -> str:
-    return f"{path}{'&' if '?' in path else '?'}{parameter}={quote(value, safe='')}"
+    return f"{path}{'&' if '?' in path else '?'}{parameter}={value}"
 
 
 def answers_name(path: str) -> str:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,14 +33,23 @@ from tests.unit import sample
 
 
 class Seen:
-    """What an operation announced and would run, given one answer to every fact."""
+    """What an operation announced and would run, where the facts say this of what they are asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any, fact: object, executing: bool = False) -> None:
         self.changes: list[Change] = []
         self.scripts: list[str] = []
-        monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=lambda *a, **k: fact))
+        self.fact = fact
+        monkeypatch.setattr(module, "host", SimpleNamespace(get_fact=self._get_fact))
         monkeypatch.setattr(module, "state", SimpleNamespace(is_executing=executing), raising=False)
         monkeypatch.setattr(module, "carry_out", self._carry_out)
+
+    def _get_fact(self, _: object, **asked: Any) -> object:
+        if isinstance(self.fact, dict) and "paths" in asked:
+            return {path: seen for path, seen in self.fact.items() if path in asked["paths"]}
+        if isinstance(self.fact, AptReading):
+            packages = {name: found for name, found in self.fact.packages.items() if name in asked["packages"]}
+            return replace(self.fact, packages=packages)
+        return self.fact
 
     def _carry_out(self, changes: Sequence[Change], commands: Sequence[Script]) -> Sequence[Script]:
         self.changes = list(changes)
@@ -66,6 +76,7 @@ def test_an_index_is_read_when_its_source_is_written(monkeypatch: pytest.MonkeyP
     """On a converged host whose repository's URL changes in the data, the old file is still older than the stamp."""
     seen = Seen(monkeypatch, apt, AptReading(), executing)
     assert seen.of(apt.index, **index(written=True)) == ["index"]
+    assert seen.changes[0].key == ("engine", "apt index", "index", "update")
     assert seen.changes[0].reason == "its signing key or its source is written anew"
     assert seen.of(apt.index, **index(written=False)) == []
 
@@ -122,6 +133,8 @@ def test_holds_are_planned_as_they_will_be(
 ) -> None:
     seen = Seen(monkeypatch, apt, AptReading(installed, held))
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
+    assert {change.key for change in seen.changes} == {("gpu", "package", name, "hold") for name in subjects}
+    assert seen.scripts == [f"apt-mark hold {' '.join(subjects)}"] or not subjects
 
 
 def repository(content: str = "Types: deb\n", foreign: Sequence[str] = ()) -> dict[str, Any]:
@@ -133,6 +146,10 @@ def repository(content: str = "Types: deb\n", foreign: Sequence[str] = ()) -> di
 def test_a_key_checked_earlier_vouches_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Seen(monkeypatch, apt, {})
     assert seen.of(apt.repository, **repository()) == ["/keys/k.asc", SOURCE]
+    assert [change.key for change in seen.changes] == [
+        ("engine", "apt key", "/keys/k.asc", "fetch"),
+        ("engine", "file", SOURCE, "create"),
+    ]
     script = seen.scripts[0]
     assert script.index("rm -f /keys/k.asc.*") < script.index('mv -f "$new/key" /keys/k.asc')
     assert script.index('/key" /keys/k.asc') < script.index(f'mv -f "$new/stamp" /keys/k.asc.{"A" * 40}')

@@ -365,6 +365,14 @@ def test_a_file_that_fails_is_named_with_its_line(project: Path, file: str, line
     assert problems() == [Problem(f"{file}, line 2: {what}", "it is read as Python: mend it there")]
 
 
+def test_a_function_that_fails_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "failing_hosts.py").write_text("def make():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(project)
+    [problem] = problems("failing_hosts:make")
+    assert problem.what.startswith("failing_hosts:make: ") and problem.what.endswith(": division by zero")
+    assert problem.hint == "it is read as Python: mend it there"
+
+
 def test_an_inventory_without_a_host_is_a_mistake(project: Path) -> None:
     path = inventory(project / "other", "hosts = []\n")
     assert [problem.what for problem in problems(path)] == ["other/inventory.py names no host"]

@@ -63,8 +63,23 @@ def test_the_sites_counts_before_the_shipped_one_entry_by_entry(site: Path) -> N
     assert (pins.digest("a:1"), pins.digest("b:1"), pins.digest("c:1")) == (f"sha256:{A}", f"sha256:{B}", None)
     assert pins.requirements("tree", B) and pins.requirements("tree", A) is None
     assert pins.model("Acme/Models", "main") and pins.model("Acme/Models", "v2") is None
-    assert pins.merged().images["b:1"].digest == f"sha256:{B}" and pins.merged().models
+    merged = content(images={"a:1": {"digest": f"sha256:{A}"}, "b:1": {"digest": f"sha256:{B}"}})
+    assert pins.merged() == Lock.model_validate(merged)
     assert not pins.stale("tree", A)  # a shipped one of another entry is none; the site may have changed that
+
+
+def test_what_both_name_is_the_sites(site: Path) -> None:
+    (site.parent / "gpuhost/lock.json").write_text(json.dumps(content()))
+    model = {**MODEL, "commit": "f" * 40}
+    packages = [f"torch==2.9.0 --hash=sha256:{C}"]
+    own: dict[str, Any] = {"models": {"Acme/Models": {"v2": MODEL, "main": model}}, "images": {}}
+    own |= {"installs": {"tree": {"for": B, "requirements": packages}}}
+    (site / "lock.json").write_text(json.dumps({"version": 1, **own}))
+    pins = read(site)
+    found = pins.model("Acme/Models", "main")
+    assert found and found.commit == "f" * 40 and pins.model("Acme/Models", "v2")
+    assert pins.requirements("tree", B) == packages
+    assert pins.merged() == Lock.model_validate({"version": 1, **own, "images": content()["images"]})
 
 
 def test_a_lock_of_another_entry_is_stale(site: Path) -> None:
@@ -124,6 +139,38 @@ def test_what_is_no_lock_is_refused(site: Path, text: str, what: str) -> None:
     assert any(what in problem.what for problem in caught.value.problems), caught.value.problems
     assert all(problem.what.startswith("lab/lock.json") for problem in caught.value.problems)
     assert all("gpuhost lock" in problem.hint and len(problem.what) < 200 for problem in caught.value.problems)
+
+
+def test_the_first_three_faults_are_told(site: Path) -> None:
+    (site / "lock.json").write_text(json.dumps({"version": 1, "a": 1, "b": 1, "c": 1, "d": 1}))
+    with pytest.raises(UserError) as caught:
+        read(site)
+    assert [problem.what for problem in caught.value.problems] == [
+        f"lab/lock.json: `{name}`: extra inputs are not permitted" for name in "abc"
+    ]
+
+
+@pytest.mark.parametrize("length", [60, 61])
+def test_of_a_long_value_the_beginning_is_told(site: Path, length: int) -> None:
+    value = ("x" * length)[:-1] + "y"
+    (site / "lock.json").write_text(json.dumps(content(images={"a:1": {"digest": value}})))
+    with pytest.raises(UserError) as caught:
+        read(site)
+    shown = value if length == 60 else "x" * 57 + "..."
+    [problem] = caught.value.problems
+    assert problem.what == f"lab/lock.json: `images.a:1.digest`: `{shown}` is not of the right form"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_lock_has_at_most_64_mebibytes(site: Path, more: int) -> None:
+    text = b'{"version": 1'
+    with (site / "lock.json").open("wb") as file:
+        file.write(text.ljust((64 << 20) + more - 1) + b"}")
+    if not more:
+        assert read(site).own == lock.EMPTY
+        return
+    with pytest.raises(UserError, match=r"lab/lock\.json is larger than 64 MiB"):
+        read(site)
 
 
 def test_a_shipped_lock_is_named_as_such(site: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from gpuhost.catalog.types import load
 from gpuhost.errors import Problem, UserError
@@ -23,6 +24,41 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"services.painter.all_gpus": "yes"},
         "`services.painter.all_gpus`: input should be a valid boolean, not `'yes'`",
         "write `True` or `False`",
+    ),
+    "a number for a text": (
+        {"secrets_dir": 1},
+        "`secrets_dir`: input should be a valid string, not `1`",
+        "write a text in quotes",
+    ),
+    "a text for a fraction": (
+        {"verify_window_s": "5"},
+        "`verify_window_s`: input should be a valid number, not `'5'`",
+        "write a number without quotes",
+    ),
+    "a text for a list": (
+        {"base_packages": "curl"},
+        "`base_packages`: input should be a valid list, not `'curl'`",
+        "write a list: `[...]`",
+    ),
+    "a list for a dict": (
+        {"services.painter.options": []},
+        "`services.painter.options`: input should be a valid dictionary, not `[]`",
+        "write a dict: `{...}`",
+    ),
+    "a text for an entry": (
+        {"account": "svc"},
+        "`account`: input should be a valid dictionary or instance of Account, not `'svc'`",
+        "write a dict: `{...}`",
+    ),
+    "a name that is too long for a hub": (
+        {"models.vae.repo": "Acme/" + "m" * 92},
+        f"`models.vae.repo`: string should have at most 96 characters, not `'Acme/{'m' * 51}...`",
+        "see group_data/all.py for the form of this field",
+    ),
+    "missing secret of a seed": (
+        {"services.painter.seeds": {"key": {"text": "x", "renew_with": "LOGIN_HSH"}}},
+        "`services.painter.seeds.key.renew_with` names the secret `LOGIN_HSH`, which does not exist",
+        "did you mean `LOGIN_HASH`?",
     ),
     "open to the network without auth": (
         {"services.painter.auth": None, "services.painter.bind": "0.0.0.0"},
@@ -648,6 +684,13 @@ def test_a_service_knows_every_secret_that_it_names() -> None:
 def test_at_its_edge_a_value_passes_and_past_it_not(field: str, right: Any, wrong: Any) -> None:
     assert sample.problems({field: right}) == []
     assert len(sample.problems({field: wrong})) == 1
+
+
+def test_what_a_host_should_be_is_changed_by_nobody_after_it_was_read() -> None:
+    catalog = sample.catalog()
+    for entry in (catalog, catalog.account, catalog.services["api"]):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(entry, next(iter(type(entry).model_fields)), None)
 
 
 def test_a_service_name_is_as_long_as_a_name_may_be() -> None:

@@ -141,6 +141,72 @@ def test_a_container_that_nobody_touched_is_its_spec() -> None:
     assert changed_settings(SPEC, seen) == ()
 
 
+NOBODY_ASKED: dict[str, Any] = {
+    **{"user": "", "command": [], "entrypoint": [], "working_dir": "", "stop_signal": None},
+    "healthcheck": {"test": [], "retries": 0}
+    | dict.fromkeys(("interval", "timeout", "start_period", "start_interval"), "0s"),
+    **{"cpuset": "", "cpuset_mems": "", "cpu_shares": 0, "device_cgroup_rules": [], "userns_mode": ""},
+    **{"cgroup_parent": "", "oom_kill_disable": False, "oom_score_adj": 0, "dns_search": [], "dns_opt": []},
+    **{"image": "gpuhost/api:1", "runtime": "", "restart": "no", "memory": "0", "swap": "0", "mem_reservation": "0"},
+    **{"pids": 0, "ulimits": {}, "cpus": "0", "shm": "0", "read_only": False, "init": False, "namespaces": []},
+    **{"devices": [], "privileged": False, "cap_add": [], "cap_drop": [], "security_opt": [], "group_add": []},
+    **{"tmpfs": [], "logging": {"driver": "", "options": {}}, "dns": [], "extra_hosts": [], "sysctls": {}},
+    **{"networks": [], "ports": [], "gpus": [], "volumes": {}},
+}
+
+
+@pytest.mark.parametrize("host", [{}, dict.fromkeys([*HOST, "ExtraHosts", "Sysctls", "Init", "Runtime"])])
+def test_what_an_engine_leaves_out_is_what_nobody_asked_for(host: dict[str, Any]) -> None:
+    """Engines differ in whether they leave a field out or give null."""
+    none = dict.fromkeys(("user", "command", "entrypoint", "working_dir", "stop_signal", "health", "mounts"))
+    seen = parse(json.dumps({**inspected(networks=[None], **none), "host": host}))
+    assert seen.settings == NOBODY_ASKED and (seen.gpus, seen.ports) == ([], set())
+
+
+def test_the_order_in_which_docker_names_things_says_nothing() -> None:
+    host = {
+        "Devices": [{"PathOnHost": f"/dev/{name}", "PathInContainer": "/dev/x"} for name in "ba"],
+        "CapAdd": ["cap_sys_admin", "NET_ADMIN"],
+        "CapDrop": ["SETUID", "CAP_CHOWN"],
+        "SecurityOpt": ["seccomp=unconfined", "apparmor=unconfined"],
+        "GroupAdd": ["7", "5"],
+        "ExtraHosts": ["b:192.0.2.1", "a:192.0.2.1"],
+        "PidMode": "host",
+        "IpcMode": "service:other",
+        "PortBindings": {
+            "9001/tcp": [{"HostIp": "127.0.0.1", "HostPort": "9001"}, {"HostIp": "::1", "HostPort": "9001"}],
+            "53/udp": [{"HostIp": "", "HostPort": "53"}],
+            "80/tcp": None,
+        },
+        "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+        "DeviceRequests": [{"Driver": "nvidia", "Count": -1}],
+        "MemorySwap": -1,
+    }
+    seen = container(host, networks=["b", "a", None], health={"StartInterval": 5 * 10**8}).settings
+    assert {name: seen[name] for name in ("devices", "cap_add", "cap_drop", "security_opt", "group_add")} == {
+        "devices": ["/dev/a:/dev/x", "/dev/b:/dev/x"],
+        "cap_add": ["NET_ADMIN", "SYS_ADMIN"],
+        "cap_drop": ["CHOWN", "SETUID"],
+        "security_opt": ["apparmor=unconfined", "seccomp=unconfined"],
+        "group_add": ["5", "7"],
+    }
+    assert (seen["extra_hosts"], seen["networks"]) == (["a:192.0.2.1", "b:192.0.2.1"], ["a", "b"])
+    assert seen["ports"] == ["0.0.0.0:53:53/udp", "127.0.0.1:9001:9001", "[::1]:9001:9001"]
+    assert (seen["namespaces"], seen["restart"], seen["gpus"]) == (["ipc", "pid"], "on-failure:3", ["nvidia:-1"])
+    assert (seen["swap"], seen["healthcheck"]["start_interval"]) == ("unlimited", "0.5s")
+
+
+def test_how_a_container_ended() -> None:
+    seen = container(state="exited", ended="2026-11-21T11:41:15.25Z", exit_code=137, restarts=2)
+    assert (seen.id, seen.state, seen.ended_s, seen.exit_code, seen.restarts) == (
+        "abc",
+        "exited",
+        1795261275.25,
+        137,
+        2,
+    )
+
+
 TOUCHED: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "docker update --memory": ({"Memory": 2**30, "MemorySwap": 2**30}, {}, {"memory"}),
     "docker update --memory-swap": ({"MemorySwap": 3 * 2**30}, {}, {"swap"}),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpuhost.engine.facts import DockerReading
 from gpuhost.engine.rules import differing, merge, pinned, reconcile, too_old
+from gpuhost.plan.change import Resource
 
 WANTED = {"features": {"cdi": True}, "log-driver": "json-file"}
 RIGHT = {"features": {"cdi": True}, "log-driver": "json-file"}
@@ -34,6 +35,8 @@ def test_the_order_of_foreign_keys_stays_and_ours_come_last() -> None:
 
 def test_merging_over_a_value_of_another_kind_and_over_nothing() -> None:
     assert merge({"features": "all"}, WANTED) == WANTED
+    assert merge({"log-driver": {"name": "local"}}, WANTED)["log-driver"] == "json-file"
+    assert differing({**RIGHT, "log-driver": {"name": "local"}}, WANTED) == ["log-driver"]
     assert merge(None, WANTED) == WANTED
 
 
@@ -59,8 +62,9 @@ def reading(**over: Any) -> DockerReading:
     return DockerReading(**{"installed": True, "active": True, "at_boot": "enabled", "config": RIGHT, **over})
 
 
-RESTART = ("restart", "dockerd")
-WRITE = ("write", CONFIG)
+RESTART = ("restart", Resource("engine", "dockerd"))
+WRITE = ("write", Resource("file", CONFIG))
+ENABLE = ("enable", Resource("unit", "docker.service"))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +85,12 @@ WRITE = ("write", CONFIG)
         ({"active": False}, {RESTART: "not running"}),
         ({"cut_off": True}, {RESTART: "an earlier restart was cut off before every container ran again"}),
         ({"cut_off": True, "active": False}, {RESTART: "not running"}),
-        ({"at_boot": "disabled"}, {("enable", "docker.service"): "it is disabled: it would not start at boot"}),
-        ({"at_boot": "masked"}, {("enable", "docker.service"): "it is masked: it would not start at boot"}),
+        (
+            {"cut_off": True, "config": {**RIGHT, "log-driver": "local"}},
+            {WRITE: "keys differ: log-driver", RESTART: f"{CONFIG} changes"},
+        ),
+        ({"at_boot": "disabled"}, {ENABLE: "it is disabled: it would not start at boot"}),
+        ({"at_boot": "masked"}, {ENABLE: "it is masked: it would not start at boot"}),
         # The command is there and the engine is not: its package enables the unit that it brings.
         ({"at_boot": ""}, {}),
         ({"at_boot": "not-found"}, {}),
@@ -92,9 +100,9 @@ WRITE = ("write", CONFIG)
         ),
     ],
 )
-def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, str], str]) -> None:
+def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, Resource], str]) -> None:
     found = reconcile(reading(**seen), WANTED)
-    assert {(change.action, change.resource.name): change.reason for change in found} == changes
+    assert {(change.action, change.resource): change.reason for change in found} == changes
 
 
 def test_what_differs_in_the_configuration() -> None:
@@ -107,6 +115,15 @@ def test_what_differs_in_the_configuration() -> None:
         '~ registry-mirrors: ["https://[redacted]@mirror"] -> ["https://[redacted]@mirror"]',
         '+ log-level: "info"',
     ]
+
+
+def test_values_are_shown_in_one_order() -> None:
+    """So that a reader sees what differs in them."""
+    pools = {"default-address-pools": [{"size": 24, "base": "10.0.0.0/8"}]}
+    wanted = {"default-address-pools": [{"base": "10.0.0.0/8", "size": 16}]}
+    [difference] = reconcile(reading(config=pools), wanted)[0].diff
+    shown = '[{"base": "10.0.0.0/8", "size": 24}]'
+    assert (difference.before, difference.after) == (shown, shown.replace("24", "16"))
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,16 @@ def test_what_differs_is_told(over: dict[str, Any], why: str | None) -> None:
     there = replace(RIGHT, **over)
     assert reason(WANTED, "text", there) == why
     changes = reconcile("layout", [WANTED], {"/a": "text"}, {"/a": there})
-    assert [(each.action, each.reason) for each in changes] == ([("write", why)] if why else [])
+    assert [(each.key, each.reason) for each in changes] == ([(("layout", "file", "/a", "write"), why)] if why else [])
 
 
 def test_what_is_not_there_is_created() -> None:
     [change] = reconcile("layout", [WANTED], {"/a": "text"}, {})
-    assert (change.action, change.reason) == ("create", "it does not exist")
+    assert (change.key, change.reason) == (("layout", "file", "/a", "create"), "it does not exist")
+    assert (change.scope, reconcile("stacks", [WANTED], {"/a": "text"}, {}, scope="rendered")[0].scope) == (
+        "",
+        "rendered",
+    )
 
 
 def test_an_empty_file_is_a_file() -> None:

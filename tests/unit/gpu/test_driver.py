@@ -158,4 +158,7 @@ def test_the_driver_that_is_missing(seen: dict[str, Any], driver: str | None, wa
 )
 def test_a_reboot_is_made_only_where_it_must_and_may_be(reboot: bool, allowed: bool, action: str) -> None:
     change = loading(Missing("550", ["nvidia-driver"], reboot), allowed)
-    assert (change.stage, change.resource.name, change.action) == ("gpu", "NVIDIA driver 550", action)
+    assert change.key == ("gpu", "driver", "NVIDIA driver 550", action)
+    assert change.reason == (
+        "the kernel's own driver (nouveau) has the GPU until then" if reboot else "the host has a GPU and no driver"
+    )

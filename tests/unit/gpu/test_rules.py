@@ -29,10 +29,8 @@ WANTED: dict[str, object] = {"gpus": ["GPU-a", "GPU-b"], "driver": "580.1", "too
 def test_reason(stamp: dict[str, Any] | None, devices: list[str], reason: str | None) -> None:
     found = reconcile(WANTED, stamp, devices)
     assert [change.reason for change in found] == ([reason] if reason else [])
-    assert all(
-        (change.stage, change.resource.name, change.action) == ("gpu", "/var/run/cdi/nvidia.yaml", "refresh")
-        for change in found
-    )
+    keys = {change.key for change in found}
+    assert keys <= {("gpu", "CDI specification", "/var/run/cdi/nvidia.yaml", "refresh")}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +69,9 @@ def test_units_of_the_toolkit_that_would_not_run_at_boot() -> None:
         ("nvidia-cdi-refresh.path", "it is disabled: no CDI specification would be made at boot"),
         ("nvidia-cdi-refresh.service", "it is masked: no CDI specification would be made at boot"),
     ]
+    assert {change.key for change in rules.units(states)} == {
+        ("gpu", "unit", f"nvidia-cdi-refresh.{kind}", "enable") for kind in ("path", "service")
+    }
     assert rules.units({"nvidia-cdi-refresh.path": "enabled", "nvidia-cdi-refresh.service": "static"}) == []
     assert rules.units({}) == []  # a toolkit that ships none
 

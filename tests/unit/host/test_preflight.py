@@ -548,6 +548,31 @@ def test_each_network_is_offered_a_subnet_of_its_own() -> None:
         ]
 
 
+@pytest.mark.parametrize(
+    ("inner", "told"),
+    [
+        ({"networks": {"inner": ["172.20.0.0/16"]}, "network_options": {"inner": options("inner")}}, []),
+        ({"networks": {"inner": ["10.1.0.0/16"]}}, ["a Docker network `inner` exists with the subnet 10.1.0.0/16"]),
+        ({"networks": {"inner": []}}, ["a Docker network `inner` exists with the subnet none, not 172.20.0.0/16"]),
+    ],
+    ids=["right", "another subnet", "no subnet"],
+)
+def test_each_network_is_looked_at(inner: dict[str, Any], told: list[str]) -> None:
+    """Whatever is said of the one before it."""
+    seen = {**inner, "routes": [("wg0", IPv4Network("172.30.0.0/16"))]}
+    outer = {"networks.outer": {"subnet": "172.30.2.0/24"}, "services.painter.network": "outer"}
+    problems = [problem.what for problem in found(seen, outer)]
+    said = "the subnet 172.30.2.0/24 of network `outer` is already in use: 172.30.0.0/16 is routed over wg0"
+    assert len(problems) == len(told) + 1 and problems[-1] == said
+    assert all(what.startswith(start) for what, start in zip(problems, told, strict=False))
+
+
+def test_where_no_subnet_is_free_the_last_is_offered() -> None:
+    routes = [("wg0", IPv4Network("172.16.0.0/12")), ("wg1", IPv4Network("10.0.0.0/8"))]
+    [problem] = found({"routes": routes})
+    assert problem.hint.endswith("such as 10.255.0.0/16")
+
+
 def test_what_always_runs_may_not_together_take_more_memory_than_there_is() -> None:
     services = sample.catalog().services  # 28 and 2 GiB
     assert memory_together(sample.reading(memory_kib=30 * GIB), services) == ""

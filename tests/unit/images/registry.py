@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,10 +37,12 @@ class Answer:
 
 @dataclass
 class Registry:
-    """`answers`: (method, URL without query) -> answer, else 404; `asked`: (method, URL, Authorization) in order."""
+    """`answers`: (method, URL without query) -> answer, else 404; `asked`: (method, URL, Authorization) in order;
+    `headers`: those of the last request."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def put(
@@ -77,6 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"https://{self.headers['Host']}{self.path}"
         given = self.headers.get("Authorization", "")
         self.registry.asked.append((self.command, url, given))
+        self.registry.headers = dict(self.headers.items())
         answer = self.registry.answers.get((self.command, url.partition("?")[0]), Answer(404))
         if answer.token and given != f"Bearer {answer.token}":
             answer = Answer(401, {"WWW-Authenticate": answer.challenge})
@@ -109,15 +114,25 @@ class _Here(httpx.BaseTransport):
 
 
 @contextmanager
-def serving(registry: Registry, timeout_s: float = 20) -> Iterator[httpx.Client]:
-    """A client for which `registry` is the whole network."""
+def served(registry: Registry, certificate: Path | None = None) -> Iterator[int]:
+    """The port of this machine on which it answers; by TLS with a certificate, whose file holds its key, too."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that has heard enough
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
-        with httpx.Client(transport=_Here(server.server_port), timeout=timeout_s) as client:
-            yield client
+        yield server.server_port
     finally:
         registry.ended.set()
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serving(registry: Registry, timeout_s: float = 20) -> Iterator[httpx.Client]:
+    """A client for which `registry` is the whole network."""
+    with served(registry) as port, httpx.Client(transport=_Here(port), timeout=timeout_s) as client:
+        yield client

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import subprocess
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from gpuhost.errors import UserError
 from gpuhost.images.registry import Reference, Registries, client
 
-from .registry import INDEX, MANIFEST, REALM, Answer, Registry, serving
+from .registry import INDEX, MANIFEST, REALM, Answer, Registry, served, serving
 
 SERVER, REPOSITORY = "registry.example", "acme/server"
 IMAGE = f"{SERVER}/{REPOSITORY}:v1"
@@ -67,6 +70,62 @@ def test_a_token_by_its_other_name() -> None:
         assert Registries(http).digest(IMAGE) == digest
 
 
+def test_a_token_is_asked_for_once_a_repository_even_when_it_does_not_fit() -> None:
+    registry = Registry()
+    registry.put(SERVER, REPOSITORY, "v1", b"{}", token="t1")
+    registry.put(SERVER, REPOSITORY, "v2", b"{ }", token="t2")
+    registry.answers["GET", REALM] = Answer(body=b'{"token": "t1"}')
+    with serving(registry) as http:
+        registries = Registries(http)
+        registries.digest(IMAGE)
+        with pytest.raises(UserError, match=PRIVATE):
+            registries.digest(f"{SERVER}/{REPOSITORY}:v2")
+    assert [url for _, url, _ in registry.asked if url.startswith(REALM)] == [registry.asked[1][1]]
+
+
+def test_a_request_says_what_it_takes() -> None:
+    """Without it a registry gives an index as a manifest for one platform, and bytes that are packed."""
+    registry = Registry()
+    registry.put(SERVER, REPOSITORY, "v1", b"{}")
+    with serving(registry) as http:
+        Registries(http).digest(IMAGE)
+    assert {INDEX, MANIFEST} <= set(registry.headers["Accept"].split(", "))
+    assert registry.headers["Accept-Encoding"] == "identity"
+
+
+def test_a_type_may_have_parameters() -> None:
+    registry = Registry()
+    digest = registry.put(SERVER, REPOSITORY, "v1", b"{}", f"{MANIFEST}; charset=utf-8")
+    with serving(registry) as http:
+        assert Registries(http).digest(IMAGE) == digest
+
+
+@pytest.mark.parametrize("hops", [3, 4])
+def test_at_most_three_redirects_are_followed(hops: int) -> None:
+    places = [URL, *(f"https://mirror{number}.example/x" for number in range(hops))]
+    registry = Registry({("HEAD", here): Answer(307, {"Location": there}) for here, there in pairwise(places)})
+    registry.answers["HEAD", places[-1]] = Answer(headers=_GOOD)
+    with serving(registry) as http:
+        if hops == 3:
+            assert Registries(http).digest(IMAGE) == OF_ANOTHER
+        else:
+            with pytest.raises(UserError, match="cannot be looked up"):
+                Registries(http).digest(IMAGE)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_manifest_may_have_eight_mebibytes(more: int) -> None:
+    registry = Registry()
+    digest = registry.put(SERVER, REPOSITORY, "v1", b"x" * ((8 << 20) + more))
+    registry.answers["HEAD", URL].headers.pop("Docker-Content-Digest")
+    with serving(registry) as http:
+        if more:
+            with pytest.raises(UserError, match="its answer does not end"):
+                Registries(http).digest(IMAGE)
+        else:
+            assert Registries(http).digest(IMAGE) == digest
+
+
 def test_a_registry_that_says_no_digest_gives_the_bytes() -> None:
     registry = Registry()
     digest = registry.put(SERVER, REPOSITORY, "v1", b'{"a": 1}')
@@ -88,6 +147,7 @@ PRIVATE = "is not shown to strangers, or does not exist"
         (Answer(429, {"Retry-After": "90"}), "the rate limit of registry.example is reached", "again in 90 seconds"),
         (Answer(429, {"Retry-After": "soon\x1b[2J"}), "the rate limit of registry.example is reached", LATER),
         (Answer(401, {"WWW-Authenticate": 'Basic realm="x"'}), PRIVATE, "write the digest into the data"),
+        (Answer(401, {"WWW-Authenticate": f'Basic realm="{REALM}"'}), PRIVATE, "write the digest into the data"),
         (Answer(401), PRIVATE, "write the digest into the data"),
         (Answer(403), PRIVATE, "write the digest into the data"),
         (Answer(503), "registry.example answered 503", LATER),
@@ -95,6 +155,7 @@ PRIVATE = "is not shown to strangers, or does not exist"
         (Answer(headers={**_GOOD, "Docker-Content-Digest": "sha256:123"}), "the digest `sha256:123`", LATER),
         (Answer(headers={**_GOOD, "Docker-Content-Digest": f"sha512:{'0' * 128}"}), "is not understood", LATER),
         (Answer(headers={**_GOOD, "Content-Type": "text/html"}), "the type `text/html`", LATER),
+        (Answer(headers={"Docker-Content-Digest": OF_ANOTHER}), "the type `` and the digest", LATER),
         (Answer(307, {"Location": "http://other.example/x"}), "an address without encryption", LATER),
         (Answer(307, {"Location": URL}), "cannot be looked up", "check network"),
         (Answer(307, {"Location": "ftp://other.example/x"}), "an address without encryption", LATER),
@@ -120,6 +181,8 @@ def test_an_answer_that_is_none(answer: Answer, what: str, hint: str) -> None:
         ('Bearer service="x"', Answer(), PRIVATE),
         ("", Answer(body=b"no JSON"), "it gave no token where it promised one"),
         ("", Answer(body=b"[]"), "it gave no token where it promised one"),
+        ("", Answer(body=b"{}"), "it gave no token where it promised one"),
+        ("", Answer(body=b"[" * 100_000), "it gave no token where it promised one"),
         ("", Answer(body=b'{"token": "a\\r\\nX-Evil: 1"}'), "it gave no token where it promised one"),
         ("", Answer(body=b'{"token": 7}'), "it gave no token where it promised one"),
         ("", Answer(body=b'{"token": "not the right one"}'), "it gave no token"),
@@ -162,6 +225,24 @@ def test_a_registry_that_does_not_answer() -> None:
         Registries(http).digest(IMAGE)
 
 
+def test_it_is_asked_by_name_and_trusted_as_this_system_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A company's registry has an authority of the company's."""
+    pem = tmp_path / "server.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", pem, "-out", pem]
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    registry = Registry()
+    with served(registry, pem) as port:
+        server = f"localhost:{port}"
+        digest = registry.put(server, REPOSITORY, "v1", b"{}")
+        with client() as http, pytest.raises(UserError, match="certificate"):
+            Registries(http).digest(f"{server}/{REPOSITORY}:v1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+        with client() as http:
+            assert Registries(http).digest(f"{server}/{REPOSITORY}:v1") == digest
+    assert registry.headers["User-Agent"] == "gpuhost"
+
+
 def test_a_registry_that_is_not_there() -> None:
     with client() as http, pytest.raises(UserError, match=r"cannot be looked up: .*refused") as caught:
         Registries(http).digest("127.0.0.1:1/acme/server:v1")
@@ -177,6 +258,15 @@ def test_the_environment_is_that_of_our_platform() -> None:
     with serving(registry) as http:
         found = Registries(http).environment(IMAGE, digest)
     assert found == {"PATH": "/bin", "PYTHON_VERSION": "3.12.11", "A": "b=c", "EMPTY": ""}
+
+
+@pytest.mark.parametrize("inner", [None, [], {}, {"Env": None}])
+def test_an_image_without_variables(inner: object) -> None:
+    registry = Registry()
+    blob = registry.put(SERVER, REPOSITORY, "", json.dumps({"config": inner}).encode())
+    digest = registry.put(SERVER, REPOSITORY, "v1", json.dumps({"config": {"digest": blob}}).encode())
+    with serving(registry) as http:
+        assert Registries(http).environment(IMAGE, digest) == {}
 
 
 def test_a_token_does_not_follow_to_where_the_blobs_are() -> None:

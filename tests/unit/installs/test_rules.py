@@ -94,6 +94,13 @@ def test_what_packages_are_resolved_from() -> None:
         lines=["idna==3.10", "yarl==1.20.1"],
     )
     assert not sources(sample.catalog({"installs.tree.environment": {"AUTH": "1"}}).installs["tree"])
+    alone = (
+        {"A_URL": "https://git.example/a.git", "A_REF": "a" * 40},
+        {"WHEELS_INDEX_URL": "https://wheels.example", "WHEELS_PACKAGES": "torch==2.8.0"},
+        {"EXTRA_REQUIREMENTS": "idna==3.10"},
+    )
+    for environment in alone:
+        assert sources(sample.catalog({"installs.tree.environment": environment}).installs["tree"])
 
 
 @pytest.mark.parametrize(

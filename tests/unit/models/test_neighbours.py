@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuhost.catalog.lock import LockedFile
+from gpuhost.catalog.types import Model
 from gpuhost.models import neighbours
 from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, MissingModel, Turn, decided, host_models
-from gpuhost.models.rules import PlannedFile, PlannedModel
+from gpuhost.models.rules import PlannedFile, PlannedModel, Wanted
 from gpuhost.plan.change import Difference, Impact
 from hostside.protocol import Manifest, ManifestEntry, ModelFile
 
@@ -54,6 +56,14 @@ def asked_of_the_hub(hosts: Mapping[str, HostModels]) -> Counter[Blob]:
 def test_a_host_alone_asks_the_hub() -> None:
     assert decided({"a": HostModels({}, [missing("A", 1, 2)])}) == {"a": {"A": Turn()}}
     assert decided({}) == {} and decided({"a": HostModels()}) == {"a": {}}
+
+
+def test_a_model_comes_in_its_wave_and_one_of_which_nothing_was_decided_in_the_first() -> None:
+    files = {"one.bin": LockedFile(size=1, sha256=None, git_sha1="b" * 40)}
+    models = [Wanted(name, Model(repo="Acme/Models"), "a" * 40, files, "hub") for name in "ABC"]
+    turns = {"A": Turn(2), "B": Turn(3)}
+    found = {wave: [each.name for each in neighbours.of_wave(models, turns, wave)] for wave in (1, 2, 3)}
+    assert found == {1: ["C"], 2: ["A"], 3: ["B"]}
 
 
 def test_what_a_host_has_the_others_take_at_once() -> None:

@@ -15,9 +15,9 @@ from gpuhost.catalog.types import Model
 from gpuhost.errors import Problem
 from gpuhost.models import rules
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.rules import Wanted, reconcile, wanted
+from gpuhost.models.rules import ModelStatus, Wanted, reconcile, wanted
 from gpuhost.plan.change import Difference, Impact
-from hostside.protocol import Manifest, ManifestEntry, manifest_key
+from hostside.protocol import Manifest, ManifestEntry, ModelFile, manifest_key
 
 SHA, OTHER_SHA, GIT = "0" * 64, "1" * 64, "b" * 40
 COMMIT, NEXT = "a" * 40, "c" * 40
@@ -121,6 +121,28 @@ def test_one_action_for_each_file(case: str) -> None:
         [expected] if expected else []
     )
     assert all(each.ref is None for each in found)
+
+
+def test_what_the_host_is_told_of_a_file() -> None:
+    """All that its program needs: it decides nothing."""
+    files = {FILE: known(), "b.bin": known(None, 7)}
+    want = Wanted("vae", Model(repo=REPO, links=MODEL.links, gated=True), COMMIT, files, "host")
+    [found] = reconcile([want], ModelsReading(refs={f"{HUB}/refs/main": COMMIT}), "/data/models", "/hub", 0)
+    told = ModelFile(
+        model="vae",
+        repo=REPO,
+        commit=COMMIT,
+        file=FILE,
+        size=10,
+        sha256=SHA,
+        git_sha1=GIT,
+        links=["vae/one.safetensors"],
+        action="fetch",
+        gated=True,
+        known_from="hub",
+    )
+    other = replace(told, file="b.bin", size=7, sha256=None, links=[])
+    assert [each.file for each in found.files] == [told, other]
 
 
 def test_a_branch_has_its_name_in_the_cache() -> None:
@@ -232,6 +254,39 @@ def test_status_of_a_model() -> None:
     assert (nobody_knows.state, nobody_knows.revision, nobody_knows.commit) == ("absent", "main", "")
 
 
+def test_all_that_is_said_of_models() -> None:
+    """One that a service needs, what is left of another one, one that nobody knows."""
+    needed = Model(repo=REPO, allow=[FILE], links=MODEL.links, licence="mit")
+    seen = reading()
+    left = [replace(ENTRY, model="old", repo="Acme/Old", file=f"{n}", inode=n, path=f"/hub/{n}") for n in (40, 41)]
+    left[1] = replace(left[1], inode=40, checked_against="lock", verified_ns=7)  # one file under two names
+    seen.manifest.files.update({manifest_key(each.repo, each.commit, each.file): each for each in left})
+    seen.cached.update({each.path: STAT for each in left})
+    found = rules.status([vae(model=needed)], {"new": MODEL}, {"new": ["api"]}, seen, "/data/models", "/hub", 0)
+    assert found == [
+        ModelStatus("vae", REPO, "main", COMMIT, "complete", 1, 10, 10, ENTRY.verified_ns, "hub", (), "mit"),
+        ModelStatus("new", REPO, "main", "", "absent", 0, 0, 0, 0, "none", ["api"]),
+        ModelStatus("old", "Acme/Old", COMMIT, COMMIT, "unused", 2, 20, 10, 7, "hub", ()),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("against", "said"),
+    [
+        (["lock", "lock"], "lock"),
+        (["lock", "hub"], "hub"),
+        (["none", "lock", "hub"], "none"),
+    ],
+)
+def test_a_model_is_proved_as_well_as_its_worst_file(against: list[str], said: str) -> None:
+    seen = reading(entry=None, cached=None)
+    for number, each in enumerate(against):
+        entry = replace(ENTRY, model="old", file=f"{number}", verified_ns=9 - number, checked_against=each)
+        seen.manifest.files[manifest_key(REPO, COMMIT, entry.file)] = entry
+    status = only(rules.status([], {}, {}, seen, "/data/models", "/hub", 0))
+    assert (status.checked_against, status.verified_ns) == (said, 10 - len(against))
+
+
 def test_a_model_of_which_a_part_is_there() -> None:
     want = Wanted("vae", Model(repo=REPO), COMMIT, {FILE: known(), "more.bin": known(size=5)}, "hub")
     found = only(rules.status([want], {}, {}, reading(), "/data/models", "/hub", 0))
@@ -249,7 +304,7 @@ def test_what_no_service_uses_can_be_freed() -> None:
     [left] = rules.reclaimable([], {}, reading())
     assert (left.name, left.disk_bytes, left.entries) == ("vae", 10, [ENTRY])
     change = left.change()
-    assert (change.action, change.resource.name) == ("remove", "vae")
+    assert change.key == ("models", "model", "vae", "remove")
     assert change.reason == f"no service of this host uses Acme/Models at {COMMIT[:12]}: 10 B on disk"
     assert change.diff == (Difference(FILE, "10 B", None),)
     status = only(rules.status([], {}, {}, reading(), "/data/models", "/hub", 0))

@@ -58,6 +58,12 @@ def test_impact(made: Change, impact: Impact) -> None:
     assert with_impact(made, RUNNING).impact == impact
 
 
+def test_what_a_rule_knows_of_its_downloads_stays() -> None:
+    known = Impact(download_bytes=7, neighbour_bytes={"gpu2": 5})
+    fetch = replace(change("model", "vae", "fetch"), impact=known)
+    assert with_impact(fetch, RUNNING).impact == known
+
+
 @pytest.mark.parametrize(
     ("container", "back"),
     [

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpuhost import project
 from gpuhost.cli import main as cli
 from gpuhost.plan import saved
 from gpuhost.plan.document import document, error_document
@@ -125,8 +127,12 @@ def test_other_data(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_another_program(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    now = version("gpuhost")
     edit(code="0" * 64)
-    assert "gpuhost is not the one that made the plan" in refused(fake, capsys) and fake.asked == []
+    said = f"gpuhost is not the one that made the plan (version {now}, now {now}): its files changed\n"
+    assert said in refused(fake, capsys) and fake.asked == []
+    edit(gpuhost="0.0.1")
+    assert f"gpuhost is not the one that made the plan (version 0.0.1, now {now})\n" in refused(fake, capsys)
 
 
 def test_another_lock(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +170,28 @@ def test_another_host(fake: Fake, capsys: pytest.CaptureFixture[str], now: list[
     said = refused(fake, capsys)
     assert "error: the hosts are not as they were when the plan was made" in said and f"  | {told}\n" in said
     assert fake.asked == ["plan"]
+
+
+@pytest.mark.parametrize("number", [10, 11])
+def test_ten_differences_are_told_and_more_are_counted(
+    fake: Fake, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    fake.plan = Outcome(0, [*PLANNED, *(change(name=f"/new{index}") for index in range(number))], "")
+    said = refused(fake, capsys)
+    assert said.count("to be done now, and not planned: ") == 10
+    assert ("  | and 1 more\n" in said) is (number == 11)
+
+
+def test_other_lines_of_a_file(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both plans were asked for them, and what is written would be another text than was read."""
+    write = change(name="/etc/a", action="write", text_diff=["-old", "+new"])
+    fake.plan = Outcome(0, [HOST, write], "")
+    fake.apply = Outcome(0, [HOST, {**write, "event": "performed"}], "")
+    assert cli.main(["plan", "--out", "plan.json", "--limit", "gpu1"]) == 2
+    assert cli.main(["apply", "plan.json", "--yes"]) == 0
+    fake.asked.clear()
+    fake.plan = Outcome(0, [HOST, {**write, "text_diff": ["-other", "+new"]}], "")
+    assert "  | found otherwise: [gpu1] layout: write /etc/a: why\n" in refused(fake, capsys)
 
 
 def test_what_only_reads_otherwise_is_done(fake: Fake) -> None:
@@ -222,6 +250,11 @@ def test_a_plan_of_another_version(fake: Fake, capsys: pytest.CaptureFixture[str
     assert "plan.json is a plan of version 2, this gpuhost does those of version 1" in refused(fake, capsys)
 
 
+def test_a_plan_with_something_more_in_it(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(approved=True)
+    assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
+
+
 def test_a_failed_plan_is_not_kept(fake: Fake) -> None:
     fake.plan = Outcome(0, [HOST, PROBLEM], "")
     assert cli.main(["plan", "--out", "other.json"]) == 1
@@ -263,5 +296,33 @@ def test_the_schemas_are_those_of_the_types(name: str) -> None:
     assert (PROJECT / f"docs/reference/{name}.schema.json").read_text() == schema_text(name)
 
 
-def test_the_digest_of_the_program_is_the_same_twice() -> None:
-    assert saved.code_digest() == saved.code_digest() and len(saved.code_digest()) == 64
+def test_every_file_that_decides_is_in_the_digest_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content, its name, and whether it may be executed; not what stands beside."""
+    monkeypatch.setattr(saved, "PROJECT", tmp_path)
+    monkeypatch.setattr(saved, "project_file", lambda name: (tmp_path / name).read_text())
+
+    def digest() -> str:
+        project.folder.cache_clear()
+        return saved.code_digest()
+
+    files = ["gpuhost/plan/a.py", "tasks/a.py", "templates/a.j2", "files/host/a.py", "deploy.py", "config.py"]
+    for name in (*files, "docs/a.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    seen = [digest()]
+    assert digest() == seen[0] and len(seen[0]) == 64
+    for name in files:
+        (tmp_path / name).write_bytes(b"2")
+        seen.append(digest())
+    (tmp_path / "files/host/a.py").chmod(0o755)
+    seen.append(digest())
+    (tmp_path / "tasks/a.py").rename(tmp_path / "tasks/b.py")
+    seen.append(digest())
+    (tmp_path / "templates/a.j2").write_bytes(b"\xff")  # no text at all
+    seen.append(digest())
+    assert len(set(seen)) == len(seen)
+    (tmp_path / "docs/a.md").write_text("2")
+    assert digest() == seen[-1]
+    project.folder.cache_clear()

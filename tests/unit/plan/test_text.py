@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def event(change: Change, host: str = "one", **over: Any) -> dict[str, Any]:
     return {"event": "change", "host": host, "phase": "plan", "source": "own", **asdict(change), **over}
 
 
-def lines(events: list[dict[str, Any]], **shown: Any) -> list[str]:
+def lines(events: Iterable[dict[str, Any]], **shown: Any) -> list[str]:
     return list(plan_lines(events, Shown(**shown)))
 
 
@@ -119,6 +120,43 @@ def test_what_differs_in_the_name_alone_shares_a_line() -> None:
     assert shown[2:-1] == ["    + secrets A, B, C, D  generate  why"]
     assert shown[-1] == "Plan: 4 to add, 0 to change, 0 to remove."
     assert len(lines([event(change) for change in made("secret", "A", "B", "C")])) == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"resource": Resource("folder", "D")},
+        {"action": "write"},
+        {"reason": "because"},
+        {"diff": WRITE.diff},
+        {"text_diff": ("+1",)},
+        {"impact": Impact(("api",), ("api",))},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_differs_in_more_than_the_name_has_its_own_line(other: dict[str, Any]) -> None:
+    changes = made("file", "A", "B", "C", "D")
+    changes[-1] = replace(changes[-1], **other)
+    shown = [line.split()[1:3] for line in lines(map(event, changes)) if line.startswith("    ") and line[4] != " "]
+    assert shown == [["file", "A"], ["file", "B"], ["file", "C"], [changes[-1].resource.kind, "D"]]
+
+
+def test_a_new_thing_is_only_counted_whatever_is_in_it() -> None:
+    new = Change("layout", Resource("file", "/a"), "create", "it does not exist", WRITE.diff, text_diff=("+1",))
+    assert "    + 1 file" in lines([event(new), *MANY])
+
+
+def test_a_long_reason_stands_below_its_beginning_where_that_leaves_room() -> None:
+    reason = "one two three four five six seven eight nine ten eleven twelve"
+    assert lines([event(change) for change in made("file", "/etc/a", reason=reason)])[2:-1] == [
+        "    + file /etc/a  create  one two three four five six seven eight nine ten",
+        "                           eleven twelve",
+    ]
+    [deep] = made("file", "/etc/" + "a" * 40, reason=reason)
+    assert lines([event(deep)])[2:-1] == [
+        f"    + file {deep.resource.name}  create  one two three",
+        "          four five six seven eight nine ten eleven twelve",
+    ]
 
 
 def test_what_stops_a_container_or_says_what_differs_is_never_only_counted() -> None:

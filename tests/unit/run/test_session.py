@@ -35,12 +35,12 @@ Event = dict[str, Any]
 
 
 class Run:
-    """One run against this machine; `allowed`: the plan's events, None for a run without a plan."""
+    """One run against this machine; `allowed`: the plan's events, None for a run without one; `data`: of `--data`."""
 
-    def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None) -> None:
+    def __init__(self, folder: Path, plan_only: bool = False, allowed: list[Event] | None = None, **data: str) -> None:
         self.report = folder / "report.jsonl"
         self.report.unlink(missing_ok=True)
-        data = {data_names.REPORT_DATA: str(self.report)}
+        data |= {data_names.REPORT_DATA: str(self.report)}
         if allowed is not None:
             path = folder / "allow.json"
             path.write_text(json.dumps(report.allow_list(allowed)))
@@ -263,6 +263,39 @@ def test_a_plan_draws_no_command(tmp_path: Path) -> None:
 
     events = Run(tmp_path, plan_only=True).go(lambda state: add_op(state, lazy, name="secrets | lazy"))
     assert kinds(events) == ["change"]
+
+
+def test_an_operation_that_a_host_has_not_ends_without_it(tmp_path: Path) -> None:
+    """A host that nobody reaches has none; the others' are reported."""
+    run = Run(tmp_path)
+    data = {**run.state.inventory.get_host("@local").data.dict(), "ssh_hostname": "127.0.0.1", "ssh_port": 1}
+    run.state = State(Inventory((["@local", "gone"], data)), Config())
+    events = run.go(touch(tmp_path / "file"))
+    assert [(each["host"], each["event"]) for each in events] == [("@local", "change")] * 2 + [("@local", "performed")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "plan_only", "allowed", "shown"),
+    [
+        ({}, True, None, ["changed"]),
+        ({data_names.DIFFS_DATA: "all"}, True, None, ["all"]),
+        ({data_names.DIFFS_DATA: "all"}, False, None, ["all", ""]),
+        ({data_names.DIFFS_DATA: "all"}, True, [], [""]),
+    ],
+    ids=["a plan", "a plan of all files", "a run without a plan", "a run with a plan"],
+)
+def test_what_changes_in_files_is_told_by_a_plan_alone(
+    tmp_path: Path, asked: dict[str, str], plan_only: bool, allowed: list[Event] | None, shown: list[str]
+) -> None:
+    seen: list[str] = []
+
+    @operation()
+    def looks() -> Commands:
+        seen.append(session.text_diffs())
+        yield StringCommand("true")
+
+    Run(tmp_path, plan_only, allowed, **asked).go(lambda state: add_op(state, looks, name="x | looks"))
+    assert seen == shown
 
 
 # --- pyinfra's built-in operations, as one change each --------------------------------------------------------------

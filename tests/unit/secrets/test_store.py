@@ -240,6 +240,15 @@ def test_fingerprints_tell_a_change_and_give_nothing_away() -> None:
         store().fingerprint("A", "1")
 
 
+def test_what_is_to_be_seen_nowhere() -> None:
+    """Every value that is known or was rotated away; or those of some secrets alone. A user's name is a word."""
+    write(OWN, "GIVEN=g\nAPI_TOKEN=t2\nLOGIN_USER=genai\n")
+    write(RETIRED, json.dumps({"API_TOKEN": ["t0", "t1"], "LABEL_HMAC_KEY": ["k0"]}))
+    assert sorted(store().masked()) == ["g", "k0", "t0", "t1", "t2"]
+    assert sorted(store().masked(["API_TOKEN", "LOGIN_USER"])) == ["t0", "t1", "t2"]
+    assert store().masked(["GIVEN"]) == ["g"] and store().masked([]) == []
+
+
 def test_a_hash_of_another_password_is_refused() -> None:
     """The operator who changes the password alone would log in with neither, and nothing else would tell."""
     store().generate(["LOGIN_HASH"])

@@ -121,5 +121,50 @@ def test_the_variables_that_a_container_should_have() -> None:
     assert environment_of({}) == {}
 
 
+@pytest.mark.parametrize(
+    ("field", "written", "form"),
+    [
+        ("command", "a 'b c'", ["a", "b c"]),
+        ("command", None, []),
+        ("entrypoint", ["a", "b c"], ["a", "b c"]),
+        ("environment", {"A": 1}, {"A": 1}),
+        ("environment", ["A=1=2", "B=", "C"], {"A": "1=2", "B": "", "C": None}),
+        ("labels", ["a.b=c"], {"a.b": "c"}),
+        ("restart", False, "no"),
+        ("restart", "always", "always"),
+        ("dns", ["192.0.2.2", "192.0.2.1"], ["192.0.2.2", "192.0.2.1"]),  # asked in this order
+        ("dns_search", "b", ["b"]),
+        ("networks", {"b": None, "a": {"aliases": ["x"]}}, ["a", "b"]),
+        ("cap_add", ["sys_nice", "CAP_CHOWN"], ["CHOWN", "SYS_NICE"]),
+        ("cap_drop", ["sys_nice", "CAP_CHOWN"], ["CHOWN", "SYS_NICE"]),
+        ("security_opt", ["b:1", "a:1"], ["a:1", "b:1"]),
+        ("group_add", [7, 5], ["5", "7"]),
+        ("tmpfs", ["/tmp", "/run"], ["/run", "/tmp"]),
+        ("ports", ["80:81/udp", "127.0.0.1:80:81/tcp"], ["0.0.0.0:80:81/udp", "127.0.0.1:80:81"]),
+        ("ports", [81], ["81"]),
+        ("ports", [{"target": 81}], ["0.0.0.0::81"]),
+        ("ports", [{"target": 81, "published": 80, "host_ip": "192.0.2.1", "protocol": "tcp"}], ["192.0.2.1:80:81"]),
+        ("devices", ["/dev/b", "/dev/a:/dev/x:r"], ["/dev/a:/dev/x", "/dev/b:/dev/b"]),
+        ("volumes", ["/a:/b:z,ro"], [{"source": "/a", "target": "/b", "read_only": True}]),
+        ("volumes", ["/a:/b:z"], [{"source": "/a", "target": "/b", "read_only": False}]),
+        ("volumes", ["/a"], [{"type": "volume", "target": "/a"}]),
+        ("volumes", [{"type": "tmpfs", "target": "/a"}], [{"type": "tmpfs", "target": "/a"}]),
+        ("ulimits", {"core": 0, "nofile": {"soft": 1, "hard": 2}}, {"core": [0, 0], "nofile": [1, 2]}),
+        ("extra_hosts", {"b": "192.0.2.2", "a": "192.0.2.1"}, ["a:192.0.2.1", "b:192.0.2.2"]),
+        ("extra_hosts", ["b=::1", "a:192.0.2.1"], ["a:192.0.2.1", "b:::1"]),
+        ("healthcheck", {"disable": True, "test": ["CMD", "a"]}, {"test": ["NONE"]}),
+        ("healthcheck", {"disable": False, "test": ["CMD", "a"]}, {"disable": False, "test": ["CMD", "a"]}),
+    ],
+)
+def test_each_way_to_write_a_field_becomes_the_one_that_docker_shows(field: str, written: Any, form: Any) -> None:
+    assert normal({field: written}) == {field: form}
+
+
+@pytest.mark.parametrize("mode", ["host", "none", "bridge", "service:other", "container:other"])
+def test_docker_has_networks_of_three_modes(mode: str) -> None:
+    found = normal({"network_mode": mode}).get("networks")
+    assert found == ([mode] if ":" not in mode else None)
+
+
 def test_a_field_of_nobodys_is_as_it_is() -> None:
     assert normal({"image": "a", "x-mine": [1]}) == {"image": "a", "x-mine": [1]}

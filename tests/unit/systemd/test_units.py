@@ -37,10 +37,12 @@ def right(*units: Unit) -> dict[str, FileState]:
 
 
 def changes(files: dict[str, FileState], states: dict[str, UnitState]) -> list[tuple[str, str, str]]:
-    return [
-        (change.action, change.resource.name.rpartition("/")[2], change.reason)
-        for change in reconcile("stacks", [SERVICE, SOCKET], files, states)
-    ]
+    found = reconcile("stacks", [SERVICE, SOCKET], files, states)
+    for change in found:  # a file by its path, a unit by its name
+        kind = "unit" if change.action == "enable" else "file"
+        assert change.key == ("stacks", kind, change.resource.name, change.action)
+        assert change.resource.name.startswith(FOLDER) is (kind == "file")
+    return [(change.action, change.resource.name.rpartition("/")[2], change.reason) for change in found]
 
 
 def test_nothing_differs() -> None:
@@ -92,8 +94,13 @@ def scripts(
     session = Session(Report(None), None if plan is None else {"gpu1": plan})
     monkeypatch.setattr(operations, "current", lambda: session)
     monkeypatch.setattr(operations, "state", SimpleNamespace(is_executing=plan is not None))
-    answers: dict[Any, object] = {FilesState: files, UnitsState: states}
-    monkeypatch.setattr(operations, "host", SimpleNamespace(name="gpu1", get_fact=lambda fact, **_: answers[fact]))
+
+    def get_fact(fact: Any, **asked: list[str]) -> dict[str, Any]:
+        if fact is FilesState:
+            return {path: seen for path, seen in files.items() if path in asked["paths"]}
+        return {name: seen for name, seen in states.items() if name in asked["units"]}
+
+    monkeypatch.setattr(operations, "host", SimpleNamespace(name="gpu1", get_fact=get_fact))
     monkeypatch.setattr(
         operations,
         "carry_out",
@@ -154,7 +161,9 @@ def test_one_of_its_links_that_is_gone_is_named(there: set[str], reason: str | N
     """systemd calls a unit enabled that has any of them."""
     state = UnitState(enabled=True, active=True, wanted_by=frozenset(there))
     found = reconcile("stacks", [WANTED], right(WANTED), {"wanted.service": state})
-    assert [(each.action, each.reason) for each in found] == ([("enable", reason)] if reason else [])
+    assert [(each.key, each.reason) for each in found] == (
+        [(("stacks", "unit", "wanted.service", "enable"), reason)] if reason else []
+    )
     off = replace(state, enabled=False)
     [change] = reconcile("stacks", [WANTED], right(WANTED), {"wanted.service": off})
     assert change.reason == "it does not run at boot"

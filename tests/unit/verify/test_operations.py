@@ -16,7 +16,7 @@ from gpuhost.errors import Problem
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
-from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, tunnel
+from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, tunnel, verdict_lines
 from hostside.protocol import ServiceSeen, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
@@ -300,6 +300,21 @@ def test_the_tunnels_of_several_hosts_can_be_open_together(stage: Stage) -> None
     ports = local_ports(stage.catalogs)
     assert len(set(ports.values())) == len(ports) == 6
     assert ports["gpu0", "api"] == 9001 and ports["gpu2", "api"] == 9101
+
+
+def test_where_no_port_is_free_in_steps_the_next_one_is_taken() -> None:
+    high = sample.run({"services.api.port": 65500, "enabled_services": ["api"]}).catalog
+    ports = local_ports({f"gpu{number}": high for number in range(3)})
+    assert list(ports.values()) == [65500, 1024, 1025]
+
+
+def test_which_services_of_a_host_answer() -> None:
+    verdict = {"event": "verdict", "host": "one", "services": ["api", "painter\x1b"], "failed": ["api"]}
+    others = [{**verdict, "host": "two", "failed": ["api", "painter\x1b"]}, {**verdict, "event": "address"}]
+    assert verdict_lines([verdict, *others]) == [
+        "[one] 1 of 2 services answer: painter\\x1b",
+        "[two] 0 of 2 services answer.",
+    ]
 
 
 def test_the_end_of_a_run_shows_addresses_alone() -> None:

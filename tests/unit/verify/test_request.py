@@ -109,6 +109,30 @@ def test_what_a_stranger_might_make_is_made_as_it_stands() -> None:
     assert len({each.name for each in found}) == len(found)
 
 
+def test_a_parameter_is_added_to_those_of_the_path() -> None:
+    locked = {"services.painter.auth.locked_paths": ["/system_stats?full=1"]}
+    paths = [each.path for each in probes("painter", locked)]
+    assert "/system_stats?full=1&token=" in paths and f"/system_stats?full=1&token={WRONG_TOKEN}" in paths
+
+
+def test_a_question_says_what_it_is_about() -> None:
+    locked = [{"method": "POST", "path": "/files"}, {"method": "POST", "path": "/files"}]
+    retire(LOGIN_HASH=["$2b$12$old", "$2b$12$older"])
+    assert [each.name for each in probes("painter", {"services.painter.auth.locked_requests": locked})] == [
+        "/login is open",
+        "/system_stats is refused without a token",
+        "/system_stats is refused with a wrong token",
+        "/system_stats is refused with an empty `?token=`",
+        "/system_stats is refused with a wrong `?token=`",
+        "/system_stats answers with the token",
+        "POST /files is refused without a token (1)",
+        "POST /files is refused without a token (2)",
+        "refuses the retired LOGIN_HASH",
+        "refuses the retired LOGIN_HASH (2)",
+        "draws",
+    ]
+
+
 def test_every_question_has_a_name_of_its_own() -> None:
     for service in ("api", "painter"):
         names = [each.name for each in probes(service)]
