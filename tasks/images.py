@@ -15,4 +15,4 @@ def images(run: HostRun) -> None:
     if wanted := contexts(run):
         backups = run.paths.backups
         files.files(name="images | build contexts", stage="images", wanted=wanted, backups=backups, shipped=True)
-    docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths)
+    docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths, download_bytes=run.image_bytes)

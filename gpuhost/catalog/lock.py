@@ -64,9 +64,12 @@ class LockedModel(_Entry):
 
 
 class LockedImage(_Entry):
-    """`digest`: of the manifest that the reference named; of an image for several platforms that of their list."""
+    """`digest`: of the manifest that the reference named; of an image for several platforms that of their list.
+    `download_bytes`: of an image that hosts pull, its layers for linux/amd64 as they are sent; None when nobody knows.
+    """
 
     digest: Digest
+    download_bytes: int | None = Field(default=None, ge=0)
 
 
 class LockedInstall(_Entry):
@@ -111,6 +114,11 @@ class Pins:
         """The digest of an image, by its reference as in the data."""
         found = self.own.images.get(reference) or self.shipped.images.get(reference)
         return found.digest if found else None
+
+    def image_bytes(self, reference: str) -> int | None:
+        """What pulling an image downloads at most, by its reference as in the data."""
+        found = self.own.images.get(reference) or self.shipped.images.get(reference)
+        return found.download_bytes if found else None
 
     def model(self, repo: str, revision: str) -> LockedModel | None:
         """What a revision of a repository is."""
@@ -182,6 +190,9 @@ def _fault(fault: ErrorDetails) -> str:
 def text(lock: Lock) -> str:
     """As it is written: sorted and indented, so that a diff of two shows what moved."""
     content = lock.model_dump(mode="json", by_alias=True)
+    for image in content["images"].values():
+        if image["download_bytes"] is None:
+            del image["download_bytes"]
     content = {"version": content.pop("version"), **{kind: content[kind] for kind in sorted(content)}}
     ordered = {key: _ordered(value) for key, value in content.items()}
     return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"

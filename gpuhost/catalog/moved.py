@@ -20,7 +20,7 @@ def moved(old: Lock, new: Lock) -> list[str]:
 def _images(old: Lock, new: Lock) -> Iterator[str]:
     for reference in sorted({*old.images, *new.images}):
         was, now = old.images.get(reference), new.images.get(reference)
-        if was != now:
+        if (was and was.digest) != (now and now.digest):
             yield f"image {reference}"
             yield from ([f"  - {was.digest}"] if was else [])
             yield from ([f"  + {now.digest}"] if now else [])

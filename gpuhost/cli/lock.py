@@ -13,7 +13,7 @@ from gpuhost.catalog import lock
 from gpuhost.catalog.inventory import Site
 from gpuhost.catalog.lock import Lock, LockedFile, LockedImage, LockedInstall, LockedModel
 from gpuhost.catalog.moved import OTHER_BYTES, moved
-from gpuhost.catalog.types import Catalog
+from gpuhost.catalog.types import Catalog, PullImage
 from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.complete import completed_by, lockable
 from gpuhost.cli.console import CHANGES, OK
@@ -134,7 +134,20 @@ class _Resolver:
         found = self.asked[reference]
         if isinstance(found, UserError):
             raise found
-        return LockedImage(digest=found)
+        return LockedImage(digest=found, download_bytes=self._download_bytes(reference, found))
+
+    def _download_bytes(self, reference: str, digest: str) -> int | None:
+        """Of what hosts pull. Asked for once a digest: registries count who reads a manifest as one who pulls."""
+        images = [image for each in self.found.catalogs.values() for image in each.images.values()]
+        if not any(isinstance(image, PullImage) and image.pull == reference for image in images):
+            return None
+        known = self.found.pins.own.images.get(reference)
+        if known and known.digest == digest and known.download_bytes is not None:
+            return known.download_bytes
+        try:
+            return self.registries.download_bytes(reference, digest)
+        except UserError:  # a plan says that nobody knows; the digest is what counts
+            return None
 
     def install(self, name: str) -> LockedInstall:
         """The packages of an install."""

@@ -20,13 +20,14 @@ from hostside import labels as label
 
 
 @operation()
-def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths) -> Commands:
-    """Every wanted image is on the host, built from the context and arguments that it is declared with."""
+def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths, download_bytes: Mapping[str, int]) -> Commands:
+    """Every wanted image is on the host, built from the context and arguments that it is declared with.
+    `download_bytes`: image -> what pulling it downloads, where that is known."""
     reading = host.get_fact(DockerState, parts=["images"])
     if (old := rules.reclaimable(wanted, reading)) and not state.is_executing:
         free = "`docker image rm NAME` frees one that no container uses"
         note("reclaimable", f"images of ours that the data names no more stay, {free}: {', '.join(old)}", images=old)
-    changes = rules.reconcile(wanted, reading)
+    changes = rules.reconcile(wanted, reading, download_bytes)
     subjects = {change.resource.name for change in changes}
 
     def act() -> Commands:

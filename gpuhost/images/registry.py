@@ -26,6 +26,7 @@ _SINGLE = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PLATFORM = {"os": "linux", "architecture": "amd64"}
 _MAX_BYTES = 8 << 20  # the specification asks registries to take manifests of 4 MiB at least
+_LAYER_BYTES_MAX = 2**50
 _ANSWER_S = 60.0
 # Of a server, a repository, a tag or digest: https://github.com/distribution/reference
 _FORMS = (
@@ -92,17 +93,33 @@ class Registries:
         Raises UserError.
         """
         asked = _Question(reference, Reference.parse(reference))
-        manifest = self._named(asked, "manifests", digest)
-        if "manifests" in manifest:
-            fitting = [each for each in _list(manifest, "manifests") if _fits(each)]
-            if not fitting:
-                asked.fail("is not made for linux/amd64", "choose another image")
-            manifest = self._named(asked, "manifests", fitting[0].get("digest"))
-        config = manifest.get("config")
+        config = self._manifest(asked, digest).get("config")
         content = self._named(asked, "blobs", config.get("digest") if isinstance(config, dict) else None)
         inner = content.get("config")
         variables = (str(each).partition("=") for each in _list(inner if isinstance(inner, dict) else {}, "Env"))
         return {name: value for name, _, value in variables}
+
+    def download_bytes(self, reference: str, digest: str) -> int | None:
+        """What pulling the image with this digest downloads at most, of several platforms that for linux/amd64; None
+        when it does not say.
+
+        Raises UserError.
+        """
+        asked = _Question(reference, Reference.parse(reference))
+        manifest = self._manifest(asked, digest)
+        sizes = [each.get("size") if isinstance(each, dict) else None for each in _list(manifest, "layers")]
+        known = [size for size in sizes if isinstance(size, int) and 0 <= size < _LAYER_BYTES_MAX]
+        return sum(known) if known and len(known) == len(sizes) else None
+
+    def _manifest(self, asked: _Question, digest: str) -> dict[str, Any]:
+        """The one of linux/amd64."""
+        manifest = self._named(asked, "manifests", digest)
+        if "manifests" not in manifest:
+            return manifest
+        fitting = [each for each in _list(manifest, "manifests") if _fits(each)]
+        if not fitting:
+            asked.fail("is not made for linux/amd64", "choose another image")
+        return self._named(asked, "manifests", fitting[0].get("digest"))
 
     def _named(self, asked: _Question, kind: str, digest: Any) -> dict[str, Any]:
         """The JSON that a digest names."""

@@ -4,6 +4,7 @@ contexts."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from gpuhost import errors
@@ -11,7 +12,7 @@ from gpuhost.catalog.lock import Pins
 from gpuhost.catalog.types import BuildImage, PullImage
 from gpuhost.engine.facts import DockerReading
 from gpuhost.images import dockerfile
-from gpuhost.plan.change import Change, Difference, Resource
+from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.spec import canonical, differences, digest, parse, summary, text_digest
 from gpuhost.project import context
 
@@ -76,14 +77,19 @@ def reference(name: str, image: BuildImage | PullImage) -> str:
     return image.pull if isinstance(image, PullImage) else f"gpuhost/{name}:{digest(spec(image))[:12]}"
 
 
-def reconcile(wanted: Mapping[str, BuildImage | PullImage], reading: DockerReading) -> list[Change]:
-    """What to build and pull."""
+def reconcile(
+    wanted: Mapping[str, BuildImage | PullImage],
+    reading: DockerReading,
+    download_bytes: Mapping[str, int] = MappingProxyType({}),
+) -> list[Change]:
+    """What to build and pull. `download_bytes`: image -> what pulling it downloads, where that is known."""
     changes = []
     for name, image in wanted.items():
         tag = reference(name, image)
         if isinstance(image, PullImage):
             if not {tag, _listed(tag)} & reading.tags:
-                changes.append(Change("images", Resource("image", tag), "pull", "not on the host"))
+                cost = Impact(download_bytes=download_bytes.get(name), disk_bytes=None)
+                changes.append(Change("images", Resource("image", tag), "pull", "not on the host", impact=cost))
         elif reading.images.get(tag) != canonical(spec(image)):
             why, diff = _reason(name, image, reading.images)
             changes.append(Change("images", Resource("image", tag), "build", why, diff))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,18 +22,18 @@ _ASKED = ("packages", "engine", "driver")  # kinds after which people ask whethe
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system on which something comes. `folder`: the first of ours on it; `needed_bytes`: what is known of
-    that; `unknown`: the kinds of which nobody knows it."""
+    """A file system on which something comes. `folder`: the first of ours on it; `needed_bytes`: kind -> what is known
+    of that; `unknown`: the kinds of which nobody knows it, or not all."""
 
     folder: str
     free_bytes: int
-    needed_bytes: int
+    needed_bytes: Mapping[str, int]
     unknown: tuple[str, ...] = ()
 
     @property
     def after_bytes(self) -> int:
         """What is free then, at most when something is unknown."""
-        return max(0, self.free_bytes - self.needed_bytes)
+        return max(0, self.free_bytes - sum(self.needed_bytes.values()))
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _disks(costs: Iterable[tuple[str, Impact]], seen: Measured) -> Iterator[Disk
             on.setdefault(seen.data if kind in _IN_DATA else seen.docker, []).append((kind, impact.disk_bytes))
     for folder, taken in on.items():
         if folder in seen.free_bytes:
-            yield Disk(folder, seen.free_bytes[folder], sum(_sums(taken).values()), _unknown(taken))
+            yield Disk(folder, seen.free_bytes[folder], _sums(taken), _unknown(taken))
 
 
 # -- for people --------------------------------------------------------------------------------------------------------
@@ -181,19 +181,19 @@ def _download(made: Totals) -> str:
     known, unknown = made.download_bytes, made.download_unknown
     neighbours = f", {size(made.neighbour_bytes)} of it from other hosts" if made.neighbour_bytes else ""
     parts = [f"{size(sum(known.values()))} ({_kinds(known)}){neighbours}"] if known else []
-    return "; ".join([*parts, *([f"{_kinds(unknown)}: nobody knows yet"] if unknown else [])])
+    return "; ".join([*parts, *([f"{_rest(unknown, known)}: nobody knows yet"] if unknown else [])])
 
 
 def _disk(disk: Disk) -> str:
     free = f"{disk.folder} has {size(disk.free_bytes)} free"
     after = f", {size(disk.after_bytes)} after" if disk.needed_bytes else ""
-    return f"{free}{after}{f'; {_kinds(disk.unknown)}: not known' if disk.unknown else ''}"
+    return f"{free}{after}{f'; {_rest(disk.unknown, disk.needed_bytes)}: not known' if disk.unknown else ''}"
 
 
 def _time(made: Totals) -> str:
     """Never a number that stands for what nobody measured."""
     known, unknown = made.seconds, made.seconds_unknown
-    never = f"{_kinds(unknown)}: never measured here" if unknown else ""
+    never = f"{_rest(unknown, known)}: never measured here" if unknown else ""
     if not known.keys() - {_LOOKING, _PROOF}:
         return never
     parts = ", ".join(f"{_kinds([kind])} {about(seconds)}" for kind, seconds in known.items())
@@ -208,6 +208,11 @@ def _ports(ports: Iterable[Port]) -> dict[str, list[Port]]:
         label = "OPEN TO THE NETWORK" if port.beyond_host else "New ports"
         found.setdefault(label if port.now else f"{label} when started", []).append(port)
     return found
+
+
+def _rest(unknown: Iterable[str], known: Container[str]) -> str:
+    """`packages, other images`: the kinds of which something is unknown, beside what is known."""
+    return ", ".join(f"other {_kinds([kind])}" if kind in known else _kinds([kind]) for kind in unknown)
 
 
 def _kinds(kinds: Iterable[str]) -> str:

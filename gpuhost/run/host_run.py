@@ -100,6 +100,13 @@ class HostRun:
         """Those of them that are built on the host."""
         return {name: image for name, image in self.images.items() if isinstance(image, BuildImage)}
 
+    @cached_property
+    def image_bytes(self) -> Mapping[str, int]:
+        """What pulling them downloads at most, of those of which a lock says it."""
+        pulled = {name: self.catalog.images[name] for name in self.image_names if self.reading.deb_arch == "amd64"}
+        known = {name: self.pins.image_bytes(each.pull) for name, each in pulled.items() if isinstance(each, PullImage)}
+        return {name: found for name, found in known.items() if found is not None}
+
     def _pinned(self, name: str) -> BuildImage | PullImage:
         return images.pinned(self.catalog.images[name], self.pins)
 

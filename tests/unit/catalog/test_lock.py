@@ -82,6 +82,13 @@ def test_what_both_name_is_the_sites(site: Path) -> None:
     assert pins.merged() == Lock.model_validate({"version": 1, **own, "images": content()["images"]})
 
 
+def test_what_a_pull_downloads_is_kept_beside_the_digest_where_it_is_known(site: Path) -> None:
+    images = {"a:1": {"digest": f"sha256:{A}", "download_bytes": 7}, "b:1": {"digest": f"sha256:{B}"}}
+    lock.write(site, Lock.model_validate(content(images=images)))
+    assert json.loads((site / "lock.json").read_text())["images"] == images
+    assert [read(site).image_bytes(name) for name in ("a:1", "b:1", "c:1")] == [7, None, None]
+
+
 def test_a_lock_of_another_entry_is_stale(site: Path) -> None:
     (site / "lock.json").write_text(json.dumps(content()))
     pins = read(site)

@@ -152,6 +152,29 @@ def test_check_says_what_moved_and_writes_nothing(lab: Lab, capsys: pytest.Captu
     assert lab.content["images"][SERVER] == {"digest": moved}
 
 
+def test_what_a_pull_downloads_is_asked_for_once_a_digest(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what hosts pull, and not of what ours are built on; a registry that does not say it keeps nobody."""
+
+    def asked() -> list[str]:
+        """The manifests that were read whole."""
+        found = [url.rpartition("/")[2] for method, url, _ in lab.registry.asked if method == "GET" and "/acme/" in url]
+        lab.registry.asked.clear()
+        return found
+
+    digest = lab.registry.put(HUB, "acme/server", "v1.2.3", b'{"layers": [{"size": 40}, {"size": 2}]}')
+    run()
+    assert lab.content["images"][SERVER] == {"digest": digest, "download_bytes": 42} and asked() == [digest]
+    assert "download_bytes" not in lab.content["images"][BASE]
+    capsys.readouterr()
+    run()
+    run("--check")
+    assert asked() == [] and capsys.readouterr().out == ""
+    moved = lab.registry.put(HUB, "acme/server", "v1.2.3", b'{"layers": [{"size": 50}]}')
+    lab.registry.answers["GET", f"https://{HUB}/v2/acme/server/manifests/{moved}"] = Answer(503)
+    run()
+    assert lab.content["images"][SERVER] == {"digest": moved}
+
+
 def test_check_without_a_lock(lab: Lab) -> None:
     run("--check", code=2)
     assert not (lab.site / "lock.json").exists()

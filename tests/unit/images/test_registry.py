@@ -313,3 +313,42 @@ def test_other_bytes_than_a_digest_names() -> None:
     assert hashlib.sha256(b'{"config": {}}').hexdigest() in digest
     with serving(registry) as http, pytest.raises(UserError, match="it gave other bytes than"):
         Registries(http).environment(IMAGE, digest)
+
+
+def layered(registry: Registry, layers: object, architecture: str = "amd64") -> str:
+    """The digest of an image for two platforms; the layers of the other one have more bytes."""
+    of_other = registry.put(SERVER, REPOSITORY, "other", json.dumps({"layers": [{"size": 10**9}]}).encode())
+    wanted = registry.put(SERVER, REPOSITORY, "wanted", json.dumps({"layers": layers}).encode())
+    listed = [
+        {"digest": digest, "platform": {"os": "linux", "architecture": name}}
+        for digest, name in ((of_other, "arm64"), (wanted, architecture))
+    ]
+    return registry.put(SERVER, REPOSITORY, "v1", json.dumps({"manifests": listed}).encode(), INDEX)
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ([{"size": 3}, {"size": 4}], 7),
+        ([{"size": 3}], 3),
+        ([], None),
+        (None, None),
+        ([{"size": 3}, {}], None),
+        ([{"size": 3}, 4], None),
+        ([{"size": -3}], None),
+        ([{"size": 2**50}], None),
+        ([{"size": "3"}], None),
+    ],
+)
+def test_what_a_pull_downloads_is_what_our_platforms_layers_have(layers: object, found: int | None) -> None:
+    registry = Registry()
+    digest = layered(registry, layers)
+    with serving(registry) as http:
+        assert Registries(http).download_bytes(IMAGE, digest) == found
+
+
+def test_an_image_that_is_not_made_for_our_platform() -> None:
+    registry = Registry()
+    digest = layered(registry, [{"size": 3}], "riscv64")
+    with serving(registry) as http, pytest.raises(UserError, match="not made for linux/amd64"):
+        Registries(http).download_bytes(IMAGE, digest)

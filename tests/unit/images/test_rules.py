@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,14 @@ from gpuhost.engine.facts import DockerReading
 from gpuhost.host.paths import Paths
 from gpuhost.images import operations, rules
 from gpuhost.images.rules import explain, pinned, reclaimable, reconcile, reference, sources, spec, unpinned
+from gpuhost.plan.change import Impact
 from gpuhost.plan.spec import canonical, digest, text_digest
 from gpuhost.project import ProjectFile
 from tests.unit import sample
 
 BUILT = BuildImage(build="orchestrator", args={"BASE_IMAGE": "python:3.12"})
 TAG = reference("api", BUILT)
+SERVER = "docker.io/acme/server:v1.2.3"  # that of the sample
 SPEC = canonical(spec(BUILT))
 
 
@@ -80,7 +83,7 @@ def test_a_plan_lists_what_is_reclaimable_and_takes_nothing_away(
     monkeypatch.setattr(operations, "state", SimpleNamespace(is_executing=executing))
     monkeypatch.setattr(operations, "note", lambda event, message, images: notes.append((event, images)))
     monkeypatch.setattr(operations, "carry_out", lambda changes, commands: [*changes, *commands])
-    assert list(operations.images._inner({"api": BUILT}, Paths.of(sample.catalog()))) == []
+    assert list(operations.images._inner({"api": BUILT}, Paths.of(sample.catalog()), {})) == []
     assert notes == ([("reclaimable", told)] if told else [])
 
 
@@ -211,3 +214,19 @@ def test_a_failed_pull_is_explained(said: str, what: str, hint: str) -> None:
 
 def test_what_is_not_known_is_not_guessed() -> None:
     assert explain('#7 ERROR: process "/bin/sh -c false" did not complete successfully: exit code: 1') is None
+
+
+def test_what_pulling_an_image_downloads_where_a_lock_says_it() -> None:
+    image = PullImage(pull="docker.io/acme/server:v1")
+    [change] = reconcile({"server": image}, DockerReading(), {"server": 42})
+    assert change.impact == Impact(download_bytes=42, disk_bytes=None)
+    [change] = reconcile({"server": image}, DockerReading())
+    assert change.impact == Impact(download_bytes=None, disk_bytes=None)
+    pins = Pins(Lock.model_validate({"version": 1, "images": {SERVER: {"digest": f"sha256:{'a' * 64}"}}}))
+    assert replace(sample.run(), pins=pins).image_bytes == {}
+    entry = {"digest": f"sha256:{'a' * 64}", "download_bytes": 42}
+    pins = Pins(Lock.model_validate({"version": 1, "images": {SERVER: entry}}))
+    pulls = sample.run({"services.api.image": "pulled"})
+    assert replace(pulls, pins=pins).image_bytes == {"pulled": 42}
+    arm = replace(pulls, pins=pins, reading=sample.reading(arch="aarch64"))
+    assert arm.image_bytes == {}  # its layers have other sizes

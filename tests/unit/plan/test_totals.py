@@ -83,6 +83,17 @@ def test_an_apply_looks_at_the_host_as_its_plan_did() -> None:
     assert "Time: images: never measured here" in lines(unmeasured, 80)
 
 
+def test_of_what_is_known_in_part_the_rest_is_named() -> None:
+    known = change("image", "acme/known:1", "pull", Impact(download_bytes=GB, disk_bytes=None))
+    assert told(known, PULL, BUILD, replace(SERVICE, resource=Resource("service", "new")), SERVICE) == [
+        "Download: 1.0 GB (images); other images: nobody knows yet",
+        "Disk: /var/lib/docker has 90.0 GB free, 81.0 GB after; other images: not known",
+        "Time: more than 2 min (images 61 s, services 43 s, proof 12 s); other images,",
+        "  other services: never measured here",
+        "New ports: 127.0.0.1:8188 new, 127.0.0.1:8188 api",
+    ]
+
+
 def test_what_costs_nothing_has_no_line() -> None:
     assert told(FILE, change("model", "vae", "link"), change("service", "api", "remove")) == []
     assert told(change("service", "api", "create", Impact())) == []  # one on demand
@@ -95,7 +106,7 @@ def test_bytes_that_other_hosts_give() -> None:
 
 
 def test_the_disk_never_has_less_than_nothing_free() -> None:
-    assert Disk("/", 5, 6).after_bytes == 0 and Disk("/", 6, 5).after_bytes == 1
+    assert Disk("/", 5, {"model": 6}).after_bytes == 0 and Disk("/", 9, {"model": 5, "image": 3}).after_bytes == 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +135,7 @@ def test_ports_that_others_reach_come_first_and_those_of_services_on_demand_are_
             ("later", "0.0.0.0:4", False),
         )
     ]
-    assert [line for line in told(*opened) if not line.startswith("Time")] == [
+    assert [line for line in told(*opened) if ":" in line and not line.startswith("Time")] == [
         "OPEN TO THE NETWORK: 0.0.0.0:3 wide",
         "OPEN TO THE NETWORK when started: 0.0.0.0:4 later",
         "New ports: 127.0.0.1:1 api",
