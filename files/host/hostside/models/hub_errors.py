@@ -1,18 +1,23 @@
-"""Every way in which a fetch fails, each as one sentence and one thing to do."""
+"""Every way in which a fetch fails, each as one sentence and one thing to do.
+
+huggingface_hub and its client are imported at the first failure: they take longer than a thousand small files' hashes.
+"""
 
 from __future__ import annotations
 
 import errno
 import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import httpx2
 import urllib3
-from huggingface_hub import constants, errors
-from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+from huggingface_hub import constants
 
 from hostside.protocol import ModelFile
 from hostside.wire import printable
+
+if TYPE_CHECKING:
+    import httpx2
 
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 
@@ -34,9 +39,11 @@ class FetchError(Exception):
 
 def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
     """What huggingface_hub, its HTTP client or the disk raised, in our words."""
+    from huggingface_hub import errors
+
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+    if isinstance(error, errors.HfHubHTTPError):
         return _refused(error, error.response, file, has_token)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return FetchError(
@@ -44,7 +51,7 @@ def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
             "the hub is switched off for this program by `HF_HUB_OFFLINE`",
             "unset `HF_HUB_OFFLINE` where models are fetched; only the services run offline",
         )
-    if isinstance(error, OSError) and not isinstance(error, errors.HfHubHTTPError):
+    if isinstance(error, OSError):
         return explain_disk(error, file.file)
     certificate = next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
     if certificate:
@@ -73,15 +80,25 @@ def explain_disk(error: OSError, file: str = "") -> FetchError:
     )
 
 
+def answer(error: Exception) -> httpx2.Response | None:
+    """The refusal that an error stands for."""
+    from huggingface_hub import errors
+
+    return error.response if isinstance(error, errors.HfHubHTTPError) else None
+
+
 def retry_after_s(error: Exception) -> float | None:
     """How long the hub asks to wait, when it does."""
-    if not isinstance(error, errors.HfHubHTTPError) or error.response is None:
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    refusal = answer(error)
+    if refusal is None:
         return None
-    asked = error.response.headers.get("Retry-After", "")
+    asked = refusal.headers.get("Retry-After", "")
     if asked.isdecimal():
         return float(asked)
-    limit = parse_ratelimit_headers(error.response.headers)
-    return float(limit.reset_in_seconds) if limit and error.response.status_code == 429 else None
+    limit = parse_ratelimit_headers(refusal.headers)
+    return float(limit.reset_in_seconds) if limit and refusal.status_code == 429 else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,7 +107,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _refused(error: errors.HfHubHTTPError, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
+def _refused(error: Exception, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
+    from huggingface_hub import errors
+
     status, repo, file, revision = response.status_code, wanted.repo, wanted.file, wanted.commit
     # GatedRepoError is a RepositoryNotFoundError, so it comes first; 401 and 403 both raise it.
     if isinstance(error, errors.GatedRepoError) or status == 403:
