@@ -1,10 +1,12 @@
 """The fetch against `curl --parallel`, from the same hub on this machine, the same files, in the same run; and what one
 and three hosts ask the hub for, when they give models to each other.
 
-    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--shared 1024]
+    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--away 50] [--shared 1024]
 
-Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Each round runs both, in turn, into a new folder;
-the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Far: the same, from a hub whose answers take
+`--away` ms, as a real one's do. Each round runs both, in turn, into a new folder, over as many connections; the best
+of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+
 The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
 seconds tell more than the ratio, and where those of the hub are near the time that passed, it is the hub that is timed.
 
@@ -33,18 +35,19 @@ from gpuhost.models import neighbours
 from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, MissingModel, blob
 from gpuhost.run import stream
 from hostside import hub_cache
+from hostside.models.fetch import AT_ONCE, SMALL_AT_ONCE
 from hostside.protocol import GivenFile, GiveRequest, ModelFile, ModelsRequest, TakenFile, TakeReady, TakeRequest
 from hostside.wire import from_host, to_json
 from tests.rehearsal.standins.hub import HubStore
 
 REPO = "bench/model"
-AT_ONCE = 8
 FEW = 100
 _SERVE = """
 import sys, time
 from pathlib import Path
 from tests.rehearsal.standins.local import LocalHub
 hub = LocalHub(Path(sys.argv[1]))
+hub.away_s = float(sys.argv[2])
 print(hub.url, flush=True)
 for asked in sys.stdin:
     print(hub.sent_bytes, time.process_time(), flush=True)
@@ -58,11 +61,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--large", type=int, default=4096, metavar="MIB")
     parser.add_argument("--small", type=int, default=1000, metavar="FILES")
+    parser.add_argument("--away", type=int, default=50, metavar="MS")
     parser.add_argument("--shared", type=int, default=1024, metavar="MIB")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuhost-bench-", dir=asked.folder) as folder:
-        for name, files in (("large", _large(Path(folder), asked.large)), ("small", _small(asked.small))):
-            compare(name, Path(folder), files, asked.rounds)
+        compare("large", Path(folder), _large(Path(folder), asked.large), AT_ONCE, asked.rounds)
+        compare("small", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds)
+        compare("far", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds, asked.away / 1000)
         for hosts in (1, 3):
             share(Path(folder) / f"shared-{hosts}", hosts, asked.shared)
 
@@ -93,17 +98,19 @@ class Taken:
     hub_s: float
 
 
-def compare(name: str, folder: Path, files: dict[str, bytes | Path], rounds: int) -> None:
+def compare(
+    name: str, folder: Path, files: dict[str, bytes | Path], at_once: int, rounds: int, away_s: float = 0.0
+) -> None:
     """Prints the time of each, and the ratio: above 1 the fetch is faster."""
     data = folder / f"hub-{name}"
     commit = HubStore(data).add(REPO, files, gated=False, commit=None)
     in_turn = []
-    with _hub(data) as hub:
+    with _hub(data, away_s) as hub:
         for number in range(rounds):
             ours, curls = folder / name / f"fetch-{number}", folder / name / f"curl-{number}"
             request = _request(ours, data, commit)
             fetch = _timed(hub, functools.partial(_fetch, hub.url, request))
-            curl = _timed(hub, functools.partial(_curl, hub.url, request, curls))
+            curl = _timed(hub, functools.partial(_curl, hub.url, request, curls, at_once))
             in_turn.append({"fetch": fetch, "curl": curl})
             # Of many files none is removed before the end: ext4 makes one slowly for minutes after many were removed.
             if len(files) < FEW:
@@ -169,8 +176,8 @@ class _Serving:
 
 
 @contextmanager
-def _hub(data: Path) -> Iterator[_Serving]:
-    serving = [sys.executable, "-c", _SERVE, str(data)]
+def _hub(data: Path, away_s: float = 0.0) -> Iterator[_Serving]:
+    serving = [sys.executable, "-c", _SERVE, str(data), str(away_s)]
     with subprocess.Popen(serving, cwd=Path(__file__).parents[1], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdin and process.stdout
         yield _Serving(process.stdout.readline().strip(), process)
@@ -242,7 +249,7 @@ def _fetch(url: str, request: ModelsRequest) -> None:
     subprocess.run(program, env=environ, input=to_json(request), text=True, stdout=subprocess.DEVNULL, check=True)
 
 
-def _curl(url: str, request: ModelsRequest, folder: Path) -> None:
+def _curl(url: str, request: ModelsRequest, folder: Path, at_once: int) -> None:
     lines = []
     for file in request.files:
         path = file.file.replace(" ", "%20")

@@ -373,19 +373,39 @@ def test_a_proxy_tunnels_to_the_hub_and_reads_nothing(tls: LocalHub, tmp_path: P
     assert tls.tokens == ["Bearer hf_good"] * 2
 
 
-def test_a_proxy_that_refuses_the_account_is_told(tls: LocalHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("account", ["", "ann:mistaken@"])
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_a_proxy_that_wants_another_account_is_asked_once(
+    tls: LocalHub, hub: LocalHub, tmp_path: Path, account: str, scheme: str
+) -> None:
+    """The password is in no line."""
+    server = tls if scheme == "https" else hub
+    server.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
+    host, proxy = Host(tmp_path / "host", server), ConnectProxy("ann:right")
+    environ = {f"{scheme}_proxy": f"http://{account}127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
+    program = host.start(host.request(host.files("owner/open")), **environ)
+    out, err = program.communicate()
+    proxy.close()
+    assert program.returncode == 1 and proxy.refused == 1 and server.requests == []
+    assert err.count("error: ") == 1 and "error: the proxy wants a name and a password, and" in err
+    assert "hint: where models are fetched, set HTTPS_PROXY to " in err
+    assert "retrying" not in out and "mistaken" not in out + err and host.visible() == []
+
+
+def test_a_proxy_that_forbids_the_hub_is_asked_once(tls: LocalHub, tmp_path: Path) -> None:
     tls.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
-    host, proxy = Host(tmp_path / "host", tls), ConnectProxy("ann:right")
-    files = host.files("owner/open")
-    environ = {"https_proxy": f"http://ann:wrong@127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
-    program = host.start(host.request(files), **environ)
-    try:
-        assert program.stdout is not None
-        told = next(line for line in program.stdout if "retrying" in line)
-    finally:
-        program.kill()
-        proxy.close()
-    assert "407" in told and "wrong" not in told and tls.requests == []
+    host, proxy = Host(tmp_path / "host", tls), ConnectProxy(answer="403 Forbidden")
+    environ = {"https_proxy": f"http://127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
+    out, err = host.start(host.request(host.files("owner/open")), **environ).communicate()
+    proxy.close()
+    assert proxy.refused == 1 and "retrying" not in out and "403 Forbidden" in err, (out, err)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_does_not_reach_the_hub_is_asked_again(status: int) -> None:
+    error = urllib3.exceptions.ProxyError("no tunnel", OSError())
+    error.__cause__ = OSError(f"Tunnel connection failed: {status} Bad")
+    assert hub_errors.explain(error, a_file(), False).transient
 
 
 def test_redirects_without_an_end_are_told(hub: LocalHub, host: Host, model: Any) -> None:

@@ -6,6 +6,7 @@ huggingface_hub and its client are imported at the first failure: they take long
 from __future__ import annotations
 
 import errno
+import re
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import httpx2
 
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+PROXY_ACCOUNT_STATUS = 407
 
 
 class FetchError(Exception):
@@ -60,11 +62,14 @@ def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
             f"the certificate of {constants.ENDPOINT} is not trusted: {certificate.verify_message}",
             "check the clock and /etc/ssl/certs of this host, and whether a proxy answers for the hub",
         )
+    status = _proxy_status(error)
+    if status == PROXY_ACCOUNT_STATUS:
+        return _proxy_account()
     return FetchError(
         "network",
         f"the hub at {constants.ENDPOINT} cannot be reached for `{file.repo}`: {_one_line(error)}",
         "check the network, DNS and proxy of this host, then run again",
-        transient=isinstance(error, urllib3.exceptions.HTTPError),
+        transient=isinstance(error, urllib3.exceptions.HTTPError) and (status is None or status in TRANSIENT_STATUS),
     )
 
 
@@ -107,6 +112,21 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _proxy_status(error: Exception) -> int | None:
+    """What a proxy answered that makes no tunnel; http.client has it in a text alone."""
+    said = [re.match(r"Tunnel connection failed: (\d{3})\b", str(each)) for each in _causes(error)]
+    return next((int(found[1]) for found in said if found), None)
+
+
+def _proxy_account() -> FetchError:
+    return FetchError(
+        "network",
+        "the proxy wants a name and a password, and got none or wrong ones (407)",
+        "where models are fetched, set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT, in both @ : / % written as %40"
+        " %3A %2F %25",
+    )
+
+
 def _refused(error: Exception, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
     from huggingface_hub import errors
 
@@ -138,6 +158,8 @@ def _refused(error: Exception, response: httpx2.Response, wanted: ModelFile, has
             f"the hub knows no public repository `{repo}`",
             "check its name; a private one needs `gated` and HF_TOKEN",
         )
+    if status == PROXY_ACCOUNT_STATUS:  # a hub that is asked without TLS is asked by the proxy itself
+        return _proxy_account()
     return FetchError(
         "network",
         f"the hub answered {status} for `{repo}`",
