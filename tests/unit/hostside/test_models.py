@@ -388,7 +388,7 @@ def test_a_proxy_that_wants_another_account_is_asked_once(
     proxy.close()
     assert program.returncode == 1 and proxy.refused == 1 and server.requests == []
     assert err.count("error: ") == 1 and "error: the proxy wants a name and a password, and" in err
-    assert "hint: where models are fetched, set HTTPS_PROXY to " in err
+    assert "hint: set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT " in err
     assert "retrying" not in out and "mistaken" not in out + err and host.visible() == []
 
 

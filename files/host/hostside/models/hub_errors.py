@@ -122,8 +122,8 @@ def _proxy_account() -> FetchError:
     return FetchError(
         "network",
         "the proxy wants a name and a password, and got none or wrong ones (407)",
-        "where models are fetched, set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT, in both @ : / % written as %40"
-        " %3A %2F %25",
+        "set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT for systemd's units of this host (DefaultEnvironment= in"
+        " system.conf), then run again",
     )
 
 
