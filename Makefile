@@ -36,7 +36,7 @@ unit: $(READY) ## tests without a host; seconds
 # In a venv of its own: torch is large. Where pip finds no small build of it, name an index that has one:
 # make sd35-check TORCH_INDEX=https://download.pytorch.org/whl/cpu
 SD35  := build/sd35
-sd35-check: $(SD35)/.ready ## files/sd35 with the real diffusers and a tiny model, on the CPU
+sd35-check: $(SD35)/.ready ## files/sd35 and the models' cache with the real diffusers and tiny models, on the CPU
 	OMP_NUM_THREADS=1 $(SD35)/bin/python -m pytest -q tests/diffusers $(ARGS)
 
 $(SD35)/.ready: files/sd35/requirements.lock

@@ -1,12 +1,14 @@
 """The fetch against `curl --parallel`, from the same hub on this machine, the same files, in the same run; and what one
 and three hosts ask the hub for, when they give models to each other.
 
-    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--shared 1024]
+    python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--away 50] [--shared 1024]
 
-Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Each round runs both, in turn, into an empty folder;
-the best of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Far: the same, from a hub whose answers take
+`--away` ms, as a real one's do. Each round runs both, in turn, into a new folder, over as many connections; the best
+of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+
 The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
-seconds tell more than the ratio.
+seconds tell more than the ratio, and where those of the hub are near the time that passed, it is the hub that is timed.
 
 Shared: `--shared` MiB in 8 files that no host has. Hosts are folders here, who gives what to whom is decided as in a
 run, and the programs that give and take are joined by a socket in the place of two SSH connections.
@@ -15,6 +17,7 @@ run, and the programs that give and take are joined by a socket in the place of 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import resource
 import socket
@@ -25,27 +28,29 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gpuhost.models import neighbours
 from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, MissingModel, blob
 from gpuhost.run import stream
 from hostside import hub_cache
+from hostside.models.fetch import AT_ONCE, SMALL_AT_ONCE
 from hostside.protocol import GivenFile, GiveRequest, ModelFile, ModelsRequest, TakenFile, TakeReady, TakeRequest
 from hostside.wire import from_host, to_json
 from tests.rehearsal.standins.hub import HubStore
 
 REPO = "bench/model"
-AT_ONCE = 8
+FEW = 100
 _SERVE = """
-import sys
+import sys, time
 from pathlib import Path
 from tests.rehearsal.standins.local import LocalHub
 hub = LocalHub(Path(sys.argv[1]))
+hub.away_s = float(sys.argv[2])
 print(hub.url, flush=True)
 for asked in sys.stdin:
-    print(hub.sent_bytes, flush=True)
+    print(hub.sent_bytes, time.process_time(), flush=True)
 """
 SECRET = "of-the-bench"  # noqa: S105
 
@@ -56,11 +61,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--large", type=int, default=4096, metavar="MIB")
     parser.add_argument("--small", type=int, default=1000, metavar="FILES")
+    parser.add_argument("--away", type=int, default=50, metavar="MS")
     parser.add_argument("--shared", type=int, default=1024, metavar="MIB")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuhost-bench-", dir=asked.folder) as folder:
-        for name, files in (("large", _large(Path(folder), asked.large)), ("small", _small(asked.small))):
-            compare(name, Path(folder), files, asked.rounds)
+        compare("large", Path(folder), _large(Path(folder), asked.large), AT_ONCE, asked.rounds)
+        compare("small", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds)
+        compare("far", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds, asked.away / 1000)
         for hosts in (1, 3):
             share(Path(folder) / f"shared-{hosts}", hosts, asked.shared)
 
@@ -82,27 +89,40 @@ def _small(count: int) -> dict[str, bytes | Path]:
     return {f"folder {number % 10}/{number}.bin": os.urandom(4096) for number in range(count)}
 
 
-def compare(name: str, folder: Path, files: dict[str, bytes | Path], rounds: int) -> None:
+@dataclass(frozen=True)
+class Taken:
+    """What a run took: `hub_s`: of the processor, by the hub."""
+
+    seconds: float
+    processor_s: float
+    hub_s: float
+
+
+def compare(
+    name: str, folder: Path, files: dict[str, bytes | Path], at_once: int, rounds: int, away_s: float = 0.0
+) -> None:
     """Prints the time of each, and the ratio: above 1 the fetch is faster."""
     data = folder / f"hub-{name}"
     commit = HubStore(data).add(REPO, files, gated=False, commit=None)
-    serving = [sys.executable, "-c", _SERVE, str(data)]
-    with subprocess.Popen(serving, cwd=Path(__file__).parents[1], stdin=-1, stdout=-1, text=True) as hub:
-        assert hub.stdout is not None and hub.stdin is not None
-        url = hub.stdout.readline().strip()
-        request = _request(folder / "host", data, commit)
-        total = sum(file.size for file in request.files)
-        runs: dict[str, Callable[[], None]] = {
-            "fetch": lambda: _fetch(url, request),
-            "curl": lambda: _curl(url, request, folder / "curl"),
-        }
-        in_turn = [{each: _timed(run, folder) for each, run in runs.items()} for _ in range(rounds)]
-        best = {each: min(seconds[each] for seconds in in_turn) for each in runs}
-        hub.stdin.close()
-    for each, (seconds, processor_s) in best.items():
-        rates = f"{total / seconds / 1e6:8.1f} MB/s  {len(files) / seconds:7.1f} files/s"
-        print(f"{name:6} {each:6} {seconds:7.2f} s  {rates}  {processor_s:6.2f} s of the processor")
-    ratio = best["curl"][0] / best["fetch"][0]
+    in_turn = []
+    with _hub(data, away_s) as hub:
+        for number in range(rounds):
+            ours, curls = folder / name / f"fetch-{number}", folder / name / f"curl-{number}"
+            request = _request(ours, data, commit)
+            fetch = _timed(hub, functools.partial(_fetch, hub.url, request))
+            curl = _timed(hub, functools.partial(_curl, hub.url, request, curls, at_once))
+            in_turn.append({"fetch": fetch, "curl": curl})
+            # Of many files none is removed before the end: ext4 makes one slowly for minutes after many were removed.
+            if len(files) < FEW:
+                subprocess.run(["rm", "-rf", ours, curls], check=True)
+    subprocess.run(["rm", "-rf", folder / name], check=True)
+    total = sum(file.size for file in request.files)
+    best = {each: min((taken[each] for taken in in_turn), key=lambda taken: taken.seconds) for each in in_turn[0]}
+    for each, taken in best.items():
+        rates = f"{total / taken.seconds / 1e6:8.1f} MB/s  {len(files) / taken.seconds:7.1f} files/s"
+        processor = f"{taken.processor_s:6.2f} s of the processor, the hub {taken.hub_s:.2f} s"
+        print(f"{name:6} {each:6} {taken.seconds:7.2f} s  {rates} {processor}")
+    ratio = best["curl"].seconds / best["fetch"].seconds
     print(f"{name:6} ratio  {ratio:7.2f}  (curl's time / the fetch's; load {os.getloadavg()[0]:.1f})", flush=True)
 
 
@@ -111,16 +131,12 @@ def share(folder: Path, hosts: int, mib: int) -> None:
     piece = os.urandom(mib * 2**20 // 8)
     files: dict[str, bytes | Path] = {f"model-{number}.bin": bytes([number]) + piece[1:] for number in range(8)}
     commit = HubStore(folder / "data").add(REPO, files, gated=False, commit=None)
-    serving = [sys.executable, "-c", _SERVE, str(folder / "data")]
-    with subprocess.Popen(serving, cwd=Path(__file__).parents[1], stdin=-1, stdout=-1, text=True) as hub:
-        assert hub.stdout is not None and hub.stdin is not None
-        url, began = hub.stdout.readline().strip(), time.monotonic()
+    with _hub(folder / "data") as hub:
+        began = time.monotonic()
         requests = {f"host-{n}": _request(folder / f"host-{n}", folder / "data", commit) for n in range(hosts)}
-        need = _fetch_from_each_other(url, requests)
+        need = _fetch_from_each_other(hub.url, requests)
         seconds = time.monotonic() - began
-        print("bytes?", file=hub.stdin, flush=True)
-        sent = int(hub.stdout.readline())
-        hub.stdin.close()
+        sent, _ = hub.so_far()
     subprocess.run(["rm", "-rf", folder], check=True)
     many = "1 host " if hosts == 1 else f"{hosts} hosts"
     print(f"shared {many} {need / 1e6:8.1f} MB needed, {sent / 1e6:8.1f} MB from the hub, {seconds:.2f} s", flush=True)
@@ -142,6 +158,30 @@ def _fetch_from_each_other(url: str, requests: dict[str, ModelsRequest]) -> int:
 def _missing(files: Sequence[ModelFile]) -> MissingModel:
     at = [hub_cache.snapshot("", each.repo, each.commit, each.file).lstrip("/") for each in files]
     return MissingModel("bench", [MissingFile(blob(each), each.size, at) for each, at in zip(files, at, strict=True)])
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """The hub, in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def so_far(self) -> tuple[int, float]:
+        """Bytes that it sent, and its processor's seconds."""
+        assert self.process.stdin and self.process.stdout
+        print("?", file=self.process.stdin, flush=True)
+        sent, processor_s = self.process.stdout.readline().split()
+        return int(sent), float(processor_s)
+
+
+@contextmanager
+def _hub(data: Path, away_s: float = 0.0) -> Iterator[_Serving]:
+    serving = [sys.executable, "-c", _SERVE, str(data), str(away_s)]
+    with subprocess.Popen(serving, cwd=Path(__file__).parents[1], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdin and process.stdout
+        yield _Serving(process.stdout.readline().strip(), process)
+        process.stdin.close()
 
 
 @contextmanager
@@ -173,14 +213,13 @@ def _program(action: str, request: str) -> socket.socket:
     return ours
 
 
-def _timed(run: Callable[[], None], folder: Path) -> tuple[float, float]:
-    """Seconds, and those of the processor that the program used."""
-    subprocess.run(["rm", "-rf", folder / "host", folder / "curl"], check=True)
+def _timed(hub: _Serving, run: Callable[[], None]) -> Taken:
     os.sync()
-    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    began, before, hub_before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN), hub.so_far()[1]
     run()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.monotonic() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    seconds, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Taken(seconds, processor_s, hub.so_far()[1] - hub_before)
 
 
 def _request(host: Path, data: Path, commit: str) -> ModelsRequest:
@@ -210,12 +249,21 @@ def _fetch(url: str, request: ModelsRequest) -> None:
     subprocess.run(program, env=environ, input=to_json(request), text=True, stdout=subprocess.DEVNULL, check=True)
 
 
-def _curl(url: str, request: ModelsRequest, folder: Path) -> None:
+def _curl(url: str, request: ModelsRequest, folder: Path, at_once: int) -> None:
     lines = []
     for file in request.files:
         path = file.file.replace(" ", "%20")
         lines += [f'url = "{url}/{file.repo}/resolve/{file.commit}/{path}"', f'output = "{folder / file.file}"']
-    command = ["curl", "--silent", "--show-error", "--fail", "--parallel", "--parallel-max", str(AT_ONCE)]
+    command = [
+        "curl",
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--no-progress-meter",
+        "--parallel",
+        "--parallel-max",
+        str(AT_ONCE),
+    ]
     subprocess.run([*command, "--create-dirs", "--config", "-"], input="\n".join(lines), text=True, check=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -48,9 +49,10 @@ class HubStore:
 
     def read(self, repo: str) -> dict[str, Any] | None:
         """`repo.json`, None for an unknown repository."""
+        path = self.root / repo / "repo.json"
         try:
-            meta: dict[str, Any] = json.loads((self.root / repo / "repo.json").read_text())
-            return meta
+            found = path.stat()
+            return dict(_parsed(path, found.st_ino, found.st_mtime_ns))
         except FileNotFoundError:
             return None
 
@@ -156,6 +158,12 @@ class Hub:
             etag = f'"{entry["lfs"]["oid"]}"'
             headers |= {"ETag": etag, "X-Linked-ETag": etag, "X-Linked-Size": str(entry["size"])}
         return file_response(request, self._store.root / repo / sha / name, headers)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(path: Path, inode: int, mtime_ns: int) -> dict[str, Any]:
+    """Read once for as long as it is the same file, not once a request."""
+    return dict(json.loads(path.read_text()))
 
 
 def _error(status: int, code: str | None, message: str, headers: dict[str, str] | None = None) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -31,6 +32,7 @@ class LocalHub:
         self.orders: list[Order | None] = []
         self.order: Order | None = None
         self.sent_bytes = 0
+        self.away_s = 0.0  # how long an answer is on its way
         self._hub = Hub(root)
         self._lock = threading.Lock()
         outer = self
@@ -80,6 +82,8 @@ class LocalHub:
         parts = urlsplit(handler.path)
         order = self._next_order(handler, parts.path)
         request = Request(handler.command, "hub", parts.path, parts.query, handler.headers, b"")
+        if self.away_s:
+            time.sleep(self.away_s)
         try:
             response = (order and refusal(order)) or self._hub.serve(request)
             if self.elsewhere and response.payload:

@@ -10,12 +10,14 @@ from gpuhost.run import stream
 
 
 class ConnectProxy:
-    """`account`: `name:password` that it wants, "" for none; `asked`: what for, `refused`: how often without it."""
+    """`account`: `name:password` that it wants, "" for none; `answer`: instead of a tunnel. `asked`: what for,
+    `refused`: how often without the account, or with that answer."""
 
-    def __init__(self, account: str = "") -> None:
+    def __init__(self, account: str = "", answer: str = "") -> None:
         self.asked: list[str] = []
         self.refused = 0
         self._wanted = f"Basic {base64.b64encode(account.encode()).decode()}" if account else ""
+        self._answer = answer
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
@@ -38,9 +40,12 @@ class ConnectProxy:
             head += client.recv(1)
         first, *lines = head.decode().splitlines()
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        answer = self._answer
         if self._wanted and headers.get("proxy-authorization") != self._wanted:
+            answer = "407 Proxy Authentication Required"
+        if answer:
             self.refused += 1
-            client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+            client.sendall(f"HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n".encode())
             client.close()
             return
         method, target, _ = first.split()

@@ -17,6 +17,7 @@ import urllib3
 
 from gpuhost.run import stream
 from hostside.model_peer import ANSWER, ASK, PIECE_BYTES
+from hostside.models import fetch
 from hostside.protocol import GivenFile, GiveRequest, ModelFile, TakenFile, TakeReady, TakeRequest
 from hostside.wire import from_json, to_json
 from tests.rehearsal.standins.local import LocalHub
@@ -344,7 +345,9 @@ def test_for_one_that_stands_still_nobody_waits_twice(pair: Pair, hub: LocalHub)
     found = pair.run(files, stall_s=0.5)
     right(pair, found)
     causes = [each["cause"] for each in events(found, "retrying")]
-    assert set(causes) == {"a neighbour does not give it: it stood still"} and len(causes) <= 8 < len(files)
+    assert set(causes) == {"a neighbour does not give it: it stood still"} and len(causes) <= fetch.SMALL_AT_ONCE < len(
+        files
+    )
     assert hub.sent_bytes == TOTAL
 
 

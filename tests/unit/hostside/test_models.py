@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,11 +19,11 @@ from urllib.parse import quote
 import httpx2
 import pytest
 import urllib3
-from huggingface_hub import errors
+from huggingface_hub import errors, hf_hub_url
 from huggingface_hub.file_download import repo_folder_name
 
 from hostside import hub_cache
-from hostside.models import content, fetch, hub_errors, manifest, meter, store
+from hostside.models import content, download, fetch, hub_errors, manifest, meter, partial, store
 from hostside.protocol import ModelFile, ModelRef, ModelsRequest
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
@@ -372,19 +373,39 @@ def test_a_proxy_tunnels_to_the_hub_and_reads_nothing(tls: LocalHub, tmp_path: P
     assert tls.tokens == ["Bearer hf_good"] * 2
 
 
-def test_a_proxy_that_refuses_the_account_is_told(tls: LocalHub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("account", ["", "ann:mistaken@"])
+@pytest.mark.parametrize("scheme", ["https", "http"])
+def test_a_proxy_that_wants_another_account_is_asked_once(
+    tls: LocalHub, hub: LocalHub, tmp_path: Path, account: str, scheme: str
+) -> None:
+    """The password is in no line."""
+    server = tls if scheme == "https" else hub
+    server.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
+    host, proxy = Host(tmp_path / "host", server), ConnectProxy("ann:right")
+    environ = {f"{scheme}_proxy": f"http://{account}127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
+    program = host.start(host.request(host.files("owner/open")), **environ)
+    out, err = program.communicate()
+    proxy.close()
+    assert program.returncode == 1 and proxy.refused == 1 and server.requests == []
+    assert err.count("error: ") == 1 and "error: the proxy wants a name and a password, and" in err
+    assert "hint: set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT " in err
+    assert "retrying" not in out and "mistaken" not in out + err and host.visible() == []
+
+
+def test_a_proxy_that_forbids_the_hub_is_asked_once(tls: LocalHub, tmp_path: Path) -> None:
     tls.store.add("owner/open", {VAE: BYTES}, gated=False, commit=None)
-    host, proxy = Host(tmp_path / "host", tls), ConnectProxy("ann:right")
-    files = host.files("owner/open")
-    environ = {"https_proxy": f"http://ann:wrong@127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
-    program = host.start(host.request(files), **environ)
-    try:
-        assert program.stdout is not None
-        told = next(line for line in program.stdout if "retrying" in line)
-    finally:
-        program.kill()
-        proxy.close()
-    assert "407" in told and "wrong" not in told and tls.requests == []
+    host, proxy = Host(tmp_path / "host", tls), ConnectProxy(answer="403 Forbidden")
+    environ = {"https_proxy": f"http://127.0.0.1:{proxy.port}", "no_proxy": "", "NO_PROXY": ""}
+    out, err = host.start(host.request(host.files("owner/open")), **environ).communicate()
+    proxy.close()
+    assert proxy.refused == 1 and "retrying" not in out and "403 Forbidden" in err, (out, err)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_does_not_reach_the_hub_is_asked_again(status: int) -> None:
+    error = urllib3.exceptions.ProxyError("no tunnel", OSError())
+    error.__cause__ = OSError(f"Tunnel connection failed: {status} Bad")
+    assert hub_errors.explain(error, a_file(), False).transient
 
 
 def test_redirects_without_an_end_are_told(hub: LocalHub, host: Host, model: Any) -> None:
@@ -475,6 +496,96 @@ def test_a_ref_outside_its_folder_is_refused(wrong: dict[str, str]) -> None:
 
 def test_the_cache_is_looked_at_where_the_hubs_client_keeps_it() -> None:
     assert hub_cache.folder_name(REPO) == repo_folder_name(repo_id=REPO, repo_type="model")
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_a_file_is_asked_for_where_the_hubs_client_asks(name: str) -> None:
+    file, hub = a_file(file=name), "https://hub.example/mirror"
+    assert download.url_of(file, hub) == hf_hub_url(REPO, name, revision=file.commit, endpoint=hub)
+
+
+# -- the bytes on their way to the disk --------------------------------------------------------------------------------
+
+PIECE = partial.PIECE_BYTES
+
+
+@pytest.mark.parametrize("disk", ["as it is", "knows no way past the cache", "refuses what it was asked"])
+@pytest.mark.parametrize("size", [1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 2 * PIECE + 4096, 3 * PIECE + 100_000])
+def test_what_is_written_in_pieces_is_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, disk: str
+) -> None:
+    """However it comes, in one run or two."""
+    control, write = fcntl.fcntl, os.pwrite
+
+    def refuse(descriptor: int, command: int, flags: int = 0) -> Any:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "no such way")
+        return control(descriptor, command, flags)
+
+    def refuse_direct(descriptor: int, data: Any, at: int) -> int:
+        if control(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "not so")
+        return write(descriptor, data, at)
+
+    if disk == "knows no way past the cache":
+        monkeypatch.setattr(partial.fcntl, "fcntl", refuse)
+    if disk == "refuses what it was asked":
+        monkeypatch.setattr(partial.os, "pwrite", refuse_direct)
+    content, moved = os.urandom(size), [0]
+    file = a_file(size=size, sha256=hashlib.sha256(content).hexdigest())
+    path = tmp_path / "blobs/x"
+    for until in (size * 2 // 3, size):
+        with partial.Partial(path, file, lambda count: moved.append(moved[-1] + count)) as writing:
+            moved[:] = [writing.size]
+            for at in range(writing.size, until, 300_001):
+                writing.write(content[at : min(at + 300_001, until)])
+            assert writing.size == moved[-1] == until
+        assert path.read_bytes() == content[:until]
+    with partial.Partial(path, file, lambda count: None) as writing:
+        assert writing.finish().agrees(file)
+    assert path.read_bytes() == content
+
+
+def test_a_large_file_leaves_the_cache_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: list[int] = []
+    write = os.pwrite
+
+    def see(descriptor: int, data: Any, at: int) -> int:
+        flags.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT)
+        return write(descriptor, data, at)
+
+    monkeypatch.setattr(partial.os, "pwrite", see)
+    with partial.Partial(tmp_path / "x", a_file(size=3 * PIECE), lambda count: None) as writing:
+        if not partial._past_cache(writing._descriptor, False):
+            pytest.skip("this file system has no way past the cache")
+        partial._past_cache(writing._descriptor, True)
+        for _ in range(3):
+            writing.write(bytes(PIECE))
+        writing.finish()
+    assert flags == [os.O_DIRECT] * 3
+
+
+def test_nothing_is_written_behind_what_the_disk_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is the beginning of the file, and without a hole."""
+    content, write = os.urandom(5 * PIECE), os.pwrite
+
+    def fill_up(descriptor: int, data: Any, at: int) -> int:
+        if at == 2 * PIECE:
+            return write(descriptor, data[:4096], at)
+        if at > 2 * PIECE:
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data, at)
+
+    path, file = tmp_path / "x", a_file(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(partial.os, "pwrite", fill_up)
+    with pytest.raises(OSError, match="full"), partial.Partial(path, file, lambda count: None) as writing:
+        for at in range(0, len(content), 1_000_000):
+            writing.write(content[at : at + 1_000_000])
+    monkeypatch.undo()
+    assert path.read_bytes() == content[: 2 * PIECE + 4096]
+    with partial.Partial(path, file, lambda count: None) as writing:
+        writing.write(content[writing.size :])
+        assert writing.finish().agrees(file)
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------

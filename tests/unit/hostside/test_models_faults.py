@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from hostside.cache_lock import alone
-from hostside.models import download, partial
+from hostside.models import download, fetch, partial
 from hostside.models.meter import Meter
 from hostside.models.partial import LOST_BYTES_MAX
 from hostside.protocol import ModelFile
@@ -249,7 +249,7 @@ def test_a_failure_of_the_network_ends_every_download_at_once(hub: LocalHub, hos
     content: dict[str, bytes | Path] = {f"{number}.bin": os.urandom(1000) for number in range(40)}
     hub.store.add(REPO, content, gated=False, commit=None)
     hub.misbehave("down")
-    assert len(errors_of(host.run())) == 1 and len(hub.requests) <= 8 * 5
+    assert len(errors_of(host.run())) == 1 and len(hub.requests) <= fetch.SMALL_AT_ONCE * 5
 
 
 # -- the disk ----------------------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up_meanwhile_is_told_and_goes_on_once_there_is_room(
     hub.misbehave("stalled", after_bytes=10_000_000)
     files = host.files()
     process = host.start(host.request(files, stall_s=3))
-    wait_for(lambda: [path for path in host.partials() if path.stat().st_size == 10_000_000])
+    wait_for(lambda: [path for path in host.partials() if path.stat().st_size > 8_000_000])
     other.write_bytes(bytes(20_000_000))
     hub.order = None  # it stalls, and goes on
     _, err = process.communicate()
@@ -319,7 +319,7 @@ def test_a_file_that_another_user_owns_is_told(hub: LocalHub, host: Host) -> Non
     left.parent.mkdir(parents=True)
     left.write_bytes(b"not ours")
     os.chown(left, 12345, 12345)
-    ((kind, message),) = errors_of(host.run(files))
+    ((kind, message),) = errors_of(host.run(files[:1]))
     assert kind == "filesystem" and f"`{left}` is not a plain file of our own" in message
     assert left.read_bytes() == b"not ours" and host.visible() == []
     left.unlink()
@@ -390,7 +390,7 @@ def test_no_planted_name_is_written_through(hub: LocalHub, host: Host, tmp_path:
         "folder": planted.mkdir,
     }
     plant[kind]()
-    assert [kind for kind, _ in errors_of(host.run(files))] == ["filesystem"]
+    assert [kind for kind, _ in errors_of(host.run(files[:1]))] == ["filesystem"]
     assert victim.read_bytes() == b"dear" and host.visible() == []
 
 
@@ -481,8 +481,8 @@ def test_no_more_is_ever_written_than_may_be_lost(tmp_path: Path, monkeypatch: p
         assert written[0] <= LOST_BYTES_MAX and path.stat().st_size <= LOST_BYTES_MAX
         release.set()
         thread.join()
-        writing.finish()
-    assert asked[-1] == size
+        writing.finish()  # what is left is asked for by this
+    assert len(asked) == 3 and asked[-1] >= 3 * partial.SYNC_BYTES
 
 
 class Killed(BaseException):
@@ -494,6 +494,7 @@ CHANGES = (
     "link",
     "mkdir",
     "open",
+    "pwrite",
     "remove",
     "rename",
     "replace",

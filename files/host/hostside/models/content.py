@@ -1,22 +1,21 @@
 """GET of a file's content, as huggingface_hub's client asks (proxies, certificates, offline switch, redirects) but read
-by urllib3: its own client, httpx2, takes 10 to 30 % more processor time for the same bytes.
+by urllib3: its own client, httpx2, takes 10 to 30 % more processor time for the same bytes, and time to be imported.
 """
 
 from __future__ import annotations
 
 import functools
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx2
 import urllib3
-from huggingface_hub import constants, errors
-from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+from huggingface_hub import constants
 
-CONNECTIONS = 8  # kept open to one host
+CONNECTIONS = 16  # kept open to one host
 REDIRECTS_MAX = 10
 REDIRECTS = (301, 302, 303, 307, 308)
 REFUSAL_BYTES = 65536  # read of what comes with a refusal or a redirect
@@ -42,12 +41,22 @@ def get(
     """Raises huggingface_hub's errors for a refusal, but none for 416, and urllib3's. `direct`: no proxy is asked,
     and a redirect is an error."""
     if constants.is_offline_mode():
+        from huggingface_hub import errors
+
         raise errors.OfflineModeIsEnabled(f"{url} is not asked: HF_HUB_OFFLINE is set")
     timeout = urllib3.Timeout(connect=connect_s, read=read_s)
     said: list[Mapping[str, str]] = []
     for _ in range(REDIRECTS_MAX):
-        response = _pool(None if direct else _proxy(*_origin(url))).request(
-            "GET", url, headers=headers, timeout=timeout, redirect=False, retries=False, preload_content=False
+        pool, names_host = _pool(*_origin(url), direct)
+        response = pool.urlopen(
+            "GET",
+            url if names_host else _target(url),
+            headers=headers,
+            timeout=timeout,
+            redirect=False,
+            retries=False,
+            preload_content=False,
+            assert_same_host=False,
         )
         said.append(response.headers)
         if response.status not in REDIRECTS:
@@ -72,6 +81,9 @@ def _refuse(url: str, response: urllib3.BaseHTTPResponse) -> None:
     """Raises what huggingface_hub would for this status."""
     if response.status in (200, 206, 416):
         return
+    import httpx2
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
+
     if response.status in REDIRECTS:
         raise urllib3.exceptions.ResponseError(f"more than {REDIRECTS_MAX} redirects")
     text = response.read(REFUSAL_BYTES, decode_content=False)
@@ -88,7 +100,29 @@ def _origin(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-@functools.cache  # for a thousand small files this would be a third of the time
+def _target(url: str) -> str:
+    """What a server is asked for: the path and the query."""
+    parts = urlsplit(url)
+    return f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}"
+
+
+# Cached, and no PoolManager is asked each time: for small files that would be a third of the time.
+@functools.cache
+def _pool(scheme: str, netloc: str, direct: bool) -> tuple[urllib3.HTTPConnectionPool, bool]:
+    """The connections to a server, or to the proxy before it, and whether that one is to be told the whole address."""
+    origin = f"{scheme}://{netloc}"
+    proxy = None if direct else _proxy(scheme, netloc)
+    if not proxy:
+        context = _context() if scheme == "https" else None
+        return urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context).connection_from_url(origin), False
+    account = urllib3.util.parse_url(proxy).auth
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(account)) if account else None
+    manager = urllib3.ProxyManager(
+        proxy, maxsize=CONNECTIONS, proxy_headers=headers, ssl_context=_context(), proxy_ssl_context=_context()
+    )
+    return manager.connection_from_url(origin), scheme == "http"
+
+
 def _proxy(scheme: str, netloc: str) -> str | None:
     """As the environment says (HTTPS_PROXY, ALL_PROXY, NO_PROXY)."""
     proxies = getproxies()
@@ -99,12 +133,7 @@ def _proxy(scheme: str, netloc: str) -> str | None:
 
 
 @functools.cache
-def _pool(proxy: str | None) -> urllib3.PoolManager:
-    context = httpx2.create_ssl_context()  # SSL_CERT_FILE and SSL_CERT_DIR, or the system's
-    if not proxy:
-        return urllib3.PoolManager(maxsize=CONNECTIONS, ssl_context=context)
-    account = urllib3.util.parse_url(proxy).auth
-    headers = urllib3.make_headers(proxy_basic_auth=unquote(account)) if account else None
-    return urllib3.ProxyManager(
-        proxy, maxsize=CONNECTIONS, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context
-    )
+def _context() -> ssl.SSLContext:
+    import httpx2
+
+    return httpx2.create_ssl_context()  # SSL_CERT_FILE and SSL_CERT_DIR, or the system's

@@ -11,13 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import urllib3
-from huggingface_hub import constants, errors, hf_hub_url
+from huggingface_hub import constants
 
 from hostside.models import content
 from hostside.models.content import Content
-from hostside.models.hub_errors import FetchError, explain, retry_after_s
+from hostside.models.hub_errors import FetchError, answer, explain, retry_after_s
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial
 from hostside.models.store import CHUNK_BYTES, Digest
@@ -48,6 +49,11 @@ class Standstill(FetchError):
             "check the network of this host, then run again: it goes on from there",
             transient=True,
         )
+
+
+def url_of(file: ModelFile, source: str) -> str:
+    """Where the hub, or who answers as it does, has a file (`huggingface_hub.hf_hub_url`; a test compares the two)."""
+    return f"{source}/{file.repo}/resolve/{file.commit}/{quote(file.file)}"
 
 
 class NotGiven(FetchError):
@@ -99,14 +105,14 @@ class Downloads:
         headers = {"Range": f"bytes={first}-{last}", "Accept-Encoding": "identity", "User-Agent": "gpuhost"}
         if token := self._peer_secret if is_peer else self.token(file, source):
             headers["Authorization"] = f"Bearer {token}"
-        url = hf_hub_url(file.repo, file.file, revision=file.commit, endpoint=source)
-        with content.get(url, headers, CONNECT_S, self.stall_s, direct=is_peer) as answer:
-            if answer.response.status == 416:
-                raise _another_size(file, answer.response.headers.get("Content-Range", ""))
-            _check(file, answer, url)
-            if answer.response.status == 200 and first:  # it knows no ranges
+        url = url_of(file, source)
+        with content.get(url, headers, CONNECT_S, self.stall_s, direct=is_peer) as got:
+            if got.response.status == 416:
+                raise _another_size(file, got.response.headers.get("Content-Range", ""))
+            _check(file, got, url)
+            if got.response.status == 200 and first:  # it knows no ranges
                 partial.start_over()
-            self._pour(file, answer, partial, is_peer)
+            self._pour(file, got, partial, is_peer)
         if partial.size <= last:
             raise FetchError("network", f"{source} ended `{file.file}` early", "run again", transient=True)
 
@@ -129,10 +135,10 @@ class Downloads:
         """To the person who waits."""
         self._told(event)
 
-    def _pour(self, file: ModelFile, answer: Content, partial: Partial, is_peer: bool) -> None:
+    def _pour(self, file: ModelFile, got: Content, partial: Partial, is_peer: bool) -> None:
         since_s, so_far = time.monotonic(), 0
         try:
-            for chunk in answer.pieces(CHUNK_BYTES):
+            for chunk in got.pieces(CHUNK_BYTES):
                 partial.write(chunk)
                 so_far += len(chunk)
                 with self._lock:
@@ -189,7 +195,7 @@ class _Attempts:
         if is_peer:  # a neighbour that cannot is not asked twice
             self._sources.pop(0)
             pause_s, self._in_vain = 0.0, 0
-            if known.kind == "network" and not isinstance(error, errors.HfHubHTTPError):
+            if known.kind == "network" and answer(error) is None:
                 # It, or the way to it, is gone, or too slow: none of the other files waits for that, too.
                 self._downloads.lost.add(source)
                 self._sources = [each for each in self._sources if each not in self._downloads.lost]
@@ -214,8 +220,8 @@ def _not_given(error: Exception) -> FetchError:
     """Why a neighbour is not asked again for a file. What the disk of this host says is no neighbour's fault."""
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, errors.HfHubHTTPError):
-        return NotGiven(f"it answers {error.response.status_code}" if error.response is not None else "it refuses")
+    if refusal := answer(error):
+        return NotGiven(f"it answers {refusal.status_code}")
     if isinstance(error, OSError):
         raise error
     return NotGiven("it stood still" if isinstance(error, urllib3.exceptions.TimeoutError) else "the connection broke")
@@ -233,9 +239,9 @@ def _wrong_bytes(file: ModelFile) -> WrongBytes:
     )
 
 
-def _check(file: ModelFile, answer: Content, url: str) -> None:
+def _check(file: ModelFile, got: Content, url: str) -> None:
     """Raises `FetchError` when what answers is no hub, or speaks of another file, before a byte of it is taken."""
-    said = next((each for each in answer.said if "X-Repo-Commit" in each), None)
+    said = next((each for each in got.said if "X-Repo-Commit" in each), None)
     if said is None:
         raise FetchError("network", f"what answers at {url} is not a hub", "check HF_ENDPOINT and the proxy")
     etag = said.get("X-Linked-ETag", said.get("ETag", "")).removeprefix("W/").strip('"')
@@ -247,8 +253,8 @@ def _check(file: ModelFile, answer: Content, url: str) -> None:
             f" ({etag[:12]}..., not {(known or '')[:12]}...)",
             "compare with the publisher's own checksum, then correct `sha256` or `revision`, or run `gpuhost lock`",
         )
-    total = answer.response.headers.get("Content-Range", "").rpartition("/")[2]
-    if answer.response.status == 206 and total != str(file.size):
+    total = got.response.headers.get("Content-Range", "").rpartition("/")[2]
+    if got.response.status == 206 and total != str(file.size):
         raise _another_size(file, total)
 
 

@@ -26,6 +26,7 @@ from typing import Literal
 
 from hostside.cache_lock import alone
 from hostside.models import manifest
+from hostside.models.content import CONNECTIONS
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
@@ -47,6 +48,8 @@ from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 AT_ONCE = 8  # downloads
+SMALL_AT_ONCE = CONNECTIONS  # those of files up to `SMALL_BYTES`: what they take is the way to the hub and back
+SMALL_BYTES = 2**20
 HASHED_AT_ONCE = min(4, os.cpu_count() or 1)
 LARGE_BYTES = 64 * 2**20  # worth a manifest of its own
 SAVE_EVERY_S = 2.0  # the manifest, while small files come
@@ -165,8 +168,11 @@ class Run:
             rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
             report(DownloadPlan(sum(map(len, missing)), rest, free_bytes))
         self._meter.expect(needed)
-        largest_first = sorted(missing, key=lambda files: -files[0].size)
-        return needed if self._all(largest_first, self._fetch, AT_ONCE) else None
+        small = [files for files in missing if files[0].size <= SMALL_BYTES]
+        large = [files for files in missing if files[0].size > SMALL_BYTES]
+        large.sort(key=lambda files: -files[0].size)
+        fetched = [self._all(small, self._fetch, SMALL_AT_ONCE), self._all(large, self._fetch, AT_ONCE)]
+        return needed if all(fetched) else None
 
     def _of(self, action: str) -> list[ModelFile]:
         return [file for file in self._request.files if file.action == action]
@@ -208,7 +214,7 @@ class Run:
         entry = self._ready.as_recorded(file)
         if entry is None:
             raise _vanished(file)
-        self._ready.record(file, replace(entry, links=file.links), "linked")
+        self._ready.link(file, entry)
 
     def _verify(self, file: ModelFile) -> None:
         """Reads the cached file's bytes again. Wrong ones are set aside, not fetched: that is for the next plan."""
@@ -237,7 +243,7 @@ class Run:
         """What is to be fetched may be there: from a run that was killed, or another program's doing."""
         entry = self._ready.as_recorded(file)
         if entry and Digest(entry.sha256, entry.git_sha1).agrees(file):
-            self._ready.record(file, replace(entry, links=file.links), "linked")
+            self._ready.link(file, entry)
             return
         for path in (self._store.blob(file), self._store.pointer(file)):
             there = stat(path)
@@ -332,7 +338,7 @@ class _Ready:
     def keep(self, file: ModelFile, read: Digest, state: State) -> None:
         """Links a file whose bytes were read, and writes it down: a kill later costs no second hash."""
         pointer = self._store.pointer(file)
-        there = pointer.stat()
+        there = self._store.make_readable(pointer)
         entry = ManifestEntry(
             model=file.model,
             repo=file.repo,
@@ -348,28 +354,36 @@ class _Ready:
             verified_ns=time.time_ns(),
             checked_against=file.known_from if blob_name(file) else "none",
         )
-        self.record(file, entry, state)
+        self._record(file, entry, state)
 
-    def record(self, file: ModelFile, entry: ManifestEntry, state: State) -> None:
+    def link(self, file: ModelFile, entry: ManifestEntry) -> None:
+        """Links a file that is as it was when it was hashed."""
+        self._store.make_readable(self._store.pointer(file))
+        self._record(file, replace(entry, links=file.links), "linked")
+
+    def _record(self, file: ModelFile, entry: ManifestEntry, state: State) -> None:
         """Its links are made; what is in their place and not ours is moved aside."""
-        pointer = self._store.pointer(file)
-        self._store.make_readable(pointer)
         with self._lock:
             before = self._manifest.files.get(_key(file))
             for link in file.links:
-                moved_to = self._store.link(pointer, link, self._ours(link))
-                if moved_to is not None:
-                    report(MovedAside(file.model, str(self._store.models_dir / link), str(moved_to)))
-            # On overlayfs a file of a lower layer is copied up before it is linked: the same file under another inode.
-            there = stat(pointer)
-            if there and (there.size, there.mtime_ns) == (entry.size, entry.mtime_ns):
-                entry = replace(entry, inode=there.inode)
+                entry = self._linked(file, entry, link)
             self._manifest.files[_key(file)] = entry
             self._done.add(_key(file))
             self._unsaved = self._unsaved or entry != before
             if entry.size >= LARGE_BYTES or time.monotonic() - self._saved_s > SAVE_EVERY_S:
                 self._save()
         report(ModelReady(file.model, file.file, state, file.commit, entry.sha256, entry.size, entry.checked_against))
+
+    def _linked(self, file: ModelFile, entry: ManifestEntry, link: str) -> ManifestEntry:
+        pointer = self._store.pointer(file)
+        moved_to = self._store.link(pointer, link, self._ours(link))
+        if moved_to is not None:
+            report(MovedAside(file.model, str(self._store.models_dir / link), str(moved_to)))
+        # On overlayfs a file of a lower layer is copied up before it is linked: the same file under another inode.
+        there = stat(pointer)
+        if there and (there.size, there.mtime_ns) == (entry.size, entry.mtime_ns):
+            entry = replace(entry, inode=there.inode)
+        return entry
 
     def _ours(self, link: str) -> int | None:
         """The file that we linked there earlier, of whatever commit."""

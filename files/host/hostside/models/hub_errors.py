@@ -1,20 +1,27 @@
-"""Every way in which a fetch fails, each as one sentence and one thing to do."""
+"""Every way in which a fetch fails, each as one sentence and one thing to do.
+
+huggingface_hub and its client are imported at the first failure: they take longer than a thousand small files' hashes.
+"""
 
 from __future__ import annotations
 
 import errno
+import re
 import ssl
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import httpx2
 import urllib3
-from huggingface_hub import constants, errors
-from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+from huggingface_hub import constants
 
 from hostside.protocol import ModelFile
 from hostside.wire import printable
 
+if TYPE_CHECKING:
+    import httpx2
+
 TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+PROXY_ACCOUNT_STATUS = 407
 
 
 class FetchError(Exception):
@@ -34,9 +41,11 @@ class FetchError(Exception):
 
 def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
     """What huggingface_hub, its HTTP client or the disk raised, in our words."""
+    from huggingface_hub import errors
+
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
+    if isinstance(error, errors.HfHubHTTPError):
         return _refused(error, error.response, file, has_token)
     if isinstance(error, errors.OfflineModeIsEnabled):
         return FetchError(
@@ -44,7 +53,7 @@ def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
             "the hub is switched off for this program by `HF_HUB_OFFLINE`",
             "unset `HF_HUB_OFFLINE` where models are fetched; only the services run offline",
         )
-    if isinstance(error, OSError) and not isinstance(error, errors.HfHubHTTPError):
+    if isinstance(error, OSError):
         return explain_disk(error, file.file)
     certificate = next((each for each in _causes(error) if isinstance(each, ssl.SSLCertVerificationError)), None)
     if certificate:
@@ -53,11 +62,14 @@ def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
             f"the certificate of {constants.ENDPOINT} is not trusted: {certificate.verify_message}",
             "check the clock and /etc/ssl/certs of this host, and whether a proxy answers for the hub",
         )
+    status = _proxy_status(error)
+    if status == PROXY_ACCOUNT_STATUS:
+        return _proxy_account()
     return FetchError(
         "network",
         f"the hub at {constants.ENDPOINT} cannot be reached for `{file.repo}`: {_one_line(error)}",
         "check the network, DNS and proxy of this host, then run again",
-        transient=isinstance(error, urllib3.exceptions.HTTPError),
+        transient=isinstance(error, urllib3.exceptions.HTTPError) and (status is None or status in TRANSIENT_STATUS),
     )
 
 
@@ -73,15 +85,25 @@ def explain_disk(error: OSError, file: str = "") -> FetchError:
     )
 
 
+def answer(error: Exception) -> httpx2.Response | None:
+    """The refusal that an error stands for."""
+    from huggingface_hub import errors
+
+    return error.response if isinstance(error, errors.HfHubHTTPError) else None
+
+
 def retry_after_s(error: Exception) -> float | None:
     """How long the hub asks to wait, when it does."""
-    if not isinstance(error, errors.HfHubHTTPError) or error.response is None:
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    refusal = answer(error)
+    if refusal is None:
         return None
-    asked = error.response.headers.get("Retry-After", "")
+    asked = refusal.headers.get("Retry-After", "")
     if asked.isdecimal():
         return float(asked)
-    limit = parse_ratelimit_headers(error.response.headers)
-    return float(limit.reset_in_seconds) if limit and error.response.status_code == 429 else None
+    limit = parse_ratelimit_headers(refusal.headers)
+    return float(limit.reset_in_seconds) if limit and refusal.status_code == 429 else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -90,7 +112,24 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _refused(error: errors.HfHubHTTPError, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
+def _proxy_status(error: Exception) -> int | None:
+    """What a proxy answered that makes no tunnel; http.client has it in a text alone."""
+    said = [re.match(r"Tunnel connection failed: (\d{3})\b", str(each)) for each in _causes(error)]
+    return next((int(found[1]) for found in said if found), None)
+
+
+def _proxy_account() -> FetchError:
+    return FetchError(
+        "network",
+        "the proxy wants a name and a password, and got none or wrong ones (407)",
+        "set HTTPS_PROXY to http://NAME:PASSWORD@HOST:PORT for systemd's units of this host (DefaultEnvironment= in"
+        " system.conf), then run again",
+    )
+
+
+def _refused(error: Exception, response: httpx2.Response, wanted: ModelFile, has_token: bool) -> FetchError:
+    from huggingface_hub import errors
+
     status, repo, file, revision = response.status_code, wanted.repo, wanted.file, wanted.commit
     # GatedRepoError is a RepositoryNotFoundError, so it comes first; 401 and 403 both raise it.
     if isinstance(error, errors.GatedRepoError) or status == 403:
@@ -119,6 +158,8 @@ def _refused(error: errors.HfHubHTTPError, response: httpx2.Response, wanted: Mo
             f"the hub knows no public repository `{repo}`",
             "check its name; a private one needs `gated` and HF_TOKEN",
         )
+    if status == PROXY_ACCOUNT_STATUS:  # a hub that is asked without TLS is asked by the proxy itself
+        return _proxy_account()
     return FetchError(
         "network",
         f"the hub answered {status} for `{repo}`",

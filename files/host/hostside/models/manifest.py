@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 from hostside.protocol import Manifest
 from hostside.regular import UnusableFile, read_regular
-from hostside.wire import MAX_BYTES, WireError, from_json
+from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 
 def load(path: Path) -> Manifest:
@@ -22,7 +20,7 @@ def load(path: Path) -> Manifest:
 
 def save(path: Path, manifest: Manifest) -> None:
     """Writes the whole manifest, or, when killed, nothing of it."""
-    write_atomically(path, json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+    write_atomically(path, to_json(manifest) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from stat import S_IMODE
+from typing import TypeVar
 
 from hostside import hub_cache
 from hostside.models.hub_errors import FetchError
@@ -28,6 +29,8 @@ CHUNK_BYTES = 2**20
 FILE_MODE = 0o644  # of a model
 MARGIN = 1.05  # of the bytes to download: what must be free
 PARTIAL = ".gpuhost.incomplete"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Hasher:
         self._sha256 = hashlib.sha256()
         self._git_sha1 = None if file.sha256 else hashlib.sha1(b"blob %d\0" % file.size, usedforsecurity=False)
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """The next bytes."""
         self._sha256.update(data)
         if self._git_sha1:
@@ -112,32 +115,36 @@ class Store:
 
     def blob(self, file: ModelFile) -> Path:
         """Where its bytes lie; others may have put a link there, into another folder of the cache."""
-        return self._repo(file.repo) / "blobs" / blob_name(file)
+        return Path(self._blob(file))
 
     def partial(self, file: ModelFile) -> Path:
         """Where its bytes are gathered: one name for one file, so that the next run finds what this one leaves."""
-        return self.blob(file).with_name(blob_name(file) + PARTIAL)
+        return Path(self._blob(file) + PARTIAL)
 
     def show(self, file: ModelFile) -> None:
         """Lets the snapshot of the commit show the cached bytes, by the relative link that huggingface_hub makes."""
         pointer, blob = self.pointer(file), self.blob(file)
         target = os.path.relpath(blob, pointer.parent)
-        if pointer.is_symlink() and str(pointer.readlink()) == target:
-            return
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pointer.with_name(f".{pointer.name}.gpuhost-link")
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        temporary.replace(pointer)
+        try:
+            with_folder(pointer, lambda: pointer.symlink_to(target))
+        except FileExistsError:
+            if pointer.is_symlink() and str(pointer.readlink()) == target:
+                return
+            temporary = pointer.with_name(f".{pointer.name}.gpuhost-link")
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(pointer)
 
     def is_own(self, pointer: Path) -> bool:
         """Is this file the account's that runs this? Another one could change it at any time."""
         return pointer.stat().st_uid == os.geteuid()
 
-    def make_readable(self, pointer: Path) -> None:
+    def make_readable(self, pointer: Path) -> os.stat_result:
         """For every container, whatever its uid; writable for nobody else."""
-        if S_IMODE(pointer.stat().st_mode) != FILE_MODE:
+        found = pointer.stat()
+        if S_IMODE(found.st_mode) != FILE_MODE:
             pointer.chmod(FILE_MODE)
+        return found
 
     def write_ref(self, ref: ModelRef) -> None:
         """The name of a branch, as huggingface_hub keeps it."""
@@ -225,8 +232,20 @@ class Store:
             if left not in but and (left.is_symlink() or not left.is_dir()):
                 left.unlink()
 
+    def _blob(self, file: ModelFile) -> str:
+        return f"{self.cache_dir}/{hub_cache.folder_name(file.repo)}/blobs/{blob_name(file)}"
+
     def _repo(self, repo: str) -> Path:
         return self.cache_dir / hub_cache.folder_name(repo)
+
+
+def with_folder(path: Path, make: Callable[[], T]) -> T:
+    """Makes what is to lie at `path`; where its folder is missing, that first."""
+    try:
+        return make()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return make()
 
 
 def _beside(path: Path) -> Path:
