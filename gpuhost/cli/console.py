@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from gpuhost.verify.addresses import verdict_lines
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
 USAGE = 64  # a command line that cannot be read: EX_USAGE of sysexits.h, for 2 is taken
+_UNUSABLE = re.compile(r"^Usage: .*^Error: (.*?)\.?\s*$", re.DOTALL | re.MULTILINE)  # what click says and ends with
 RESULTS = {OK: "ok", CHANGES: "changes", ERROR: "error", STOPPED: "stopped"}
 
 
@@ -42,6 +44,9 @@ def problems_of(outcome: Outcome) -> list[Problem]:
     ]
     if reported or exit_code(outcome) == OK:
         return reported
+    if unusable := _UNUSABLE.search(outcome.output):
+        what = f"an option for pyinfra cannot be used: {unusable[1]}"
+        return [Problem(what, "pyinfra's options follow `--`; its own help: `pyinfra --help`")]
     lines = tuple(outcome.output.splitlines()[-30:])
     where = "below" if lines else "above"
     return [Problem("pyinfra stopped, and gpuhost does not know why", f"its own words are {where}", detail=lines)]
@@ -94,7 +99,7 @@ def print_problems(*problems: Problem) -> int:
     return ERROR
 
 
-def print_error_document(problems: Sequence[Problem]) -> int:
+def print_error_document(*problems: Problem) -> int:
     """Problems as JSON on stdout, because of which nothing was begun; the exit code."""
     print(json.dumps(error_document(problems), indent=2))
     return ERROR

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
     # What is imported here takes a moment, in which somebody may press Ctrl-C already.
     try:
-        from gpuhost.cli.console import ERROR, STOPPED, print_error_document, print_problems
+        from gpuhost.cli.arguments import UsageError
+        from gpuhost.cli.console import ERROR, STOPPED, USAGE, print_error_document, print_problems
         from gpuhost.errors import Problem, UserError
 
         try:
@@ -36,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ERROR
         except UserError as error:
-            if "--json" in (words[: words.index("--")] if "--" in words else words):
-                return print_error_document(error.problems)
-            return print_problems(*error.problems)
+            as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+            show = print_error_document if as_json else print_problems
+            show(*error.problems)
+            return USAGE if isinstance(error, UsageError) else ERROR
         except KeyboardInterrupt:
             print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
             return STOPPED

@@ -439,8 +439,10 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
         (
             ["plan", "--parallel", "2"],
             "unrecognized arguments: --parallel 2",
-            "see `gpuhost --help`; options for pyinfra come after `--`",
+            "see `gpuhost plan --help`; pyinfra's options follow `--`",
         ),
+        (["plan", "--jsno", "-v"], "unrecognized arguments: --jsno", "did you mean `--json`?"),
+        (["secrets", "sync", "--ys"], "unrecognized arguments: --ys", "did you mean `--yes`?"),
         (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
         (["rehearse", "--suite", "sid"], "--suite: there is no `sid`", "there is: bookworm, trixie"),
         (["secrets"], "the following arguments are required: COMMAND", "see `gpuhost secrets --help`"),
@@ -452,11 +454,15 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
 def test_a_usage_error_is_no_exit_2(
     fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], what: str, hint: str
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(words)
-    assert caught.value.code == 64
+    assert cli.main(words) == 64
     assert capsys.readouterr().err.splitlines() == [f"error: {what}", f"hint: {hint}"]
     assert fake.asked == []
+
+
+def test_a_usage_error_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "--json", "--jsno"]) == 64
+    said = capsys.readouterr()
+    assert (json.loads(said.out)["error"]["what"], said.err) == ("unrecognized arguments: --jsno", "")
 
 
 # --- pyinfra itself, on this machine ----------------------------------------------------------------------------------
@@ -526,6 +532,18 @@ def test_a_change_whose_turn_comes_too_late(
     said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
     assert said == [doing, note]
     assert cli.main(["plan"]) == 0
+
+
+def test_an_option_that_pyinfra_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("inventory.py").write_text('hosts = ["@local"]\n')
+    for command in ("plan", "verify"):
+        assert cli.main([command, "--", "--paralel", "2"]) == 1
+        error, hint = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: an option for pyinfra cannot be used: No such option") and "--paralel" in error
+        assert hint == "hint: pyinfra's options follow `--`; its own help: `pyinfra --help`"
 
 
 def test_a_command_that_runs_pyinfra_as_a_program_does_not_import_it() -> None:

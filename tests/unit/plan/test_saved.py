@@ -73,9 +73,7 @@ def test_some_stages_only(fake: Fake) -> None:
 
 
 def test_a_stage_that_is_none(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["plan", "--only", "stakcs"])
-    assert ended.value.code == 64
+    assert cli.main(["plan", "--only", "stakcs"]) == 64
     assert "error: --only: there is no `stakcs`\nhint: did you mean `stacks`?" in capsys.readouterr().err
 
 
