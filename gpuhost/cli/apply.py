@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 
 from gpuhost.cli.arguments import INVENTORY, Commands, add_examples, planned_target, run_options, shown_options
 from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
-from gpuhost.cli.progress import Progress, duration
+from gpuhost.cli.progress import duration, looked, shown
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
@@ -109,10 +108,10 @@ def _as_saved(options: argparse.Namespace) -> Check:
     return lambda outcome: saved.changed_on_hosts(kept, outcome.events, outcome.changes("plan"), file)
 
 
-def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
-    """A plan that is not applied yet. `only`: the stages to which it is limited; `check`: the problem because of which
-    it must not be applied, or None."""
-    outcome = pyinfra.plan(target, only)
+def plan(target: Target, silent: bool, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
+    """A plan that is not applied yet. `silent`: what it does is not shown meanwhile; `only`: the stages to which it is
+    limited; `check`: the problem because of which it must not be applied, or None."""
+    outcome = looked("plan", lambda watch: pyinfra.plan(target, only, watch), silent)
     if exit_code(outcome) == ERROR:
         return Applied(outcome)
     problem = check(outcome)
@@ -130,7 +129,7 @@ def apply(
 ) -> Applied | None:
     """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a plan;
     `stop_foreign`: containers that are not ours may be stopped without a question, too."""
-    planned = plan(target, only, check)
+    planned = plan(target, as_json, only, check)
     if exit_code(planned.outcome) == ERROR or planned.problems:
         return planned
     changes = planned.outcome.changes("plan")
@@ -144,7 +143,7 @@ def apply(
     if not changes:  # nothing is written, nobody is asked: what is left of the run is its proof
         if not as_json:
             print("Nothing to do.")
-        return Applied(pyinfra.look(target, "verify"))
+        return Applied(looked("verify", lambda watch: pyinfra.look(target, "verify", watch=watch), as_json))
     began = time.monotonic()
     outcome, log = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
@@ -154,12 +153,11 @@ def apply(
 
 def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
     """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
-    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
     with ExitStack() as stack:
         log = begin("apply")
         if log:
             stack.enter_context(log)
-        progress = None if silent else stack.enter_context(Progress(sys.stderr, columns))
+        progress = None if silent else stack.enter_context(shown())
 
         def watch(line: str) -> None:
             if log:

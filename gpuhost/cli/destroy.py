@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, ask, do exactly that; the exit code."""
     hosts = target(options)
-    planned = plan(hosts, [STAGE])
+    planned = plan(hosts, options.json, [STAGE])
     if not options.json:
         print_notes(planned.outcome, planned=True)
     if exit_code(planned.outcome) == ERROR:

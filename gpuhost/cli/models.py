@@ -16,6 +16,7 @@ from typing import Any
 from gpuhost.cli.apply import Applied, apply, plan, print_applied, watched
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import ERROR, OK, exit_code, print_notes, print_problems, problems_of
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
 from gpuhost.plan.sizes import size
@@ -58,7 +59,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    outcome = pyinfra.look(target(options), "model_status")
+    hosts = target(options)
+    outcome = looked("models", lambda watch: pyinfra.look(hosts, "model_status", watch=watch), options.json)
     models = list(report.select(outcome.events, "model"))
     problems = problems_of(outcome)
     wrong = [model for model in models if model["state"] in ("partial", "absent")]
@@ -149,7 +151,7 @@ def _import(options: argparse.Namespace) -> int:
 def _asked(options: argparse.Namespace, stage: str, data: Mapping[str, str], nothing: str) -> int:
     """Plan, ask, do exactly that."""
     hosts = target(options, data)
-    planned = plan(hosts, [stage])
+    planned = plan(hosts, options.json, [stage])
     if not options.json:
         print_notes(planned.outcome, planned=True)
     if exit_code(planned.outcome) == ERROR:

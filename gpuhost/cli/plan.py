@@ -18,6 +18,7 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     if options.out and options.pyinfra:
         what, hint = "a plan that is kept takes no options for pyinfra", "leave out what follows `--`, or --out"
         raise UserError(Problem(what, hint))
-    outcome = pyinfra.plan(planned_target(options), options.only)
+    target = planned_target(options)
+    outcome = looked("plan", lambda watch: pyinfra.plan(target, options.only, watch), options.json)
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
     if options.out and code != ERROR:

@@ -31,6 +31,7 @@ from gpuhost.cli.console import (
     print_problems,
     problems_of,
 )
+from gpuhost.cli.progress import looked
 from gpuhost.cli.site import site
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
@@ -97,7 +98,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    outcome = pyinfra.look(target(options), "audit")
+    hosts = target(options)
+    outcome = looked("audit", lambda watch: pyinfra.look(hosts, "audit", watch=watch), options.json)
     locations = list(report.select(outcome.events, "secret_location"))
     wrong = [location for location in locations if location["state"] != "in sync"]
     problems = problems_of(outcome)
@@ -152,7 +154,7 @@ def _rotate(options: argparse.Namespace) -> int:
     stores, hosts = _stores(options), target(options)
     renewed = {store.host: store.renewable(options.name) for store, _ in stores}
     # Asked before there is a new value: a host that cannot be reached or differs in more keeps the one that it has.
-    before = plan(hosts, SYNC, _only_secrets)
+    before = plan(hosts, options.json, SYNC, _only_secrets)
     if exit_code(before.outcome) == ERROR or before.problems:
         return print_applied(before, options.json)
     for store, catalog in stores:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import ERROR, OK, print_notes, print_problems, problems_of
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem
 from gpuhost.plan import report
 from gpuhost.run import pyinfra
@@ -31,7 +32,8 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask Docker on each host, nothing else; the exit code."""
-    outcome = pyinfra.look(target(options), "status")
+    hosts = target(options)
+    outcome = looked("status", lambda watch: pyinfra.look(hosts, "status", watch=watch), options.json)
     services, problems = list(report.select(outcome.events, "service")), problems_of(outcome)
     wrong = [each for each in services if not each["ok"]]
     code = ERROR if problems or wrong else OK

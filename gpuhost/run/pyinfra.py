@@ -69,10 +69,10 @@ class Target:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
+def plan(target: Target, only: Sequence[str] = (), watch: Watch = lambda line: None) -> Outcome:
     """What an apply would do, limited to some stages when there are any. Changes nothing on any host."""
     # With --json pyinfra never asks; its stdout is not needed, ours is the report.
-    return _run(target, ["--dry", "--json"], _limit(only))
+    return _run(target, ["--dry", "--json"], _limit(only), watch)
 
 
 def apply(

@@ -12,6 +12,7 @@ from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.output import shown_as
 from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, report_problem
@@ -68,7 +69,8 @@ def _running(run: HostRun) -> list[str]:
 def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | Cause:
     """What the services answer, or why that could not be observed."""
     try:
-        completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)))
+        with shown_as(host.print_prefix, lambda line: None):  # its stdout is for us; stderr says what it waits for
+            completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)), live=True)
         found = _observed(completed, names)
     except NotYet as secret:
         return Cause(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")

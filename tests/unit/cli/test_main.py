@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gpuhost.cli import arguments
+from gpuhost.cli import arguments, progress
 from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
@@ -426,6 +426,41 @@ def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str
     assert cli.main(["plan", "-i", named.format(cwd="elsewhere")]) == 0
     [target] = fake.targets
     assert (target.inventory, target.project) == (str(elsewhere / "site/inventory.py"), project)
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["plan"], ["plan"]),
+        (["apply"], ["plan", "verify"]),
+        (["verify", "--gpu"], ["verify"]),
+        (["status"], ["status"]),
+        (["models", "status"], ["models"]),
+        (["models", "prune"], ["plan"]),
+        (["secrets", "audit"], ["audit"]),
+        (["destroy"], ["plan"]),
+    ],
+    ids=" ".join,
+)
+def test_no_command_is_silent_meanwhile(
+    fake: Fake,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    asked: list[str],
+) -> None:
+    def run(target: Target, *_: Any, watch: Callable[[str], None] = print) -> Outcome:
+        watch("    [gpu1] Connected")
+        return Outcome(0, [HOST], "")
+
+    monkeypatch.setattr(progress, "SAID_EVERY_S", 0.0)
+    monkeypatch.setattr(pyinfra_run, "plan", lambda target, only, watch: run(target, watch=watch))
+    monkeypatch.setattr(pyinfra_run, "look", run)
+    cli.main(words)
+    said = [line for line in capsys.readouterr().err.splitlines() if "Connected" in line]
+    assert said == [f"    {what}, 0 s: [gpu1] Connected" for what in asked]
+    cli.main([*words, "--json"])
+    assert capsys.readouterr().err == ""
 
 
 # --- a command line that cannot be read -------------------------------------------------------------------------------

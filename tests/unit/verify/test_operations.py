@@ -13,6 +13,7 @@ import pytest
 from gpuhost.catalog.types import Catalog
 from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem
+from gpuhost.run import output
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
@@ -60,8 +61,9 @@ class Stage:
         list(operation._inner(run))
         return [(each.what, each.hint) for each in (*self.reported, *self.failed)]
 
-    def look(self, script: str, stdin: str) -> Completed:
+    def look(self, script: str, stdin: str, live: bool) -> Completed:
         assert script.endswith(" -m hostside.verify")
+        assert live and output._shown["[gpu1] "]("{}") is None  # what it waits for is shown, its answer is not
         self.asked = [each.name for each in from_json(VerifyRequest, stdin).services]
         return Completed(self.ok, self.output, self.output)
 
@@ -79,6 +81,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     class Host:
         data = SimpleNamespace(dict=lambda: made.data)
         log = made.log.append
+        print_prefix = "[gpu1] "
 
         @property
         def name(self) -> str:
