@@ -20,7 +20,7 @@ from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
-from gpuhost.run.session import current, note, only, report_problem
+from gpuhost.run.session import at, current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services import arguments
@@ -39,6 +39,7 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems reported, the host failed)."""
     current().report.add("host", host.name)
+    at("preflight")
     asked = only() or frozenset()
     # A run that only reads is neither refused for the host's state nor kept out by the lock.
     read_only = asked if asked <= READ_ONLY_STAGES else frozenset()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from gpuhost.cli.complete import completed_by, hosts
+from gpuhost.cli.console import INVENTORY
 from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.project import PROJECT
 from gpuhost.run.data import DIFFS_DATA, STAGES
@@ -43,7 +44,6 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
-INVENTORY = "inventory.py"
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 

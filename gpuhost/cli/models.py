@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from gpuhost.cli.apply import Applied, apply, plan, print_applied, watched
+from gpuhost.cli.apply import apply, plan, print_applied, watched
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import ERROR, OK, exit_code, print_notes, print_problems, problems_of
 from gpuhost.cli.progress import looked
@@ -152,13 +152,12 @@ def _asked(options: argparse.Namespace, stage: str, data: Mapping[str, str], not
     """Plan, ask, do exactly that."""
     hosts = target(options, data)
     planned = plan(hosts, options.json, [stage])
-    if not options.json:
-        print_notes(planned.outcome, planned=True)
     if exit_code(planned.outcome) == ERROR:
-        return print_applied(planned, options.json)
+        return print_applied(planned, options)
     if not planned.outcome.changes("plan"):
         if options.json:
-            return print_applied(Applied(planned.outcome), True)
+            return print_applied(planned, options)
+        print_notes(planned.outcome, planned=True)
         print(nothing)
         return OK
-    return print_applied(apply(hosts, options.yes, options.json, [stage]), options.json)
+    return print_applied(apply(hosts, options.yes, options.json, [stage], planned=planned), options)

@@ -26,6 +26,8 @@ _DONE = re.compile(r"\s+\[(\S+)\] (Success|Error)")
 # What a command of the host prints comes without an indent; what differs in a change has a further one.
 _SAID = re.compile(r"\s*\[(\S+)\] (?!No changes|error:|hint:|    [-+~@ ])(?:will: )?(.*\S)")
 
+_BEFORE = "prepare"  # what a run does before its first stage
+
 Looked = TypeVar("Looked")
 Kind = Literal["operation", "doing", "done", "said"]
 _PATTERNS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
@@ -69,7 +71,7 @@ class Progress:
         self, out: TextIO, columns: int | None, looks: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._out, self._columns, self._clock = out, columns, clock
-        self._looks, self._stage, self._did_something, self._now = looks, looks, False, ""
+        self._looks, self._stage, self._did_something, self._now = looks, looks or _BEFORE, False, ""
         self._began_s = self._said_s = clock()
         self._lock = threading.Lock()
         self._ended = threading.Event()

@@ -137,7 +137,7 @@ def _table(locations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _sync(options: argparse.Namespace) -> int:
     applied = apply(target(options), options.yes, options.json, SYNC, _only_secrets)
-    return print_applied(applied, options.json)
+    return print_applied(applied, options)
 
 
 def _only_secrets(outcome: Outcome) -> Problem | None:
@@ -156,7 +156,7 @@ def _rotate(options: argparse.Namespace) -> int:
     # Asked before there is a new value: a host that cannot be reached or differs in more keeps the one that it has.
     before = plan(hosts, options.json, SYNC, _only_secrets)
     if exit_code(before.outcome) == ERROR or before.problems:
-        return print_applied(before, options.json)
+        return print_applied(before, options)
     for store, catalog in stores:
         print(_announcement(store, catalog, renewed[store.host]), file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
@@ -172,7 +172,7 @@ def _rotate(options: argparse.Namespace) -> int:
     ]
     for store, _ in proved:
         store.forget(retired[store.host])
-    code = print_applied(applied, options.json, {"proved": proofs})
+    code = print_applied(applied, options, {"proved": proofs})
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]

@@ -27,4 +27,4 @@ def run(options: argparse.Namespace) -> int:
     stages = ("verify", "gpu-proof") if options.gpu else ("verify",)
     hosts = target(options)
     outcome = looked("verify", lambda watch: pyinfra.look(hosts, *stages, watch=watch), options.json)
-    return print_result(outcome, options.json)
+    return print_result(outcome, options)

@@ -169,7 +169,8 @@ def _run(
             environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password
         began = time.monotonic()
         code, output = _printed(command, target.project, environment, [told, *inherited], watch, stop)
-        return Outcome(code, report.read(Path(_path(told))), output, seconds=time.monotonic() - began)
+        events = report.by_host(report.read(Path(_path(told))))
+        return Outcome(code, events, output, seconds=time.monotonic() - began)
 
 
 def _printed(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.catalog.types import Catalog, Service
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.entry import site
@@ -98,6 +99,12 @@ def _problem(failure: Failure) -> Problem:
     return Problem(f"{failure.service}: {failure.cause}{ended}", failure.hint, host.name, tuple(failure.log_tail))
 
 
+def _login(catalog: Catalog, entry: Service, token: str) -> list[str]:
+    """The secrets that somebody who logs in types: a name, and the token or what it is derived from."""
+    users = [name for name in entry.container_secrets() if catalog.secrets[name].generate == "username"]
+    return [*users, catalog.secrets[token].derive_from or token]
+
+
 @operation()
 def addresses(run: HostRun) -> Commands:
     """Changes nothing; says at the end of a run where each service is."""
@@ -110,6 +117,8 @@ def addresses(run: HostRun) -> Commands:
         local = ports.get((host.name, name))
         where = " through the tunnel" if local not in (None, entry.port) else ""
         note("address", f"{name}: {url(host.name, data, entry, local)}{where}", service=name, port=entry.port)
+        if entry.auth:
+            current().report.add("login", host.name, service=name, secrets=_login(run.catalog, entry, entry.auth.token))
         if local is not None:
             forwards.append(Forward(local, entry.bind, entry.port))
     if forwards:

@@ -69,6 +69,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 CHANGES = [HOST, change(), change(name="painter", stage="stacks")]
+LOGIN: Event = {"event": "login", "host": "gpu1", "service": "api", "secrets": ["API_TOKEN"]}
 
 
 @pytest.mark.parametrize(
@@ -101,12 +102,64 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
         "  stacks",
         "    + folder painter  create  why",
         "Plan: 2 to add, 0 to change, 0 to remove.",
-        "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted.",
+        "Nothing has been changed; `-v` lists what is only counted.",
+        "`gpuhost apply` does exactly this.",
     ]
     assert said.err.splitlines() == ["[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"]
     fake.plan = Outcome(0, [HOST], "")
     cli.main(["plan"])
     assert capsys.readouterr().out == "Nothing to do.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["-i", "lab", "-l", "gpu1"], "`gpuhost apply -i lab -l gpu1` does exactly this."),
+        (["-i", "my lab/inventory.py"], "`gpuhost apply -i 'my lab/inventory.py'` does exactly this."),
+        (
+            ["--only", "stacks", "-v", "--", "--parallel", "2"],
+            "`gpuhost apply --only stacks -- --parallel 2` does exactly this.",
+        ),
+    ],
+)
+def test_the_last_line_of_a_plan_is_what_comes_next(
+    fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], last: str
+) -> None:
+    for folder in ("lab", "my lab"):
+        Path(folder).mkdir()
+        Path(folder, "inventory.py").touch()
+    fake.plan = Outcome(0, CHANGES, "")
+    cli.main(["plan", *words])
+    *_, nothing, shown = capsys.readouterr().out.splitlines()
+    assert shown == last
+    assert nothing == "Nothing has been changed" + ("." if "-v" in words else "; `-v` lists what is only counted.")
+
+
+def test_an_apply_says_what_is_to_be_known_before_it_asks_and_not_again(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof: Event = {"event": "gpu", "host": "gpu1", "message": "computes rightly"}
+    fake.plan, fake.apply = Outcome(0, [*CHANGES, SKIPPED], ""), Outcome(0, [*DONE, SKIPPED, proof, LOGIN], "")
+    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
+    assert cli.main(["apply", "-l", "gpu1"]) == 0
+    said = capsys.readouterr()
+    note, asked, log = said.err.splitlines()
+    assert note == "[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"
+    assert asked == "Apply 2 changes? [y/N] [gpu1] computes rightly" and "-apply.log" in log
+    assert said.out.splitlines()[-1] == "to log in: `gpuhost secrets show -l gpu1 NAME`, NAME one of API_TOKEN"
+
+
+def test_on_a_terminal_no_line_of_talk_is_longer_than_it_is(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = {**SKIPPED, "message": "a word or two " * 20}
+    fake.plan = Outcome(1, [HOST, long, {**PROBLEM, "what": "it cannot be " * 20, "detail": ["d" * 100]}], "")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", "70")
+    cli.main(["plan"])
+    lines = [line.rpartition("\x1b[K")[2] for line in screen.getvalue().splitlines()]
+    assert [line for line in lines if len(line) > 70] == ["  | " + "d" * 100] and len(lines) > 8
 
 
 NOTHING = {
@@ -221,7 +274,7 @@ def test_what_was_already_done_when_its_turn_came_is_no_error(fake: Fake, capsys
     fake.apply = Outcome(0, [HOST, change("performed")], "")
     assert cli.main(["apply", "--yes"]) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines() == ["[gpu1] already done when its turn came: stacks: create painter"]
+    assert said.err.splitlines()[:-1] == ["[gpu1] already done when its turn came: stacks: create painter"]
     assert cli.main(["apply", "--yes", "--json"]) == 0
     said = capsys.readouterr()
     document = json.loads(said.out)
@@ -565,7 +618,7 @@ def test_a_change_whose_turn_comes_too_late(
     note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
     doing = f"[@local] doing: layout: create {tmp_path}/made/file: it does not exist"
     said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
-    assert said == [doing, note]
+    assert said[:-1] == [doing, note] and said[-1].startswith("all that was printed meanwhile: ")
     assert cli.main(["plan"]) == 0
 
 

@@ -260,7 +260,7 @@ def test_rotated_and_proved(fake: Fake, capsys: pytest.CaptureFixture[str]) -> N
     old = ready(fake)
     assert cli.main(ROTATE) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines() == ["[gpu1] API_TOKEN: a new value; restarts api"]
+    assert said.err.splitlines()[:-1] == ["[gpu1] API_TOKEN: a new value; restarts api"]
     assert said.out.splitlines()[-2:] == [
         "[gpu1] api: http://127.0.0.1:9001",
         "[gpu1] api: the old API_TOKEN gets 401, the new one 200",

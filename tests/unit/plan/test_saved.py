@@ -40,7 +40,7 @@ class Fake:
         monkeypatch.setattr(pyinfra_run, "plan", self._plan)
         monkeypatch.setattr(pyinfra_run, "apply", self._apply)
 
-    def _plan(self, target: Target, only: Any = ()) -> Outcome:
+    def _plan(self, target: Target, only: Any, watch: Any) -> Outcome:
         self.asked.append("plan")
         self.only.append([*only])
         self.targets.append(target)

@@ -17,7 +17,7 @@ from gpuhost.run import output
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
-from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, tunnel, verdict_lines
+from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, login_lines, tunnel, verdict_lines
 from hostside.protocol import ServiceSeen, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
@@ -245,8 +245,8 @@ def test_what_runs_on_demand_answers_when_somebody_started_it(
 
 def told(stage: Stage, changes: dict[str, Any] | None = None) -> list[str]:
     stage.play(verify.addresses, changes)
-    assert {event for event, _ in stage.events} <= {"address"}
-    return [fields["message"] for _, fields in stage.events]
+    assert {event for event, _ in stage.events} <= {"address", "login"}
+    return [fields["message"] for event, fields in stage.events if event == "address"]
 
 
 def test_addresses_of_this_machine(stage: Stage) -> None:
@@ -277,6 +277,18 @@ def test_what_listens_to_everybody_is_reached_by_the_hosts_name(stage: Stage) ->
     stage.data.clear()
     both = {"services.api.bind": "0.0.0.0", "services.painter.bind": "0.0.0.0"}
     assert told(stage, both) == ["api: http://gpu1:9001", "painter: http://gpu1:9002"]
+
+
+def test_what_somebody_types_to_log_in_is_named(stage: Stage) -> None:
+    """Not a hash, but what it is made of; nothing of a service that lets everybody in."""
+    told(stage)
+    found = {fields["service"]: fields["secrets"] for event, fields in stage.events if event == "login"}
+    assert found == {"api": ["API_TOKEN"], "painter": ["LOGIN_USER", "LOGIN_PASSWORD"]}
+    events = [{"event": event, "host": "gpu1", **fields} for event, fields in stage.events]
+    assert login_lines(events, " -i lab") == [
+        "to log in: `gpuhost secrets show -i lab NAME`, NAME one of API_TOKEN, LOGIN_USER, LOGIN_PASSWORD"
+    ]
+    assert login_lines([event for event in events if event["event"] == "address"], "") == []
 
 
 def test_a_plan_tells_no_address(stage: Stage) -> None:
