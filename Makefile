@@ -97,7 +97,7 @@ verify: $(READY) ## ask every service through its published port
 	@$(VENV)/bin/gpuhost verify $(ARGS)
 
 docs: $(READY) ## write anew what is generated: the table of docs/services.md, the JSON schemas in docs/reference
-	@for name in plan error saved-plan; do $(PY) -m gpuhost.plan.schema $$name > docs/reference/$$name.schema.json || exit 1; done
+	@for name in $$($(PY) -m gpuhost.plan.schema); do $(PY) -m gpuhost.plan.schema $$name > docs/reference/$$name.schema.json || exit 1; done
 	@$(VENV)/bin/gpuhost config --table > docs/services.table || { rm -f docs/services.table; exit 1; }
 	@sed '/^|/,$$d' docs/services.md | cat - docs/services.table > docs/services.new
 	@mv docs/services.new docs/services.md; rm -f docs/services.table

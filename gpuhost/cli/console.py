@@ -10,13 +10,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
-from gpuhost.plan.document import document, error_document
+from gpuhost.plan.document import VERSION, document, error_document
 from gpuhost.plan.impact import with_impacts
 from gpuhost.plan.totals import Totals
 from gpuhost.run.pyinfra import Outcome
@@ -120,6 +121,11 @@ def _say(line: str) -> None:
     """A line on stderr; on a terminal as several that fit."""
     columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
     print("\n".join(text.fitted(line, columns) if columns else [line]), file=sys.stderr)
+
+
+def print_document(result: str, parts: dict[str, Any], problems: Sequence[Problem]) -> None:
+    """The JSON document of a run that looked at something, on stdout."""
+    print(json.dumps({"version": VERSION, "result": result, **parts, "errors": [*map(asdict, problems)]}, indent=2))
 
 
 def print_error_document(*problems: Problem) -> int:

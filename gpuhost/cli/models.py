@@ -6,16 +6,14 @@ Exit codes: 0 done, all there and verified; 1 error, or a model that is not comp
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
 from gpuhost.cli.apply import apply, plan, print_applied, watched
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
-from gpuhost.cli.console import ERROR, OK, exit_code, print_notes, print_problems, problems_of
+from gpuhost.cli.console import ERROR, OK, exit_code, print_document, print_notes, print_problems, problems_of
 from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
@@ -68,7 +66,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         shown = [{key: value for key, value in model.items() if key != "event"} for model in models]
         result = "error" if problems else "incomplete" if wrong else "ok"
-        print(json.dumps({"result": result, "models": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"models": shown}, problems)
         return code
     for line in status_lines(models):
         print(line)
@@ -125,7 +123,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         shown = [{"host": each["host"], "files": each["files"], "bytes": each["bytes"]} for each in hashed]
         result = "error" if problems else "ok"
-        print(json.dumps({"result": result, "verified": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"verified": shown}, problems)
         return code
     print_notes(outcome)
     print_problems(*problems)

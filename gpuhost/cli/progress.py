@@ -123,7 +123,7 @@ class Progress:
             self._out.write("\r\x1b[K" + f"{self._stage:10} {spent:>8}  {self._now}"[: self._columns - 1])
             self._out.flush()
         elif self._clock() - self._said_s >= SAID_EVERY_S:
-            self._write_plain(f"    {self._stage}, {spent}: {self._now}")
+            self._write_plain(f"    {self._stage}, {spent}" + (f": {self._now}" if self._now else ""))
 
     def _write_plain(self, text: str) -> None:
         """Where nothing is drawn over."""

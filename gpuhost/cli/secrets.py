@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +25,7 @@ from gpuhost.cli.console import (
     confirmed,
     counted,
     exit_code,
+    print_document,
     print_notes,
     print_problems,
     problems_of,
@@ -108,7 +107,7 @@ def _audit(options: argparse.Namespace) -> int:
         fields = ("host", "secret", "kind", "where", "state", "fingerprint")
         result = "error" if problems else "out of sync" if wrong else "ok"
         shown = [{key: location[key] for key in fields} for location in locations]
-        print(json.dumps({"result": result, "locations": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"locations": shown}, problems)
         return code
     for line in _table(locations):
         print(printable(line))  # names of containers are the host's

@@ -17,6 +17,7 @@ from gpuhost.cli import arguments, progress
 from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
+from tests.unit.described import described
 
 Event = dict[str, Any]
 HOST: Event = {"event": "host", "host": "gpu1"}
@@ -236,7 +237,7 @@ def test_apply_does_the_plan_and_says_where_services_are(fake: Fake, capsys: pyt
     assert re.fullmatch(r"\[gpu1\] 2 changes made in \d+ s\.", made)
     assert (verdict, address) == ("[gpu1] 1 of 1 services answer: api", "[gpu1] api: http://127.0.0.1:9001")
     assert cli.main(["apply", "--yes", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = described("applied", capsys.readouterr().out)
     assert (document["result"], len(document["changes"])) == ("ok", 2)
     assert document["observed"] == [OBSERVED]
 
@@ -277,7 +278,7 @@ def test_what_was_already_done_when_its_turn_came_is_no_error(fake: Fake, capsys
     assert said.err.splitlines()[:-1] == ["[gpu1] already done when its turn came: stacks: create painter"]
     assert cli.main(["apply", "--yes", "--json"]) == 0
     said = capsys.readouterr()
-    document = json.loads(said.out)
+    document = described("applied", said.out)
     assert (document["result"], document["errors"], said.err) == ("ok", [], "")
     assert [each["resource"]["name"] for each in document["changes"]] == ["/data"]
     assert [(each["host"], each["resource"]["name"]) for each in document["already_done"]] == [("gpu1", "painter")]
@@ -663,7 +664,7 @@ def test_an_apply_that_was_stopped_says_how_far_it_came(fake: Fake, capsys: pyte
     ]
     fake.apply = Outcome(-9, [HOST], "", stopped="left")
     assert cli.main(["apply", "--yes", "--json"]) == 130
-    document = json.loads(capsys.readouterr().out)
+    document = described("applied", capsys.readouterr().out)
     assert document["result"] == "stopped"
     assert [each["what"] for each in document["errors"]] == [
         "stopped from the keyboard; the step at hand was left to the host"

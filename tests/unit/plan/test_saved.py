@@ -291,7 +291,9 @@ def test_without_an_inventory_there_is_json_too(fake: Fake, capsys: pytest.Captu
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_schemas_are_those_of_the_types(name: str) -> None:
     """`make docs` writes them."""
-    assert (PROJECT / f"docs/reference/{name}.schema.json").read_text() == schema_text(name)
+    file = f"{name}.schema.json"
+    assert (PROJECT / "docs/reference" / file).read_text() == schema_text(name)
+    assert f"[{file}]({file})" in (PROJECT / "docs/reference/json.md").read_text()
 
 
 def test_every_file_that_decides_is_in_the_digest_of_the_program(
