@@ -163,6 +163,23 @@ def test_on_a_terminal_no_line_of_talk_is_longer_than_it_is(
     assert [line for line in lines if len(line) > 70] == ["  | " + "d" * 100] and len(lines) > 8
 
 
+@pytest.mark.parametrize(
+    ("terminal", "no_color", "coloured"), [(True, "", True), (True, "1", False), (False, "", False)]
+)
+def test_colour_is_for_a_terminal_whose_owner_wants_it(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, terminal: bool, no_color: str, coloured: bool
+) -> None:
+    screen = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    fake.plan = Outcome(0, [HOST, change(), change(name="old", action="remove")], "")
+    cli.main(["plan"])
+    shown = screen.getvalue()
+    assert ("\x1b[32m    + folder /data" in shown, "\x1b[31m    - folder old" in shown) == (coloured, coloured)
+    assert coloured or "\x1b" not in shown
+    assert "+ folder /data  create  why" in shown and "- folder old    remove  why" in shown
+
+
 NOTHING = {
     **{"download_bytes": 0, "download_unknown": [], "neighbour_bytes": 0, "disks": [], "seconds": 0},
     **{"seconds_unknown": [], "ports": [], "reboot": "no"},
@@ -684,6 +701,15 @@ def test_ctrl_c_is_a_sentence(
     assert cli.main(words) == 130
     said = capsys.readouterr()
     assert said.out == "" and said.err.splitlines()[0] == "error: stopped from the keyboard"
+
+
+def test_what_waits_under_pyinfra_says_nothing_of_ctrl_c() -> None:
+    """gevent prints a KeyboardInterrupt before it raises it again."""
+    stop = "import gevent, os, signal; import gpuhost.cli.site; signal.signal(2, signal.default_int_handler)"
+    code = f"{stop}\ngevent.spawn_later(0.1, os.kill, os.getpid(), 2)\n"
+    code += "try:\n    gevent.sleep(30)\nexcept KeyboardInterrupt:\n    print('stopped')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
 # --- Help -------------------------------------------------------------------------------------------------------------
