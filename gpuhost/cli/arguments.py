@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import re
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,8 @@ def shown_options(command: argparse.ArgumentParser) -> None:
 def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
     """What its help ends with. After the options: they have a word to say there, too."""
     lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.formatter_class = argparse.RawDescriptionHelpFormatter  # it leaves the description as it is, too
+    command.description = textwrap.fill(command.description or "", 79)
     command.epilog = "\n".join(["examples:", *lines])
 
 

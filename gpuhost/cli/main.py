@@ -85,9 +85,10 @@ def _parser(asked: str) -> Parser:
     """Of the one command that is asked for, else of all: some take a second to import."""
     from importlib.metadata import version
 
-    from gpuhost.cli.arguments import Parser
+    from gpuhost.cli.arguments import Parser, add_examples
 
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
+    add_examples(parser, "gpuhost init ~/lab", "gpuhost plan -i ~/lab", "gpuhost apply -i ~/lab", "gpuhost plan --help")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [asked] if asked in COMMANDS else COMMANDS:

@@ -39,7 +39,9 @@ _EXAMPLES = {
 def add_to(commands: Commands) -> None:
     """Add the command and its own commands to the command line."""
     text = "what each host has of its models; hash again, free, import"
-    models = commands.add_parser("models", help=text, description=text).add_subparsers(metavar="COMMAND", required=True)
+    group = commands.add_parser("models", help=text, description=text)
+    add_examples(group, *_EXAMPLES.values())
+    models = group.add_subparsers(metavar="COMMAND", required=True)
     actions = {"status": _status, "verify": _verify, "prune": _prune, "import": _import}
     for name, text in _ABOUT.items():
         command = models.add_parser(name, help=text, description=text)

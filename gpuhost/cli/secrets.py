@@ -58,9 +58,9 @@ Store = tuple[SecretStore, Catalog]
 def add_to(commands: Commands) -> None:
     """Add the command and its own commands to the command line."""
     text = "where every secret lives; renew, show, carry over"
-    secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    group = commands.add_parser("secrets", help=text, description=text)
+    add_examples(group, *_EXAMPLES.values())
+    secrets = group.add_subparsers(metavar="COMMAND", required=True)
     actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
     about = {
         "audit": "every location of every secret: in sync, stale or missing (exit 0: all in sync)",

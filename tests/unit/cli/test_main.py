@@ -717,13 +717,14 @@ def test_what_waits_under_pyinfra_says_nothing_of_ctrl_c() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [[name] for name in cli.COMMANDS if name not in ("models", "secrets")]
+    [[], *([name] for name in cli.COMMANDS)]
     + [["models", name] for name in ("status", "verify", "prune", "import")]
     + [["secrets", name] for name in ("show", "audit", "sync", "rotate", "export", "import")],
-    ids=" ".join,
+    ids=lambda words: " ".join(words) or "gpuhost",
 )
 def test_help_ends_with_examples(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([*words, "--help"])
     shown = capsys.readouterr().out
-    assert ended.value.code == 0 and f"gpuhost {' '.join(words)}" in shown.partition("examples:\n")[2]
+    assert ended.value.code == 0 and " ".join(["gpuhost", *words]) in shown.partition("examples:\n")[2]
+    assert all(len(line) <= 80 for line in shown.splitlines())
