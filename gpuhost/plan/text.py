@@ -32,6 +32,7 @@ _SHORT = 15  # changes of a host; so many are all listed
 _ALIKE = 3  # changes that differ in the name alone; more share a line
 _LABEL_WIDTH = 34
 _INDENT = 4
+_DIFF_COLUMNS = 160  # of a line in a diff; the label of a service's spec has thousands, and its fields are told anyway
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,11 @@ def _away(change: Change) -> str:
 
 
 def _diff_line(line: str, indent: str, shown: Shown) -> str:
-    """As it is, for a line that is wrapped is none any more."""
-    whole = printable(f"{indent}{line}")
+    """As it is, for a line that is wrapped is none any more; of a very long one the beginning."""
+    cut = (
+        "" if shown.everything or len(line) <= _DIFF_COLUMNS else f" ... ({len(line) - _DIFF_COLUMNS} more characters)"
+    )
+    whole = printable(f"{indent}{line[:_DIFF_COLUMNS] if cut else line}{cut}")
     return shown.style("+" if line[0] == "+" else "-", whole) if line[:1] in ("+", "-") else whole
 
 

@@ -635,7 +635,8 @@ def test_a_change_whose_turn_comes_too_late(
     assert cli.main(["apply", "--yes"]) == 0
     note = f"[@local] already done when its turn came: late: create {tmp_path}/made/file"
     doing = f"[@local] doing: layout: create {tmp_path}/made/file: it does not exist"
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith(" s")]
+    err = capsys.readouterr().err.splitlines()
+    said = [line for line in err if not line.endswith(" s") and not line.startswith("    ")]  # on a busy machine
     assert said[:-1] == [doing, note] and said[-1].startswith("all that was printed meanwhile: ")
     assert cli.main(["plan"]) == 0
 

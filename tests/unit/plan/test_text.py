@@ -335,6 +335,9 @@ def test_the_lines_of_a_file_that_changes() -> None:
     assert "    ~ file /etc/a  write  the content differs" in shown  # though many others are only counted
     assert shown[-5:-2] == ["        @@ -1 +1 @@", "        -old \\x1b[2J", "        +" + "n" * 100]
     assert not any("@@" in line for line in lines([event(change)], diffs=False))
+    label = event(Change("stacks", Resource("file", "/etc/a"), "write", "why", text_diff=("-" + "x" * 1999, "+y")))
+    assert lines([label])[3:5] == ["        -" + "x" * 159 + " ... (1840 more characters)", "        +y"]
+    assert lines([label], everything=True)[3] == "        -" + "x" * 1999
     coloured = lines([event(change)], style=lambda sign, text: f"{sign}{text}")
     assert coloured[-4:-1] == ["        @@ -1 +1 @@", "-        -old \\x1b[2J", "+        +" + "n" * 100]
     assert Change.of(event(change)) == change
