@@ -4,6 +4,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 ARGS   ?=
+COMMAND = echo "The command is $(VENV)/bin/gpuhost; after \`. $(VENV)/bin/activate\` it is \`gpuhost\`."
 # A process more than there are cores, for a rehearsal waits a third of its time; what shares a host stays in one of them
 # (tests/conftest.py).
 CORES  := --numprocesses=$$(( $$(nproc) + 1 )) --maxprocesses=4 --dist=loadscope --no-loadscope-reorder
@@ -12,7 +13,8 @@ AS_ROOT := @[ "$$(id -u)" = 0 ] || { echo "error: rehearsals need root (they boo
 .PHONY: help venv check unit sd35-check comfyui-check mutants test soak rehearse plan deploy verify docs lock clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@$(COMMAND)
 
 venv: $(READY)
 
@@ -24,6 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+	@$(COMMAND) >&2
 
 check: $(READY) ## lint, format, types
 	$(VENV)/bin/ruff check .
@@ -96,8 +99,8 @@ deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
 verify: $(READY) ## ask every service through its published port
 	@$(VENV)/bin/gpuhost verify $(ARGS)
 
-docs: $(READY) ## write anew what is generated: the table of docs/services.md, the JSON schemas in docs/reference
-	@for name in plan error saved-plan; do $(PY) -m gpuhost.plan.schema $$name > docs/reference/$$name.schema.json || exit 1; done
+docs: $(READY) ## write anew the table of docs/services.md and the JSON schemas
+	@for name in $$($(PY) -m gpuhost.plan.schema); do $(PY) -m gpuhost.plan.schema $$name > docs/reference/$$name.schema.json || exit 1; done
 	@$(VENV)/bin/gpuhost config --table > docs/services.table || { rm -f docs/services.table; exit 1; }
 	@sed '/^|/,$$d' docs/services.md | cat - docs/services.table > docs/services.new
 	@mv docs/services.new docs/services.md; rm -f docs/services.table

@@ -20,7 +20,7 @@ from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
-from gpuhost.run.session import current, note, only, report_problem
+from gpuhost.run.session import at, current, note, only, report_problem
 from gpuhost.run.stage import STAGES
 from gpuhost.secrets.store import SecretStore
 from gpuhost.services import arguments
@@ -28,6 +28,7 @@ from gpuhost.services.placement import Placement, place, short_of_memory
 from gpuhost.services.stacks import bind_problems
 
 READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status", "status", "logs"}
+MAKING_STAGES = {"images", "installs", "stacks"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
 if [ "$(id -u)" = 0 ]; then echo 'sudo=root'
@@ -39,6 +40,7 @@ else printf 'sudo=%s\\n' "$(sudo -n true 2>&1 && echo ok)"; fi
 def preflight() -> HostRun | None:
     """The run of this host, or None when it is refused (its problems reported, the host failed)."""
     current().report.add("host", host.name)
+    at("preflight")
     asked = only() or frozenset()
     # A run that only reads is neither refused for the host's state nor kept out by the lock.
     read_only = asked if asked <= READ_ONLY_STAGES else frozenset()
@@ -107,19 +109,25 @@ def preflight() -> HostRun | None:
         note("skipped", f"skipped: {service}: {why}", service=service, reason=why)
     for service, why in exposed(run.services):
         note("exposed", f"{service}: {why}", service=service, reason=why)
-    for service, why in limits(reading, run.services):
-        note("limit", f"{service}: {why}", service=service, reason=why)
-    if together := memory_together(reading, run.services):
-        note("limit", together)
     for event, message in notes:
         note(event, message)
+    if not asked or asked & MAKING_STAGES:
+        _note_what_is_made(run)
+    if not read_only:
+        lock.host_lock(name="preflight | host lock")
+    return run
+
+
+def _note_what_is_made(run: HostRun) -> None:
+    """What is to be known by who makes images, installs and services: no news to others."""
+    for service, why in limits(run.reading, run.services):
+        note("limit", f"{service}: {why}", service=service, reason=why)
+    if together := memory_together(run.reading, run.services):
+        note("limit", together)
     for image, why in unpinned_images(run.images):
         note("unpinned", f"image {image}: {why}", image=image, reason=why)
     for install in run.unpinned_installs():
         note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
-    if not read_only:
-        lock.host_lock(name="preflight | host lock")
-    return run
 
 
 def _placement(catalog: Catalog, reading: HostReading) -> Placement:

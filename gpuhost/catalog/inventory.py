@@ -63,7 +63,7 @@ class Request:
 class Site:
     """The hosts of an inventory. `folder`: where the inventory lies, to which `secrets_dir` and `.env` are relative;
     `chosen`: the hosts that `--limit` and `--exclude` leave; `pins`: what is locked; `unused`: a sentence for each file
-    of group data that says nothing of any host."""
+    of group data that says nothing of any host, and for each model that no service names."""
 
     folder: Path
     chosen: Sequence[str]
@@ -105,7 +105,8 @@ def read(request: Request) -> Site:
         found += error.problems
     if found:
         raise UserError(*found)
-    return Site(folder, [host.name for host in chosen], catalogs, layers, pins, _unused(request, hosts, groups))
+    unused = [*_unused(request, hosts, groups), *_unnamed_models(catalogs, layers)]
+    return Site(folder, [host.name for host in chosen], catalogs, layers, pins, unused)
 
 
 def inventory(request: Request) -> Inventory:
@@ -264,6 +265,18 @@ def _unused(request: Request, hosts: Sequence[Host], groups: Mapping[str, Sequen
         if origin.endswith(".py") and (here or not origin.startswith(f"{own}/"))
         for near in [nearest(group, sorted(known))]
     ]
+
+
+def _unnamed_models(catalogs: Mapping[str, Catalog], layers: Mapping[str, Layered]) -> list[str]:
+    """Models that no service of a host names, whether it is enabled or not."""
+    found: dict[str, None] = {}
+    for host, catalog in catalogs.items():
+        named = {model for service in catalog.services.values() for model in service.models}
+        for model in catalog.models:
+            if model not in named:
+                origin = layers[host].origin(f"models.{model}")
+                found[f"{origin}: no service names the model `{model}`: it is not fetched"] = None
+    return list(found)
 
 
 def _absent_keys(hosts: Sequence[Host], project: Path) -> list[Problem]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from collections import Counter
@@ -14,9 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpuhost.cli.arguments import INVENTORY, Commands, add_examples, planned_target, run_options, shown_options
-from gpuhost.cli.console import ERROR, OK, confirmed, counted, exit_code, print_changes, print_result
-from gpuhost.cli.progress import Progress, duration
+from gpuhost.cli.arguments import Commands, add_examples, planned_target, run_options, shown_options
+from gpuhost.cli.console import (
+    ERROR,
+    INVENTORY,
+    OK,
+    confirmed,
+    counted,
+    exit_code,
+    print_changes,
+    print_notes,
+    print_result,
+)
+from gpuhost.cli.progress import duration, looked, shown
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.change import Change
 from gpuhost.plan.document import change_fields
@@ -37,13 +46,15 @@ Show = Callable[[list[dict[str, Any]], Mapping[str, Totals]], None]
 class Applied:
     """`outcome`: of the last run, which is the plan's when nothing was applied; `problems`: what that run did not
     report itself; `already_done`: the planned changes that were not necessary any more when their turn came;
-    `seconds`: how long the changes took; `log`: the file with all that was printed meanwhile, "" without one."""
+    `seconds`: how long the changes took; `log`: the file with all that was printed meanwhile, "" without one; `told`:
+    the notes that stood beside the plan."""
 
     outcome: Outcome
     problems: Sequence[Problem] = ()
     already_done: Sequence[dict[str, Any]] = ()
     seconds: float = 0.0
     log: str = ""
+    told: Sequence[str] = ()
 
 
 def add_to(commands: Commands) -> None:
@@ -73,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             print(*_made(applied), "The NVIDIA driver is loaded. What else there is to do:", sep="\n")
         rest = apply(hosts, options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
         applied = _joined(applied, rest) if options.json and rest else rest
-    return print_applied(applied, options.json)
+    return print_applied(applied, options)
 
 
 def _goes_on(applied: Applied) -> bool:
@@ -109,10 +120,10 @@ def _as_saved(options: argparse.Namespace) -> Check:
     return lambda outcome: saved.changed_on_hosts(kept, outcome.events, outcome.changes("plan"), file)
 
 
-def plan(target: Target, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
-    """A plan that is not applied yet. `only`: the stages to which it is limited; `check`: the problem because of which
-    it must not be applied, or None."""
-    outcome = pyinfra.plan(target, only)
+def plan(target: Target, silent: bool, only: Sequence[str] = (), check: Check = lambda outcome: None) -> Applied:
+    """A plan that is not applied yet. `silent`: what it does is not shown meanwhile; `only`: the stages to which it is
+    limited; `check`: the problem because of which it must not be applied, or None."""
+    outcome = looked("plan", lambda watch: pyinfra.plan(target, only, watch), silent)
     if exit_code(outcome) == ERROR:
         return Applied(outcome)
     problem = check(outcome)
@@ -127,39 +138,42 @@ def apply(
     check: Check = lambda outcome: None,
     show: Show = print_changes,
     stop_foreign: bool = False,
+    planned: Applied | None = None,
 ) -> Applied | None:
     """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a plan;
-    `stop_foreign`: containers that are not ours may be stopped without a question, too."""
-    planned = plan(target, only, check)
+    `stop_foreign`: containers that are not ours may be stopped without a question, too; `planned`: the plan, when there
+    is one already."""
+    planned = planned or plan(target, as_json, only, check)
     if exit_code(planned.outcome) == ERROR or planned.problems:
         return planned
-    changes = planned.outcome.changes("plan")
+    changes, told = planned.outcome.changes("plan"), list[str]()
     if not as_json:
+        told = print_notes(planned.outcome, planned=True)
         show(changes, planned.outcome.totals())
     foreign = {} if stop_foreign else foreign_stops(changes, planned.outcome.events)
     if foreign and yes:
-        return Applied(planned.outcome, [_stops_foreign(host, names) for host, names in foreign.items()])
+        problems = [_stops_foreign(host, names) for host, names in foreign.items()]
+        return Applied(planned.outcome, problems, told=told)
     if changes and not yes and not confirmed(_question(len(changes), foreign)):
         return None
     if not changes:  # nothing is written, nobody is asked: what is left of the run is its proof
         if not as_json:
             print("Nothing to do.")
-        return Applied(pyinfra.look(target, "verify"))
+        return Applied(looked("verify", lambda watch: pyinfra.look(target, "verify", watch=watch), as_json), told=told)
     began = time.monotonic()
     outcome, log = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
-    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log)
+    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log, told)
 
 
 def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
     """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
-    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else None
     with ExitStack() as stack:
         log = begin("apply")
         if log:
             stack.enter_context(log)
-        progress = None if silent else stack.enter_context(Progress(sys.stderr, columns))
+        progress = None if silent else stack.enter_context(shown())
 
         def watch(line: str) -> None:
             if log:
@@ -182,11 +196,12 @@ def _stops_foreign(host: str, names: Sequence[str]) -> Problem:
     return Problem(what, "add --stop-foreign when they may stop, or answer the question of `gpuhost apply`", host)
 
 
-def print_applied(applied: Applied | None, as_json: bool, document: dict[str, Any] | None = None) -> int:
-    """Print how it ended; the exit code. `document`: further parts of the JSON document."""
+def print_applied(applied: Applied | None, options: argparse.Namespace, document: dict[str, Any] | None = None) -> int:
+    """Print how it ended; the exit code. `options`: of the command line; `document`: further parts of the JSON
+    document."""
     if applied is None:
         return ERROR
-    if not as_json:
+    if not options.json:
         for change in applied.already_done:
             made = Change.of(change)
             line = printable(f"{made.stage}: {made.action} {made.resource.name}")
@@ -194,8 +209,8 @@ def print_applied(applied: Applied | None, as_json: bool, document: dict[str, An
         for line in _made(applied):
             print(line)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
-    code = print_result(applied.outcome, as_json, applied.problems, parts, planned=True)
-    if code != OK and applied.log:
+    code = print_result(applied.outcome, options, applied.problems, parts, planned=True, told=applied.told)
+    if applied.log and (code != OK or not options.json):
         print(f"all that was printed meanwhile: {applied.log}", file=sys.stderr)
     return code
 

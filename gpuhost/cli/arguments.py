@@ -5,38 +5,46 @@ from __future__ import annotations
 import argparse
 import getpass
 import re
-import sys
+import textwrap
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from gpuhost.cli.complete import completed_by, hosts
-from gpuhost.cli.console import USAGE, print_problems
-from gpuhost.errors import Problem, UserError, suggest
+from gpuhost.cli.console import INVENTORY
+from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.project import PROJECT
 from gpuhost.run.data import DIFFS_DATA, STAGES
 from gpuhost.run.pyinfra import Target
 
 
+class UsageError(UserError):
+    """A command line that cannot be read."""
+
+
 class Parser(argparse.ArgumentParser):
-    """Its usage errors are a sentence and a hint, and exit 64: argparse's 2 means that there are changes."""
+    """Its usage errors are a sentence and a hint."""
 
     def error(self, message: str) -> NoReturn:
-        """Print a usage error; exit."""
+        """Raises UsageError."""
         choice = re.search(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        hint = f"see `{self.prog} --help`"
         if choice:
-            what = f"{choice[1]}: there is no `{choice[2]}`"
+            message = f"{choice[1]}: there is no `{choice[2]}`"
             hint = suggest(choice[2], [name.strip("' ") for name in choice[3].split(",")], "command")
-        elif message.startswith("unrecognized"):
-            what, hint = message, f"see `{self.prog} --help`; options for pyinfra come after `--`"
-        else:
-            what, hint = message, f"see `{self.prog} --help`"
-        print_problems(Problem(what, hint))
-        sys.exit(USAGE)
+        raise UsageError(Problem(message, hint))
+
+    def parse_known_args(self, *arguments: Any, **named: Any) -> tuple[Any, list[str]]:
+        """As argparse's, but a command says itself what it does not know: it knows what is near."""
+        found, unknown = super().parse_known_args(*arguments, **named)
+        if unknown and self._subparsers is None:
+            near = nearest(unknown[0], [*self._option_string_actions])
+            hint = f"did you mean `{near}`?" if near else f"see `{self.prog} --help`; pyinfra's options follow `--`"
+            raise UsageError(Problem(f"unrecognized arguments: {' '.join(unknown)}", hint))
+        return found, unknown
 
 
-INVENTORY = "inventory.py"
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -73,7 +81,8 @@ def shown_options(command: argparse.ArgumentParser) -> None:
 def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
     """What its help ends with. After the options: they have a word to say there, too."""
     lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.formatter_class = argparse.RawDescriptionHelpFormatter  # it leaves the description as it is, too
+    command.description = textwrap.fill(command.description or "", 79)
     command.epilog = "\n".join(["examples:", *lines])
 
 

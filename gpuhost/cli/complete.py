@@ -46,7 +46,7 @@ def _of_each(site: Site, names: Callable[[Catalog], Iterable[str]]) -> set[str]:
 
 
 def _names(parsed: argparse.Namespace, names: Callable[[Site], Iterable[str]]) -> list[str]:
-    from gpuhost.cli.arguments import INVENTORY
+    from gpuhost.cli.console import INVENTORY
     from gpuhost.cli.site import site
     from gpuhost.errors import UserError
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from gpuhost.catalog.inventory import Site
@@ -13,10 +12,10 @@ from gpuhost.catalog.layers import leaves, plain
 from gpuhost.catalog.types import Catalog
 from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.complete import completed_by, hosts
-from gpuhost.cli.console import ERROR, OK
+from gpuhost.cli.console import OK
 from gpuhost.cli.literal import literal
 from gpuhost.cli.site import site
-from gpuhost.errors import UserError
+from gpuhost.plan.document import VERSION
 from gpuhost.services import table
 
 WIDTH = 80
@@ -39,17 +38,10 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print it; the exit code. Raises UserError."""
-    try:
-        found = site(options)
-    except UserError as error:
-        if not options.json:
-            raise
-        problems = [asdict(problem) for problem in error.problems]
-        print(json.dumps({"result": "error", "hosts": {}, "errors": problems}, indent=2))
-        return ERROR
+    found = site(options)
     if options.json:
         hosts = {host: _document(found, host, options.origin) for host in found.chosen}
-        print(json.dumps({"result": "ok", "hosts": hosts, "errors": []}, indent=2))
+        print(json.dumps({"version": VERSION, "result": "ok", "hosts": hosts, "errors": []}, indent=2))
         return OK
     alike: dict[tuple[str, ...], list[str]] = {}
     for host in found.chosen:

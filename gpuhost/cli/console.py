@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from gpuhost.errors import Problem
 from gpuhost.plan import report, text
-from gpuhost.plan.document import document, error_document
+from gpuhost.plan.document import VERSION, document, error_document
 from gpuhost.plan.impact import with_impacts
 from gpuhost.plan.totals import Totals
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
-from gpuhost.verify.addresses import verdict_lines
+from gpuhost.verify.addresses import login_lines, verdict_lines
 
+INVENTORY = "inventory.py"
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
 USAGE = 64  # a command line that cannot be read: EX_USAGE of sysexits.h, for 2 is taken
+_UNUSABLE = re.compile(r"^Usage: .*^Error: (.*?)\.?\s*$", re.DOTALL | re.MULTILINE)  # what click says and ends with
 RESULTS = {OK: "ok", CHANGES: "changes", ERROR: "error", STOPPED: "stopped"}
 
 
@@ -42,6 +48,9 @@ def problems_of(outcome: Outcome) -> list[Problem]:
     ]
     if reported or exit_code(outcome) == OK:
         return reported
+    if unusable := _UNUSABLE.search(outcome.output):
+        what = f"an option for pyinfra cannot be used: {unusable[1]}"
+        return [Problem(what, "pyinfra's options follow `--`; its own help: `pyinfra --help`")]
     lines = tuple(outcome.output.splitlines()[-30:])
     where = "below" if lines else "above"
     return [Problem("pyinfra stopped, and gpuhost does not know why", f"its own words are {where}", detail=lines)]
@@ -54,47 +63,72 @@ def _stopped(outcome: Outcome) -> Problem:
 
 def print_result(
     outcome: Outcome,
-    as_json: bool,
+    options: argparse.Namespace,
     problems: Sequence[Problem] = (),
     more: dict[str, Any] | None = None,
     planned: bool = False,
+    told: Sequence[str] = (),
 ) -> int:
     """Print how an apply or a look ended; the exit code.
 
-    `problems`: those that the run did not report itself; `more`: further parts of the JSON document;
-    `planned`: something was to change.
+    `options`: of the command line; `problems`: those that the run did not report itself; `more`: further parts of the
+    JSON document; `planned`: something was to change; `told`: the notes that the person has read already.
     """
     found = [*problems_of(outcome), *problems]
     code = STOPPED if outcome.stopped else ERROR if found else OK
-    if as_json:
+    if options.json:
         performed = with_impacts(report.select(outcome.events, "performed"), outcome.events)
         print(json.dumps({**document(RESULTS[code], performed, outcome.events, found), **(more or {})}, indent=2))
         return code
-    print_notes(outcome, planned)
+    print_notes(outcome, planned, told)
     print_problems(*found)
     for line in verdict_lines(outcome.events):
         print(line)
     if code == OK:
-        for line in address_lines(outcome.events):
+        for line in [*address_lines(outcome.events), *login_lines(outcome.events, again(options))]:
             print(line)
     return code
 
 
-def print_notes(outcome: Outcome, planned: bool = False) -> None:
-    """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand.
-    `planned`: also what only concerns who changes something."""
-    for line in text.note_lines(outcome.events, planned):
-        print(line, file=sys.stderr)
+def again(options: argparse.Namespace) -> str:
+    """What names the same inventory and hosts on another command line: ` -i lab -l gpu1`, "" when none was named."""
+    words = [] if options.inventory == INVENTORY else ["-i", options.inventory]
+    words += [word for name in options.limit for word in ("-l", name)]
+    return f" {shlex.join(words)}" if words else ""
+
+
+def print_notes(outcome: Outcome, planned: bool = False, told: Sequence[str] = ()) -> list[str]:
+    """What a run found that is no problem, on stderr: skipped services, a host without a GPU, what runs on demand; the
+    lines. `planned`: also what only concerns who changes something; `told`: the lines that are not said again."""
+    lines = [line for line in text.note_lines(outcome.events, planned) if line not in told]
+    for line in lines:
+        _say(line)
+    return lines
 
 
 def print_problems(*problems: Problem) -> int:
     """Print problems on stderr; the exit code of a command that ends with them."""
     for problem in problems:
-        print("\n".join(problem.lines()), file=sys.stderr)
+        what, hint, *detail = problem.lines()
+        for line in (what, hint):
+            _say(line)
+        for line in detail:
+            print(line, file=sys.stderr)
     return ERROR
 
 
-def print_error_document(problems: Sequence[Problem]) -> int:
+def _say(line: str) -> None:
+    """A line on stderr; on a terminal as several that fit."""
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    print("\n".join(text.fitted(line, columns) if columns else [line]), file=sys.stderr)
+
+
+def print_document(result: str, parts: dict[str, Any], problems: Sequence[Problem]) -> None:
+    """The JSON document of a run that looked at something, on stdout."""
+    print(json.dumps({"version": VERSION, "result": result, **parts, "errors": [*map(asdict, problems)]}, indent=2))
+
+
+def print_error_document(*problems: Problem) -> int:
     """Problems as JSON on stdout, because of which nothing was begun; the exit code."""
     print(json.dumps(error_document(problems), indent=2))
     return ERROR

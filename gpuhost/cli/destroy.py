@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from gpuhost.cli.apply import Applied, apply, plan, print_applied
+from gpuhost.cli.apply import apply, plan, print_applied
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import ERROR, OK, exit_code, print_changes, print_notes
 
@@ -26,15 +26,14 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Plan, ask, do exactly that; the exit code."""
     hosts = target(options)
-    planned = plan(hosts, [STAGE])
-    if not options.json:
-        print_notes(planned.outcome, planned=True)
+    planned = plan(hosts, options.json, [STAGE])
     if exit_code(planned.outcome) == ERROR:
-        return print_applied(planned, options.json)
+        return print_applied(planned, options)
     if not planned.outcome.changes("plan"):
         if options.json:
-            return print_applied(Applied(planned.outcome), True)
+            return print_applied(planned, options)
+        print_notes(planned.outcome, planned=True)
         print("Nothing to remove: gpuhost has nothing there but data.")
         return OK
     show = partial(print_changes, everything=True)
-    return print_applied(apply(hosts, options.yes, options.json, [STAGE], show=show), options.json)
+    return print_applied(apply(hosts, options.yes, options.json, [STAGE], show=show, planned=planned), options)

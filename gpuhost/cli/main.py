@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
     # What is imported here takes a moment, in which somebody may press Ctrl-C already.
     try:
-        from gpuhost.cli.console import ERROR, STOPPED, print_error_document, print_problems
+        from gpuhost.cli.arguments import UsageError
+        from gpuhost.cli.console import ERROR, STOPPED, USAGE, print_error_document, print_problems
         from gpuhost.errors import Problem, UserError
 
         try:
@@ -36,9 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return ERROR
         except UserError as error:
-            if "--json" in (words[: words.index("--")] if "--" in words else words):
-                return print_error_document(error.problems)
-            return print_problems(*error.problems)
+            as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+            show = print_error_document if as_json else print_problems
+            show(*error.problems)
+            return USAGE if isinstance(error, UsageError) else ERROR
         except KeyboardInterrupt:
             print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
             return STOPPED
@@ -83,9 +85,10 @@ def _parser(asked: str) -> Parser:
     """Of the one command that is asked for, else of all: some take a second to import."""
     from importlib.metadata import version
 
-    from gpuhost.cli.arguments import Parser
+    from gpuhost.cli.arguments import Parser, add_examples
 
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
+    add_examples(parser, "gpuhost init ~/lab", "gpuhost plan -i ~/lab", "gpuhost apply -i ~/lab", "gpuhost plan --help")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [asked] if asked in COMMANDS else COMMANDS:

@@ -6,16 +6,15 @@ Exit codes: 0 done, all there and verified; 1 error, or a model that is not comp
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
-from gpuhost.cli.apply import Applied, apply, plan, print_applied, watched
+from gpuhost.cli.apply import apply, plan, print_applied, watched
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
-from gpuhost.cli.console import ERROR, OK, exit_code, print_notes, print_problems, problems_of
+from gpuhost.cli.console import ERROR, OK, exit_code, print_document, print_notes, print_problems, problems_of
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
 from gpuhost.plan.sizes import size
@@ -40,7 +39,9 @@ _EXAMPLES = {
 def add_to(commands: Commands) -> None:
     """Add the command and its own commands to the command line."""
     text = "what each host has of its models; hash again, free, import"
-    models = commands.add_parser("models", help=text, description=text).add_subparsers(metavar="COMMAND", required=True)
+    group = commands.add_parser("models", help=text, description=text)
+    add_examples(group, *_EXAMPLES.values())
+    models = group.add_subparsers(metavar="COMMAND", required=True)
     actions = {"status": _status, "verify": _verify, "prune": _prune, "import": _import}
     for name, text in _ABOUT.items():
         command = models.add_parser(name, help=text, description=text)
@@ -58,7 +59,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    outcome = pyinfra.look(target(options), "model_status")
+    hosts = target(options)
+    outcome = looked("models", lambda watch: pyinfra.look(hosts, "model_status", watch=watch), options.json)
     models = list(report.select(outcome.events, "model"))
     problems = problems_of(outcome)
     wrong = [model for model in models if model["state"] in ("partial", "absent")]
@@ -66,7 +68,7 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         shown = [{key: value for key, value in model.items() if key != "event"} for model in models]
         result = "error" if problems else "incomplete" if wrong else "ok"
-        print(json.dumps({"result": result, "models": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"models": shown}, problems)
         return code
     for line in status_lines(models):
         print(line)
@@ -123,7 +125,7 @@ def _verify(options: argparse.Namespace) -> int:
     if options.json:
         shown = [{"host": each["host"], "files": each["files"], "bytes": each["bytes"]} for each in hashed]
         result = "error" if problems else "ok"
-        print(json.dumps({"result": result, "verified": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"verified": shown}, problems)
         return code
     print_notes(outcome)
     print_problems(*problems)
@@ -149,14 +151,13 @@ def _import(options: argparse.Namespace) -> int:
 def _asked(options: argparse.Namespace, stage: str, data: Mapping[str, str], nothing: str) -> int:
     """Plan, ask, do exactly that."""
     hosts = target(options, data)
-    planned = plan(hosts, [stage])
-    if not options.json:
-        print_notes(planned.outcome, planned=True)
+    planned = plan(hosts, options.json, [stage])
     if exit_code(planned.outcome) == ERROR:
-        return print_applied(planned, options.json)
+        return print_applied(planned, options)
     if not planned.outcome.changes("plan"):
         if options.json:
-            return print_applied(Applied(planned.outcome), True)
+            return print_applied(planned, options)
+        print_notes(planned.outcome, planned=True)
         print(nothing)
         return OK
-    return print_applied(apply(hosts, options.yes, options.json, [stage]), options.json)
+    return print_applied(apply(hosts, options.yes, options.json, [stage], planned=planned), options)

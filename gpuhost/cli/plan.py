@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ from gpuhost.cli.arguments import Commands, add_examples, inventory_file, planne
 from gpuhost.cli.console import (
     ERROR,
     RESULTS,
+    again,
     exit_code,
     print_changes,
     print_notes,
     print_problems,
     problems_of,
 )
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.document import document
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome
-
-_NEXT = "Nothing has been changed. `gpuhost apply` does exactly this; `-v` lists what is only counted."
 
 
 def add_to(commands: Commands) -> None:
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     if options.out and options.pyinfra:
         what, hint = "a plan that is kept takes no options for pyinfra", "leave out what follows `--`, or --out"
         raise UserError(Problem(what, hint))
-    outcome = pyinfra.plan(planned_target(options), options.only)
+    target = planned_target(options)
+    outcome = looked("plan", lambda watch: pyinfra.plan(target, options.only, watch), options.json)
     changes = outcome.changes("plan")
     code = exit_code(outcome, changes)
     if options.out and code != ERROR:
@@ -56,12 +58,21 @@ def run(options: argparse.Namespace) -> int:
     print_problems(*problems_of(outcome))
     if code != ERROR:
         print_changes(changes, outcome.totals(), options.verbose, options.diff)
-        print(_next(options.out) if changes else "Nothing to do.")
+        for line in _next(options) if changes else ["Nothing to do."]:
+            print(line)
     return code
 
 
-def _next(file: str | None) -> str:
-    return f"Nothing has been changed. `gpuhost apply {file}` does exactly this, or refuses." if file else _NEXT
+def _next(options: argparse.Namespace) -> Iterator[str]:
+    """The last line is what comes next."""
+    counted = "" if options.verbose else "; `-v` lists what is only counted"
+    yield f"Nothing has been changed{counted}."
+    if options.out:
+        yield f"`gpuhost apply {shlex.quote(options.out)}` does exactly this, or refuses."
+    else:
+        named = "".join(f" --only {stage}" for stage in options.only)
+        more = f" -- {shlex.join(options.pyinfra)}" if options.pyinfra else ""
+        yield f"`gpuhost apply{again(options)}{named}{more}` does exactly this."
 
 
 def _keep(options: argparse.Namespace, outcome: Outcome, changes: Sequence[dict[str, Any]]) -> None:

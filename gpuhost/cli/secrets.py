@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import json
 import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,10 +25,12 @@ from gpuhost.cli.console import (
     confirmed,
     counted,
     exit_code,
+    print_document,
     print_notes,
     print_problems,
     problems_of,
 )
+from gpuhost.cli.progress import looked
 from gpuhost.cli.site import site
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan import report
@@ -58,9 +58,9 @@ Store = tuple[SecretStore, Catalog]
 def add_to(commands: Commands) -> None:
     """Add the command and its own commands to the command line."""
     text = "where every secret lives; renew, show, carry over"
-    secrets = commands.add_parser("secrets", help=text, description=text).add_subparsers(
-        metavar="COMMAND", required=True
-    )
+    group = commands.add_parser("secrets", help=text, description=text)
+    add_examples(group, *_EXAMPLES.values())
+    secrets = group.add_subparsers(metavar="COMMAND", required=True)
     actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
     about = {
         "audit": "every location of every secret: in sync, stale or missing (exit 0: all in sync)",
@@ -97,7 +97,8 @@ def add_to(commands: Commands) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    outcome = pyinfra.look(target(options), "audit")
+    hosts = target(options)
+    outcome = looked("audit", lambda watch: pyinfra.look(hosts, "audit", watch=watch), options.json)
     locations = list(report.select(outcome.events, "secret_location"))
     wrong = [location for location in locations if location["state"] != "in sync"]
     problems = problems_of(outcome)
@@ -106,7 +107,7 @@ def _audit(options: argparse.Namespace) -> int:
         fields = ("host", "secret", "kind", "where", "state", "fingerprint")
         result = "error" if problems else "out of sync" if wrong else "ok"
         shown = [{key: location[key] for key in fields} for location in locations]
-        print(json.dumps({"result": result, "locations": shown, "errors": [*map(asdict, problems)]}, indent=2))
+        print_document(result, {"locations": shown}, problems)
         return code
     for line in _table(locations):
         print(printable(line))  # names of containers are the host's
@@ -135,7 +136,7 @@ def _table(locations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _sync(options: argparse.Namespace) -> int:
     applied = apply(target(options), options.yes, options.json, SYNC, _only_secrets)
-    return print_applied(applied, options.json)
+    return print_applied(applied, options)
 
 
 def _only_secrets(outcome: Outcome) -> Problem | None:
@@ -152,9 +153,9 @@ def _rotate(options: argparse.Namespace) -> int:
     stores, hosts = _stores(options), target(options)
     renewed = {store.host: store.renewable(options.name) for store, _ in stores}
     # Asked before there is a new value: a host that cannot be reached or differs in more keeps the one that it has.
-    before = plan(hosts, SYNC, _only_secrets)
+    before = plan(hosts, options.json, SYNC, _only_secrets)
     if exit_code(before.outcome) == ERROR or before.problems:
-        return print_applied(before, options.json)
+        return print_applied(before, options)
     for store, catalog in stores:
         print(_announcement(store, catalog, renewed[store.host]), file=sys.stderr)
     if not options.yes and not confirmed(f"Rotate on {counted(len(stores), 'host')}?"):
@@ -170,7 +171,7 @@ def _rotate(options: argparse.Namespace) -> int:
     ]
     for store, _ in proved:
         store.forget(retired[store.host])
-    code = print_applied(applied, options.json, {"proved": proofs})
+    code = print_applied(applied, options, {"proved": proofs})
     if not options.json:
         for proof in proofs:
             old, new = proof["old_status"], proof["new_status"]

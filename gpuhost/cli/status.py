@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
-from gpuhost.cli.console import ERROR, OK, print_notes, print_problems, problems_of
+from gpuhost.cli.console import ERROR, OK, print_document, print_notes, print_problems, problems_of
+from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem
 from gpuhost.plan import report
 from gpuhost.run import pyinfra
 from gpuhost.services.status import table
 from hostside.wire import printable
-
-VERSION = 1
 
 
 def add_to(commands: Commands) -> None:
@@ -31,14 +28,15 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Ask Docker on each host, nothing else; the exit code."""
-    outcome = pyinfra.look(target(options), "status")
+    hosts = target(options)
+    outcome = looked("status", lambda watch: pyinfra.look(hosts, "status", watch=watch), options.json)
     services, problems = list(report.select(outcome.events, "service")), problems_of(outcome)
     wrong = [each for each in services if not each["ok"]]
     code = ERROR if problems or wrong else OK
     if options.json:
         result = "error" if problems else "degraded" if wrong else "ok"
         shown = [{key: value for key, value in each.items() if key != "event"} for each in services]
-        print(json.dumps({"version": VERSION, "result": result, "services": shown, "errors": [*map(asdict, problems)]}))
+        print_document(result, {"services": shown}, problems)
         return code
     for line in _lines(services):
         print(line)

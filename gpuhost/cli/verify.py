@@ -6,6 +6,7 @@ import argparse
 
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
 from gpuhost.cli.console import print_result
+from gpuhost.cli.progress import looked
 from gpuhost.run import pyinfra
 
 
@@ -24,4 +25,6 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask and print; the exit code."""
     stages = ("verify", "gpu-proof") if options.gpu else ("verify",)
-    return print_result(pyinfra.look(target(options), *stages), options.json)
+    hosts = target(options)
+    outcome = looked("verify", lambda watch: pyinfra.look(hosts, *stages, watch=watch), options.json)
+    return print_result(outcome, options)

@@ -36,11 +36,13 @@ def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths, download_
             if tag not in subjects:
                 continue
             if isinstance(image, PullImage):
-                command = f"docker pull -q {shlex.quote(tag)}"
+                command = f"docker pull {shlex.quote(tag)}"
             else:
                 command = _build(name, tag, image, paths)
             size = f"docker image inspect --format '{{{{.Size}}}}' {shlex.quote(tag)}"
-            yield Script(timed(command, noted(paths.measures, "image", tag, size)), rules.explain)
+            work = timed(command, noted(paths.measures, "image", tag, size))
+            # All are announced before the first is begun: this says which one is at work.
+            yield Script(f"echo {shlex.quote(f'image {tag}')}\n{work}", rules.explain, live=True)
 
     yield from carry_out(changes, act())
 
@@ -49,8 +51,8 @@ def _build(name: str, tag: str, image: BuildImage, paths: Paths) -> str:
     labels = {label.IMAGE: name, label.SPEC: canonical(rules.spec(image))}
     options = [f"--label={key}={value}" for key, value in labels.items()]
     options += [f"--build-arg={key}={value}" for key, value in image.args.items()]
-    # Plain progress: the failing step and its output are in the log, not painted over.
+    # Plain progress: a line a step, not painted over.
     return (
-        "DOCKER_BUILDKIT=1 BUILDKIT_PROGRESS=plain docker build -q "
+        "DOCKER_BUILDKIT=1 BUILDKIT_PROGRESS=plain docker build "
         f"{shlex.join(options)} -t {tag} {shlex.quote(paths.image_context(image.build))}"
     )

@@ -1,11 +1,12 @@
 """The report of a run: JSON lines that `gpuhost plan` and `gpuhost apply` read, one logged line for people.
 
-Events: `unused` (a file of data), `host`, `running`, `measured`, `speed` (of the last fetch of models), `gpu`,
-`skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what preflight found), `driver` (it comes alone: the rest is
-planned when it is loaded), `change` (phase plan or apply), `performed`, `failed`, `problem`, `on_demand`, `observed`
-(of one service), `verdict`, `address`, `service` (what it does now), `secret_location`, `model`, `models_verified`,
-`unidentified`, `unverified` (of what was asked for), `kept` (what a removal leaves), `reclaimable` (images of ours that
-the data names no more).
+Events: `hosts` (of the command line, in the inventory's order), `unused` (what of the data is), `host`, `running`,
+`measured`, `speed` (of the last fetch of models), `gpu`, `skipped`, `limit`, `unpinned`, `fetch`, `revisions` (what
+preflight found), `driver` (it comes alone: the rest is planned when it is loaded), `change` (phase plan or apply),
+`performed`, `failed`, `problem`, `on_demand`, `observed` (of one service), `verdict`, `address`, `login` (the secrets
+that one takes), `service` (what it does now), `secret_location`, `model`, `models_verified`, `unidentified`,
+`unverified` (of what was asked for), `kept` (what a removal leaves), `reclaimable` (images of ours that the data names
+no more).
 Nothing secret is ever an event's value.
 """
 
@@ -43,6 +44,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text().splitlines() if line]
+
+
+def by_host(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The events host by host, in the inventory's order: hosts that work at the same time report as it happens."""
+    listed = list(events)
+    order = [name for event in select(listed, "hosts") for name in event["names"]]
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(listed, key=lambda event: places.get(event["host"], -1))
 
 
 def select(events: Iterable[dict[str, Any]], *kinds: str) -> Iterator[dict[str, Any]]:

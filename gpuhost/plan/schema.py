@@ -1,7 +1,8 @@
-"""The JSON documents that a plan is for programs, typed: `gpuhost plan --json`, and the file of `gpuhost plan --out`.
+"""The JSON documents for programs, typed: what commands print with `--json`, and the file of `gpuhost plan --out`.
 
 The version is another one when a field goes or means something else, not when one is added.
-`python -m gpuhost.plan.schema NAME` prints the JSON schema of one (`make docs` keeps them in docs/reference).
+`python -m gpuhost.plan.schema NAME` prints the JSON schema of one, without NAME their names (`make docs` keeps them in
+docs/reference).
 """
 
 from __future__ import annotations
@@ -157,7 +158,149 @@ class SavedPlan(_Part):
     changes: list[ChangePart]
 
 
-DOCUMENTS: dict[str, type[BaseModel]] = {"plan": PlanDocument, "error": ErrorDocument, "saved-plan": SavedPlan}
+class ProofPart(_Part):
+    """What a service answered to the value of a secret before and after its rotation."""
+
+    host: str
+    service: str
+    secret: str
+    old_status: int | None = Field(description="of HTTP; null: no answer")
+    new_status: int | None
+
+
+class AppliedDocument(PlanDocument):
+    """What `gpuhost apply --json` and the other commands that change or verify something print."""
+
+    result: Literal["ok", "error", "stopped"] = Field(  # type: ignore[assignment]
+        description="`stopped`: by Ctrl-C"
+    )
+    changes: list[ChangePart] = Field(description="those that were made")
+    already_done: list[ChangePart] = Field(
+        default=[], description="planned ones that were not necessary any more when their turn came"
+    )
+    proved: list[ProofPart] = Field(default=[], description="of `gpuhost secrets rotate`")
+
+
+class ServicePart(_Part):
+    """What a service of a host does now."""
+
+    host: str
+    service: str
+    wanted: Literal["running", "on-demand", "skipped", "nothing"] = Field(
+        description="`nothing`: the data does not name it any more"
+    )
+    state: str = Field(description="Docker's word, `absent` without a container")
+    health: str = Field(description="Docker's word, empty without a health check")
+    port: int | None
+    gpus: list[int] = Field(description="the numbers of its cards")
+    since_s: float | None = Field(description="for how long it has run, or has been ended; null: nobody knows")
+    exit_code: int | None = Field(description="of its last end; null while it runs")
+    restarts: int = Field(description="by Docker, since somebody started it")
+    ok: bool = Field(description="it does what it should")
+
+
+class StatusDocument(_Part):
+    """What `gpuhost status --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok", "degraded", "error"] = Field(description="`degraded`: some service is not as it should be")
+    services: list[ServicePart]
+    errors: list[ProblemPart]
+
+
+class HostPart(_Part):
+    """What is in force for a host."""
+
+    values: dict[str, Any] = Field(description="the fields of group_data")
+    origins: dict[str, str] = Field(
+        default={}, description="with --origin: field -> the file that gave it, or `default`"
+    )
+
+
+class ConfigDocument(_Part):
+    """What `gpuhost config --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok"]
+    hosts: dict[str, HostPart]
+    errors: list[ProblemPart] = Field(description="empty: data that is not in order gives an error document")
+
+
+class ModelPart(_Part):
+    """A model that a host needs or has."""
+
+    host: str
+    name: str
+    repo: str
+    revision: str = Field(description="as the data says it")
+    commit: str = Field(description="what it stands for; empty: not known")
+    state: Literal["complete", "partial", "absent", "unused"]
+    files: int
+    bytes: int = Field(description="of all its files, as far as it is known")
+    disk_bytes: int = Field(description="on this disk, of files that have several names once")
+    verified_ns: int = Field(description="Unix time: when the file was read whose turn is the longest ago; 0: never")
+    checked_against: str = Field(description="whose hashes: `lock`, `hub`, `none`")
+    used_by: list[str] = Field(description="services")
+    licence: str
+
+
+class ModelsDocument(_Part):
+    """What `gpuhost models status --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok", "incomplete", "error"]
+    models: list[ModelPart]
+    errors: list[ProblemPart]
+
+
+class VerifiedPart(_Part):
+    """What was read and hashed again on a host."""
+
+    host: str
+    files: int
+    bytes: int
+
+
+class ModelsVerifiedDocument(_Part):
+    """What `gpuhost models verify --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok", "error"]
+    verified: list[VerifiedPart]
+    errors: list[ProblemPart]
+
+
+class LocationPart(_Part):
+    """Where a secret is, or should be."""
+
+    host: str
+    secret: str
+    kind: str = Field(description="`control`, `env file`, `secret file`, `container`, `stray container`")
+    where: str
+    state: str = Field(description="`in sync`, `stale`, `missing`")
+    fingerprint: str | None = Field(description="keyed, of the value; null: there is none")
+
+
+class AuditDocument(_Part):
+    """What `gpuhost secrets audit --json` prints."""
+
+    version: Literal[1]
+    result: Literal["ok", "out of sync", "error"]
+    locations: list[LocationPart]
+    errors: list[ProblemPart]
+
+
+DOCUMENTS: dict[str, type[BaseModel]] = {
+    "plan": PlanDocument,
+    "applied": AppliedDocument,
+    "error": ErrorDocument,
+    "saved-plan": SavedPlan,
+    "status": StatusDocument,
+    "config": ConfigDocument,
+    "models": ModelsDocument,
+    "models-verified": ModelsVerifiedDocument,
+    "audit": AuditDocument,
+}
 
 
 def schema_text(name: str) -> str:
@@ -166,4 +309,4 @@ def schema_text(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(schema_text(sys.argv[1]))
+    sys.stdout.write("".join(map(schema_text, sys.argv[1:])) or "\n".join(DOCUMENTS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +32,7 @@ _SHORT = 15  # changes of a host; so many are all listed
 _ALIKE = 3  # changes that differ in the name alone; more share a line
 _LABEL_WIDTH = 34
 _INDENT = 4
+_DIFF_COLUMNS = 160  # of a line in a diff; the label of a service's spec has thousands, and its fields are told anyway
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Shown:
 
 
 def note_lines(events: Iterable[Event], planned: bool) -> Iterator[str]:
-    """What a run says that is no problem; what is not pinned in one line a host. `planned`: something may change."""
+    """What a run says that is no problem, what is the same for several hosts once, what is not pinned of a host in one
+    line. `planned`: something may change."""
+    notes: dict[str, list[str]] = {}
     unpinned: dict[str, list[str]] = {}
     for event in events:
         kind = event["event"]
@@ -55,16 +58,22 @@ def note_lines(events: Iterable[Event], planned: bool) -> Iterator[str]:
         if kind == "unpinned":
             unpinned.setdefault(event["host"], []).append(str(event["message"]).partition(":")[0])
         else:
-            yield printable(f"{_of(event['host'])}{event['message']}")
+            notes.setdefault(str(event["message"]), []).append(event["host"])
     for host, names in unpinned.items():
-        line = printable(
-            f"{_of(host)}not pinned, so another day may bring others: {', '.join(names)}; `gpuhost lock` pins"
-        )
-        yield from textwrap.wrap(line, 80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        line = f"not pinned, so another day may bring others: {', '.join(names)}; `gpuhost lock` pins"
+        notes.setdefault(line, []).append(host)
+    for message, hosts in notes.items():
+        yield printable(f"{_of(hosts)}{message}")
 
 
-def _of(host: str) -> str:
-    return f"[{host}] " if host else "note: "
+def fitted(line: str, columns: int, indent: str = "  ") -> list[str]:
+    """A line as several that fit, all but the first with this indent; no word is broken."""
+    found = textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return found or [line]
+
+
+def _of(hosts: Sequence[str]) -> str:
+    return f"[{', '.join(dict.fromkeys(hosts))}] " if any(hosts) else "note: "
 
 
 def sign(change: Change) -> Sign:
@@ -78,8 +87,9 @@ def plan_lines(
     changes: Iterable[Event], shown: Shown, totals: Mapping[str, Totals] = MappingProxyType({})
 ) -> Iterator[str]:
     """Each host with its changes by stage, their counts and what they cost together (`totals`, by host); hosts with the
-    same changes together."""
-    for hosts, made in _by_host(changes):
+    same changes together; counts over all."""
+    every = list(changes)
+    for hosts, made in _by_host(every):
         yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
         short = shown.everything or len(made) <= _SHORT
         for stage, of_stage in _grouped(made, lambda change: change.stage).items():
@@ -89,6 +99,8 @@ def plan_lines(
             yield from _counted([change for change in of_stage if change not in listed], shown)
         yield counts(made)
         yield from _cost(hosts, totals, shown)
+    if (several := len({change["host"] for change in every})) > 1:
+        yield counts([Change.of(change) for change in every]).replace("Plan:", f"All {several} hosts:")
 
 
 def _cost(hosts: Sequence[str], totals: Mapping[str, Totals], shown: Shown) -> Iterator[str]:
@@ -107,17 +119,20 @@ def counts(changes: Sequence[Change]) -> str:
 
 
 def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
+    """Hosts with their changes. The file of a host's secrets has its name: where several are the same but for that, it
+    is shown as HOST.env."""
     plans: dict[str, list[Change]] = {}
     for change in changes:
         plans.setdefault(change["host"], []).append(Change.of(change))
     together: list[tuple[list[str], list[Change]]] = []
     for host, made in plans.items():
-        same = next((hosts for hosts, others in together if others == made), None)
+        anywhere = [replace(change, reason=change.reason.replace(f"/{host}.env", "/HOST.env")) for change in made]
+        same = next((hosts for hosts, others in together if others == anywhere), None)
         if same is None:
-            together.append(([host], made))
+            together.append(([host], anywhere))
         else:
             same.append(host)
-    return together
+    return [(hosts, plans[hosts[0]] if len(hosts) == 1 else made) for hosts, made in together]
 
 
 def _is_named(change: Change) -> bool:
@@ -158,14 +173,12 @@ def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
     # A reason that has room for a few words beside its change stands there, else below it.
     hanging = len(indent + begin) + 2 if len(begin) <= shown.width // 2 else _INDENT + 6
     whole = printable(f"{indent}{begin}  {change.reason}")
-    first, *more = textwrap.wrap(
-        whole, shown.width, subsequent_indent=" " * hanging, break_on_hyphens=False, break_long_words=False
-    ) or [whole]
+    first, *more = fitted(whole, shown.width, " " * hanging)
     yield shown.style(sign(change), first)
     yield from more
     if shown.diffs:
         for difference in change.diff:
-            yield printable(f"{indent}    {difference.line()}")
+            yield from fitted(printable(f"{indent}    {difference.line()}"), shown.width, f"{indent}      ")
         yield from (_diff_line(line, f"{indent}    ", shown) for line in change.text_diff)
     if told := _away(change):
         yield printable(f"{indent}    {told}")
@@ -190,8 +203,11 @@ def _away(change: Change) -> str:
 
 
 def _diff_line(line: str, indent: str, shown: Shown) -> str:
-    """As it is, for a line that is wrapped is none any more."""
-    whole = printable(f"{indent}{line}")
+    """As it is, for a line that is wrapped is none any more; of a very long one the beginning."""
+    cut = (
+        "" if shown.everything or len(line) <= _DIFF_COLUMNS else f" ... ({len(line) - _DIFF_COLUMNS} more characters)"
+    )
+    whole = printable(f"{indent}{line[:_DIFF_COLUMNS] if cut else line}{cut}")
     return shown.style("+" if line[0] == "+" else "-", whole) if line[:1] in ("+", "-") else whole
 
 

@@ -50,6 +50,7 @@ def check_command_line() -> None:
             group_data=parameters["group_data"] or (),
         )
         _site = read(request)
+        report.add("hosts", "", names=list(_site.chosen))
         for sentence in _site.unused:
             report.add("unused", "", message=sentence)
     except UserError as error:

@@ -69,10 +69,10 @@ class Target:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan(target: Target, only: Sequence[str] = ()) -> Outcome:
+def plan(target: Target, only: Sequence[str] = (), watch: Watch = lambda line: None) -> Outcome:
     """What an apply would do, limited to some stages when there are any. Changes nothing on any host."""
     # With --json pyinfra never asks; its stdout is not needed, ours is the report.
-    return _run(target, ["--dry", "--json"], _limit(only))
+    return _run(target, ["--dry", "--json"], _limit(only), watch)
 
 
 def apply(
@@ -169,7 +169,8 @@ def _run(
             environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password
         began = time.monotonic()
         code, output = _printed(command, target.project, environment, [told, *inherited], watch, stop)
-        return Outcome(code, report.read(Path(_path(told))), output, seconds=time.monotonic() - began)
+        events = report.by_host(report.read(Path(_path(told))))
+        return Outcome(code, events, output, seconds=time.monotonic() - began)
 
 
 def _printed(

@@ -135,6 +135,12 @@ def only() -> frozenset[str] | None:
     return None if asked is None else frozenset(str(asked).split(","))
 
 
+def at(stage: str) -> None:
+    """Tell the person who watches a run of `gpuhost` where the current host is; plain pyinfra has its own lines."""
+    if host.data.get(REPORT_DATA) and not state.is_executing:
+        host.log(f"looking: {stage}")
+
+
 def import_folder() -> str:
     """The folder of `gpuhost models import`."""
     return str(host.data.get(IMPORT_DATA) or "")

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 
 from gpuhost.run.host_run import HostRun
-from gpuhost.run.session import only
+from gpuhost.run.session import at, only
 
 STAGES: set[str] = set()  # the names of all, once tasks/ is imported
 
@@ -24,6 +24,7 @@ def stage(
         def staged(run: HostRun | None) -> None:
             asked = only()
             if run is not None and (not on_request if asked is None else name in asked):
+                at(name)
                 function(run)
 
         return staged

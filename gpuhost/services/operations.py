@@ -388,7 +388,7 @@ while [ $i -lt @LIMIT@ ] && [ "$(docker inspect -f "$health" @ID@)" = 'unhealthy
 # How long a start took counts from its first step, the end of the container before: so long the service is away.
 _BEGAN = f"{RUNTIME}/start-began"
 _WAIT = r"""
-@WAIT@ >/dev/null 2>&1 || exit 0
+@WAIT@ >/dev/null || exit 0
 read -r began < @BEGAN@ || exit 0; rm -f @BEGAN@
 @NOTE@"""
 
@@ -408,7 +408,7 @@ def _command(run: HostRun, stacks: Stacks, step: ServiceStep) -> Script:
             asked = to_json(request(run, [step.service], with_secrets=False))
             note = noted(run.paths.measures, "service", step.service)
             marks = {"@WAIT@": f"{run.paths.verify_command} --wait-only", "@BEGAN@": _BEGAN, "@NOTE@": note}
-            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _WAIT), stdin=asked)
+            return Script(re.sub("@[A-Z]+@", lambda mark: marks[mark[0]], _WAIT), stdin=asked, live=True)
 
 
 def _up(run: HostRun, step: ServiceStep, sources: Sequence[str]) -> str:

@@ -85,6 +85,16 @@ def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
     return [printable(f"[{event['host']}] {event['message']}") for event in events if event["event"] == "address"]
 
 
+def login_lines(events: Iterable[Mapping[str, Any]], named: str) -> list[str]:
+    """How to see what logs a person in, from a report's `login` events. `named`: the inventory and hosts, as on the
+    command line."""
+    found = [event for event in events if event["event"] == "login"]
+    names = dict.fromkeys(name for event in found for name in event["secrets"])
+    if not names:
+        return []
+    return [printable(f"to log in: `gpuhost secrets show{named} NAME`, NAME one of {', '.join(names)}")]
+
+
 def url(host: str, data: Mapping[str, Any], entry: Service, local: int | None) -> str:
     """Where a service is reached from here. `local`: the port here of its tunnel, None without one."""
     if local is not None:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
+from gpuhost.catalog.types import Catalog, Service
 from gpuhost.engine.facts import DockerState
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.output import shown_as
 from gpuhost.run.remote import Completed, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, current, failing, note, only, report_problem
@@ -68,7 +70,8 @@ def _running(run: HostRun) -> list[str]:
 def _ask(run: HostRun, names: list[str]) -> list[ServiceSeen] | Cause:
     """What the services answer, or why that could not be observed."""
     try:
-        completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)))
+        with shown_as(host.print_prefix, lambda line: None):  # its stdout is for us; stderr says what it waits for
+            completed = run_now(run.paths.verify_command, stdin=to_json(request(run, names)), live=True)
         found = _observed(completed, names)
     except NotYet as secret:
         return Cause(f"the secret `{secret}` is still to be generated: the services cannot run yet", "`gpuhost apply`")
@@ -96,6 +99,12 @@ def _problem(failure: Failure) -> Problem:
     return Problem(f"{failure.service}: {failure.cause}{ended}", failure.hint, host.name, tuple(failure.log_tail))
 
 
+def _login(catalog: Catalog, entry: Service, token: str) -> list[str]:
+    """The secrets that somebody who logs in types: a name, and the token or what it is derived from."""
+    users = [name for name in entry.container_secrets() if catalog.secrets[name].generate == "username"]
+    return [*users, catalog.secrets[token].derive_from or token]
+
+
 @operation()
 def addresses(run: HostRun) -> Commands:
     """Changes nothing; says at the end of a run where each service is."""
@@ -108,6 +117,8 @@ def addresses(run: HostRun) -> Commands:
         local = ports.get((host.name, name))
         where = " through the tunnel" if local not in (None, entry.port) else ""
         note("address", f"{name}: {url(host.name, data, entry, local)}{where}", service=name, port=entry.port)
+        if entry.auth:
+            current().report.add("login", host.name, service=name, secrets=_login(run.catalog, entry, entry.auth.token))
         if local is not None:
             forwards.append(Forward(local, entry.bind, entry.port))
     if forwards:

@@ -422,3 +422,14 @@ def test_a_file_of_a_group_that_no_host_is_in(project: Path) -> None:
         "other/group_data/lba.py is not used: no host is in a group `lba`; did you mean `lab`?",
         "other/group_data/spare.py is not used: no host is in a group `spare`",
     ]
+
+
+def test_a_model_that_no_service_names(project: Path) -> None:
+    write_group_data(project, {"all": sample.data()})
+    path = inventory(project / "other", 'lab = ["gpu1", "gpu2"]\n')
+    mine = {"repo": "Acme/Models", "revision": "main", "licence": "MIT"}
+    write_group_data(project / "other", {"all": {"models": {"mine": mine}}})
+    told = "other/group_data/all.py: no service names the model `mine`: it is not fetched"
+    assert read(Request(path)).unused == [told]
+    write_group_data(project / "third", {"all": {"models": {"mine": mine}, "services": {"api": {"models": ["mine"]}}}})
+    assert read(Request(inventory(project / "third", 'lab = ["gpu1"]\n'))).unused == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from gpuhost.cli import main as cli
 from gpuhost.cli import site as site_module
 from gpuhost.run import pyinfra
 from tests.unit import sample
+from tests.unit.described import described
 from tests.unit.sample import write_group_data
 
 
@@ -95,11 +95,11 @@ def test_each_line_is_python(site: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_for_programs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    document = json.loads("\n".join(shown(capsys, "--json")))
+    document = described("config", "\n".join(shown(capsys, "--json")))
     assert (document["result"], document["errors"], list(document["hosts"])) == ("ok", [], ["gpu1", "gpu2", "gpu3"])
     assert document["hosts"]["gpu3"]["values"]["services"]["painter"]["memory"] == "4g"
     assert set(document["hosts"]["gpu3"]) == {"values"}
-    document = json.loads("\n".join(shown(capsys, "--json", "--origin")))
+    document = described("config", "\n".join(shown(capsys, "--json", "--origin")))
     origins = document["hosts"]["gpu3"]["origins"]
     assert origins["services.painter.memory"] == "site/group_data/small.py"
     assert origins["services.painter.bind"] == "default"
@@ -124,6 +124,5 @@ def test_a_mistake(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["config", "-i", "site"]) == 1
     said = capsys.readouterr()
     assert (said.out, said.err.splitlines()) == ("", [f"error: {what}", "hint: did you mean `memory`?"])
-    document = json.loads("\n".join(shown(capsys, "--json", code=1)))
-    assert (document["result"], document["hosts"]) == ("error", {})
+    document = described("error", "\n".join(shown(capsys, "--json", code=1)))
     assert [problem["what"] for problem in document["errors"]] == [what]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome
 from tests.unit.cli.test_main import ADDRESS, HOST, OBSERVED, PROBLEM, Fake, change, fake
+from tests.unit.described import described
 
 __all__ = ["fake"]
 DRIVER = {"event": "driver", "host": "gpu1", "message": "the driver comes first"}
@@ -55,7 +55,7 @@ def test_it_goes_on_with_everything_else(both: Fake, capsys: pytest.CaptureFixtu
 
 def test_for_a_program_it_is_one_apply(both: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["apply", "--yes", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = described("applied", capsys.readouterr().out)
     assert [each["resource"]["name"] for each in document["changes"]] == [REBOOT["name"], TOOLKIT["name"]]
     assert (document["result"], document["observed"], document["errors"]) == ("ok", [OBSERVED], [])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -20,6 +19,7 @@ from gpuhost.project import PROJECT
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
 from tests.unit.cli.test_main import HOST, PROBLEM
+from tests.unit.described import described
 
 Event = dict[str, Any]
 TWO = """
@@ -87,7 +87,7 @@ def test_status_for_programs(
 ) -> None:
     fake.outcome = Outcome(0, [HOST, *events], "")
     assert cli.main(["status", "--json"]) == code
-    document = json.loads(capsys.readouterr().out)
+    document = described("status", capsys.readouterr().out)
     assert (document["version"], document["result"]) == (1, result)
     assert document["services"][0] == {key: value for key, value in events[0].items() if key != "event"}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from gpuhost.cli import main as cli
 from gpuhost.run import pyinfra as pyinfra_run
 from gpuhost.run.pyinfra import Outcome, Target
 from tests.unit.cli.test_main import HOST, PROBLEM, change
+from tests.unit.described import described
 
 Event = dict[str, Any]
 WHEN_NS = 1_764_334_800 * 10**9  # 2025-11-28 13:00 UTC
@@ -103,7 +103,7 @@ def test_status_for_programs(
 ) -> None:
     fake.look = Outcome(0, [HOST, *events], "")
     assert run("status", "--json") == code
-    document = json.loads(capsys.readouterr().out)
+    document = described("models", capsys.readouterr().out)
     assert document["result"] == result
     models = [event for event in events if event["event"] == "model"]
     assert document["models"] == [{key: value for key, value in each.items() if key != "event"} for each in models]
@@ -117,7 +117,7 @@ def test_verify(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     assert fake.asked == [("look", "model_verify", {})]
     fake.look = Outcome(1, [HOST, PROBLEM], "")
     assert run("verify", "--json") == 1
-    assert json.loads(capsys.readouterr().out)["errors"][0]["what"] == "it cannot be"
+    assert described("models-verified", capsys.readouterr().out)["errors"][0]["what"] == "it cannot be"
     assert run("verify") == 1
     shown = capsys.readouterr()
     assert "every hash" not in shown.out and "error: [gpu1] it cannot be" in shown.err
@@ -143,7 +143,7 @@ def test_nothing_to_do_is_said_and_nobody_is_asked(
     fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     assert run(*words) == 0 and capsys.readouterr().out.startswith(f"Nothing to {words[0]}")
-    assert run(*words, "--json") == 0 and json.loads(capsys.readouterr().out)["result"] == "ok"
+    assert run(*words, "--json") == 0 and described("applied", capsys.readouterr().out)["result"] == "ok"
     assert {name for name, _, _ in fake.asked} == {"plan"}
 
 

@@ -28,6 +28,7 @@ from gpuhost.secrets import archive, envfile
 from gpuhost.secrets.store import SecretStore
 from tests.unit import sample
 from tests.unit.cli.test_main import Terminal, change
+from tests.unit.described import described
 from tests.unit.secrets.test_archive import member, sealed, tar
 
 Event = dict[str, Any]
@@ -154,7 +155,7 @@ def test_an_audit_for_programs(
 ) -> None:
     fake.look = outcome
     assert cli.main(["secrets", "audit", "--json"]) == code
-    document = json.loads(capsys.readouterr().out)
+    document = described("audit", capsys.readouterr().out)
     assert document["result"] == result and bool(document["errors"]) == (result == "error")
     fields = {"host", "secret", "kind", "where", "state", "fingerprint"}
     assert all(set(each) == fields for each in document["locations"])
@@ -202,7 +203,7 @@ def test_sync_refuses_what_is_no_affair_of_secrets(fake: Fake, capsys: pytest.Ca
     hint = "`gpuhost apply` makes all right, the secrets too"
     assert capsys.readouterr().err.splitlines() == [f"error: [gpu1] {told}", f"hint: {hint}"]
     assert cli.main(["secrets", "sync", "--yes", "--json"]) == 1
-    document = json.loads(capsys.readouterr().out)
+    document = described("applied", capsys.readouterr().out)
     assert document["result"] == "error" and document["changes"] == []
     assert document["errors"] == [{"what": told, "hint": hint, "host": "gpu1", "detail": []}]
     assert {name for name, _ in fake.asked} == {"plan"}
@@ -260,7 +261,7 @@ def test_rotated_and_proved(fake: Fake, capsys: pytest.CaptureFixture[str]) -> N
     old = ready(fake)
     assert cli.main(ROTATE) == 0
     said = capsys.readouterr()
-    assert said.err.splitlines() == ["[gpu1] API_TOKEN: a new value; restarts api"]
+    assert said.err.splitlines()[:-1] == ["[gpu1] API_TOKEN: a new value; restarts api"]
     assert said.out.splitlines()[-2:] == [
         "[gpu1] api: http://127.0.0.1:9001",
         "[gpu1] api: the old API_TOKEN gets 401, the new one 200",
@@ -279,7 +280,7 @@ def test_the_proof_for_programs(fake: Fake, capsys: pytest.CaptureFixture[str]) 
 
     ready(fake, apply)
     assert cli.main([*ROTATE, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    document = described("applied", capsys.readouterr().out)
     proof = {"host": "gpu1", "service": "api", "secret": "API_TOKEN", "old_status": 401, "new_status": 200}
     assert (document["result"], document["proved"], document["errors"]) == ("ok", [proof], [])
 
@@ -414,7 +415,7 @@ def test_one_that_goes_on_does_not_promise_another_value(fake: Fake, capsys: pyt
 def test_a_service_without_the_secret_is_no_proof(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     ready(fake, Outcome(0, [*SYNCED, {**observed(), "service": "painter"}, verdict()], ""))
     assert cli.main([*ROTATE, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["proved"] == []
+    assert described("applied", capsys.readouterr().out)["proved"] == []
 
 
 def test_what_is_renewed_along_and_who_restarts(

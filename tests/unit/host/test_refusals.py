@@ -39,10 +39,11 @@ class Asked:
             "site": lambda: read,
             "current": lambda: session,
             "only": lambda: only,
-            "STAGES": {"status", "stacks"},
+            "STAGES": {"status", "stacks", "destroy", "verify"},
             "tune": lambda _: None,
             "_privileges": list,
             "report_problem": self.problems.append,
+            "at": lambda stage: None,
             "note": lambda event, message, **_: self.notes.append((event, message)),
             "_with_models": lambda run, _: (run, [], []),
             "lock": SimpleNamespace(host_lock=lambda name: self.locked.append(name)),
@@ -124,3 +125,11 @@ def test_who_only_looks_is_not_refused_for_the_state_of_the_host(asked: Asked) -
     taken = {"listening": {9001: "nginx (pid 12)"}}
     assert asked.run({}, taken, frozenset({"status"})) and asked.locked == []
     assert not asked.run({}, taken, frozenset({"stacks"}))
+
+
+def test_who_makes_nothing_is_not_told_what_concerns_that(asked: Asked) -> None:
+    changes: dict[str, Any] = {"services.painter.memory": "200g"}
+    assert asked.run(changes, {}, frozenset({"destroy"})) and asked.run(changes, {}, frozenset({"verify"}))
+    assert {event for event, _ in asked.notes} & {"limit", "unpinned"} == set()
+    assert asked.run(changes, {}, frozenset({"stacks"}))
+    assert {event for event, _ in asked.notes} >= {"limit", "unpinned"}

@@ -17,7 +17,7 @@ from gpuhost.plan import report
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.document import document
 from gpuhost.plan.impact import Running, with_impact
-from gpuhost.plan.text import Event, Shown, Sign, note_lines, plan_lines
+from gpuhost.plan.text import Event, Shown, Sign, fitted, note_lines, plan_lines
 
 WRITE = Change("stacks", Resource("file", "/a"), "write", "the content differs", (Difference("memory", "24g", "28g"),))
 START = Change("stacks", Resource("service", "api"), "recreate", "memory", (Difference("x", None, "1"),), "secret")
@@ -55,6 +55,7 @@ def test_each_host_has_its_stages_with_what_differs_and_its_counts() -> None:
         "    ~ file /a  write  the content differs",
         "        ~ memory: 24g -> 28g",
         "Plan: 0 to add, 1 to change, 0 to remove.",
+        "All 2 hosts: 1 to add, 3 to change, 0 to remove.",
     ]
     assert not [line for line in lines(events, diffs=False) if "memory:" in line]
 
@@ -64,6 +65,10 @@ def test_hosts_with_the_same_changes_are_shown_once() -> None:
     shown = lines(events)
     assert [line for line in shown if line.endswith(":")] == ["one, two (the same on all 2):", "three:"]
     assert len([line for line in shown if "file /a" in line]) == 1
+    assert shown[-1] == "All 3 hosts: 1 to add, 2 to change, 0 to remove."
+    own = [event(START, host, reason=f"no source has it; into /x/secrets/{host}.env") for host in ("one", "two")]
+    assert "into /x/secrets/HOST.env" in lines(own)[2] and "(the same on all 2)" in lines(own)[0]
+    assert "into /x/secrets/one.env" in lines(own[:1])[2]
     other = event(WRITE, "two", reason="another reason")
     assert [line for line in lines([events[0], other]) if line.endswith(":")] == ["one:", "two:"]
 
@@ -169,18 +174,17 @@ def test_what_stops_a_container_or_says_what_differs_is_never_only_counted() -> 
 @settings(max_examples=50)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["file", "image", "packages"]), st.text("abc/ -.", min_size=1, max_size=60)),
+        st.tuples(st.sampled_from(["file", "image", "packages"]), st.text("abc/ -.", min_size=1, max_size=20)),
         min_size=1,
         max_size=8,
     ),
-    st.text("word s-", max_size=300),
+    st.lists(st.text("words-", min_size=1, max_size=12), max_size=60).map(" ".join),
     st.integers(80, 120),
 )
 def test_lines_fit_the_terminal_and_lose_no_word(things: list[tuple[str, str]], reason: str, width: int) -> None:
     changes = [Change("engine", Resource(kind, name), "install", reason) for kind, name in things]
     shown = lines([event(change) for change in changes], width=width, everything=True)
-    longest = max(map(len, [word for _, name in things for word in name.split()] + reason.split()), default=0)
-    assert all(len(line) <= max(width, longest + 50) for line in shown)
+    assert all(len(line) <= width for line in shown)
     for word in reason.split():
         assert word in " ".join(shown).split()
 
@@ -253,13 +257,38 @@ def test_what_is_not_pinned_is_one_line_a_host_and_no_news_to_who_only_looks() -
     assert list(note_lines(events, planned=False)) == ["[one] skipped: api: no GPU", "note: a file"]
     beyond = note("exposed", "api: port 9001 is open to the network")  # a verification says it as well
     assert list(note_lines([beyond], planned=False)) == ["[one] api: port 9001 is open to the network"]
-    lines = list(note_lines(events, planned=True))
-    assert lines[:4] == ["[one] api: less", "[one] skipped: api: no GPU", "note: a file", "[one] an image"]
-    assert " ".join(line.strip() for line in lines[4:]) == (
+    assert list(note_lines(events, planned=True)) == [
+        *("[one] api: less", "[one] skipped: api: no GPU", "note: a file", "[one] an image"),
         "[one] not pinned, so another day may bring others: image comfyui, image gpu-check, image orchestrator; "
-        "`gpuhost lock` pins [two] not pinned, so another day may bring others: vae; `gpuhost lock` pins"
-    )
-    assert all(len(line) <= 80 for line in lines)
+        "`gpuhost lock` pins",
+        "[two] not pinned, so another day may bring others: vae; `gpuhost lock` pins",
+    ]
+
+
+def test_what_is_the_same_for_several_hosts_is_said_once() -> None:
+    def both(kind: str, message: str) -> list[Event]:
+        return [{"event": kind, "host": host, "message": message} for host in ("one", "two")]
+
+    events = [*both("limit", "api: less"), *both("unpinned", "vae: `main`"), *both("skipped", "skipped: api")[:1]]
+    assert list(note_lines(events, planned=True)) == [
+        "[one, two] api: less",
+        "[one] skipped: api",
+        "[one, two] not pinned, so another day may bring others: vae; `gpuhost lock` pins",
+    ]
+
+
+def test_a_long_line_is_several_that_fit() -> None:
+    line = "error: " + "words-of-many letters " * 10 + "/a/path" * 20
+    shown = fitted(line, 80)
+    assert " ".join(line.split()) == " ".join(" ".join(shown).split())
+    assert all(len(each) <= 80 for each in shown[:-1]) and all(each.startswith("  ") for each in shown[1:])
+    assert fitted("", 80) == [""]
+
+
+def test_fields_with_long_names_fit_the_terminal() -> None:
+    diff = (Difference(f"split_files/{'x' * 56}", None, "fetch, 111 kB from another host"),)
+    shown = lines([event(Change("models", Resource("model", "vae"), "fetch", "why", diff))])
+    assert shown[3:-1] == [f"        + split_files/{'x' * 56}:", "          fetch, 111 kB from another host"]
 
 
 def test_the_document_for_programs() -> None:
@@ -306,6 +335,9 @@ def test_the_lines_of_a_file_that_changes() -> None:
     assert "    ~ file /etc/a  write  the content differs" in shown  # though many others are only counted
     assert shown[-5:-2] == ["        @@ -1 +1 @@", "        -old \\x1b[2J", "        +" + "n" * 100]
     assert not any("@@" in line for line in lines([event(change)], diffs=False))
+    label = event(Change("stacks", Resource("file", "/etc/a"), "write", "why", text_diff=("-" + "x" * 1999, "+y")))
+    assert lines([label])[3:5] == ["        -" + "x" * 159 + " ... (1840 more characters)", "        +y"]
+    assert lines([label], everything=True)[3] == "        -" + "x" * 1999
     coloured = lines([event(change)], style=lambda sign, text: f"{sign}{text}")
     assert coloured[-4:-1] == ["        @@ -1 +1 @@", "-        -old \\x1b[2J", "+        +" + "n" * 100]
     assert Change.of(event(change)) == change
@@ -325,6 +357,13 @@ def test_events_are_read_back_in_order(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("\n", "\n\n"))  # torn by a full disk
     assert len(report.read(path)) == 2
     assert list(report.select(report.read(path), "gpu", "none")) == [{"event": "gpu", "host": "two"}]
+
+
+def test_events_are_told_host_by_host_in_the_inventorys_order() -> None:
+    order: Event = {"event": "hosts", "host": "", "names": ["b", "a"]}
+    told = [{"event": str(number), "host": host} for number, host in enumerate("abab")]
+    found = report.by_host([told[0], order, *told[1:], {"event": "unused", "host": ""}])
+    assert [event["event"] for event in found] == ["hosts", "unused", "1", "3", "0", "2"]
 
 
 def test_without_a_file_the_events_go_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

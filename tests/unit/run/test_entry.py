@@ -128,7 +128,9 @@ def test_a_failed_connection_is_explained_once(
     report = enter(project)
     [host] = State(Inventory((["gpu1"], data)), Config()).inventory
     host.connect()
-    assert [(event["event"], event["host"], event["what"], event["hint"]) for event in events(report)] == [
+    told, *found = events(report)
+    assert (told["event"], told["names"]) == ("hosts", ["gpu1"])
+    assert [(event["event"], event["host"], event["what"], event["hint"]) for event in found] == [
         ("problem", "gpu1", what, hint)
     ]
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))] == [

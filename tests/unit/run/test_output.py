@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import time
@@ -130,18 +131,20 @@ def test_everything_that_gpuhost_prints_is_text(capsys: pytest.CaptureFixture[st
         (Difference("field", ATTACK, ATTACK),),
         impact=Impact(stops=(ATTACK,), restarts=(), disk_bytes=None, opens=(ATTACK,)),
     )
-    events = [event(kind, message=ATTACK, service=ATTACK, reason=ATTACK) for kind in text.NOTES]
+    events = [event(kind, message=f"{kind} {ATTACK}", service=ATTACK, reason=ATTACK) for kind in text.NOTES]
     events += [event("host"), event("problem", what=ATTACK, hint=ATTACK, detail=[ATTACK])]
     outcome = Outcome(1, events, "")
-    console.print_result(outcome, as_json=False, planned=True)
-    console.print_result(Outcome(1, [], ATTACK), as_json=False)  # what pyinfra said when nobody knows why
-    console.print_result(outcome, as_json=True)
+    options = argparse.Namespace(json=False, inventory="inventory.py", limit=[ATTACK])
+    console.print_result(outcome, options, planned=True)
+    console.print_result(Outcome(1, [], ATTACK), options)  # what pyinfra said when nobody knows why
+    console.print_result(outcome, argparse.Namespace(json=True))
     console.print_problems(Problem(ATTACK, ATTACK, "gpu1", (ATTACK,)))
     measures = [{"kind": "service", "name": "api", "seconds": 1.0, "disk_bytes": None}]
     seen = {"measures": measures, "free_bytes": {ATTACK: 1}, "data": ATTACK, "docker": ATTACK, "proof_s": 0.0}
     made = {"host": "gpu1", **asdict(change)}
     console.print_changes([made], totals([made], [event("measured", **seen)]))
     print(*addresses.lines([event("address", message=ATTACK)]))
+    print(*addresses.login_lines([event("login", secrets=[ATTACK])], console.again(options)))
     shown = capsys.readouterr()
     assert is_text(shown.err) and is_text(shown.out.replace("\x7f", ""))  # JSON leaves DEL as it is; no terminal acts
     notes = len(text.NOTES) - 1  # of what is not pinned the words before the colon are shown

@@ -22,6 +22,7 @@ from pyinfra.context import host
 from gpuhost.plan.report import Report
 
 told = Report(host.data.get("gpuhost_report"))
+told.add("hosts", "", names=["two", "one"])
 told.add("host", "one")
 Path("allowed").write_text(Path(host.data.get("gpuhost_allow")).read_text())
 while Path("hold").exists():
@@ -72,7 +73,7 @@ def wait_for_work(project: Path) -> None:
 
 
 def test_it_is_told_what_it_may_do_and_tells_what_it_did(project: Path, started: subprocess.Popen[str]) -> None:
-    assert started.communicate(timeout=60)[0] == "0 ['one', 'two']\n"
+    assert started.communicate(timeout=60)[0] == "0 ['', 'two', 'one']\n"  # in the inventory's order
     assert (project / "allowed").read_text() == '{"gpu1": []}'
     assert list((project / "tmp").iterdir()) == []
 

@@ -85,3 +85,14 @@ def test_how_long_a_start_took_is_noted_when_it_is_healthy(tmp_path: Path, code:
     file.unlink(missing_ok=True)
     if code == 0:  # a wait for what nobody began just now
         assert done(ServiceStep("wait", "api")) == 0 and not file.exists()
+
+
+def test_a_start_that_is_awaited_says_what_it_waits_for() -> None:
+    """Whatever comes of it: whether the service is healthy is for the verification to judge."""
+    run = sample.run()
+    step = operations._command(run, Stacks(run), ServiceStep("wait", "api"))
+    program = "sh -c 'echo api: running, health starting >&2; echo {}; exit 1' --"
+    script = str(step).replace(run.paths.verify_command, program)
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert step._live
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "api: running, health starting\n")

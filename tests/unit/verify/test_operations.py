@@ -13,10 +13,11 @@ import pytest
 from gpuhost.catalog.types import Catalog
 from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem
+from gpuhost.run import output
 from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
-from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, tunnel, verdict_lines
+from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, login_lines, tunnel, verdict_lines
 from hostside.protocol import ServiceSeen, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
@@ -60,8 +61,9 @@ class Stage:
         list(operation._inner(run))
         return [(each.what, each.hint) for each in (*self.reported, *self.failed)]
 
-    def look(self, script: str, stdin: str) -> Completed:
+    def look(self, script: str, stdin: str, live: bool) -> Completed:
         assert script.endswith(" -m hostside.verify")
+        assert live and output._shown["[gpu1] "]("{}") is None  # what it waits for is shown, its answer is not
         self.asked = [each.name for each in from_json(VerifyRequest, stdin).services]
         return Completed(self.ok, self.output, self.output)
 
@@ -79,6 +81,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
     class Host:
         data = SimpleNamespace(dict=lambda: made.data)
         log = made.log.append
+        print_prefix = "[gpu1] "
 
         @property
         def name(self) -> str:
@@ -242,8 +245,8 @@ def test_what_runs_on_demand_answers_when_somebody_started_it(
 
 def told(stage: Stage, changes: dict[str, Any] | None = None) -> list[str]:
     stage.play(verify.addresses, changes)
-    assert {event for event, _ in stage.events} <= {"address"}
-    return [fields["message"] for _, fields in stage.events]
+    assert {event for event, _ in stage.events} <= {"address", "login"}
+    return [fields["message"] for event, fields in stage.events if event == "address"]
 
 
 def test_addresses_of_this_machine(stage: Stage) -> None:
@@ -274,6 +277,18 @@ def test_what_listens_to_everybody_is_reached_by_the_hosts_name(stage: Stage) ->
     stage.data.clear()
     both = {"services.api.bind": "0.0.0.0", "services.painter.bind": "0.0.0.0"}
     assert told(stage, both) == ["api: http://gpu1:9001", "painter: http://gpu1:9002"]
+
+
+def test_what_somebody_types_to_log_in_is_named(stage: Stage) -> None:
+    """Not a hash, but what it is made of; nothing of a service that lets everybody in."""
+    told(stage)
+    found = {fields["service"]: fields["secrets"] for event, fields in stage.events if event == "login"}
+    assert found == {"api": ["API_TOKEN"], "painter": ["LOGIN_USER", "LOGIN_PASSWORD"]}
+    events = [{"event": event, "host": "gpu1", **fields} for event, fields in stage.events]
+    assert login_lines(events, " -i lab") == [
+        "to log in: `gpuhost secrets show -i lab NAME`, NAME one of API_TOKEN, LOGIN_USER, LOGIN_PASSWORD"
+    ]
+    assert login_lines([event for event in events if event["event"] == "address"], "") == []
 
 
 def test_a_plan_tells_no_address(stage: Stage) -> None:
