@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from gpuhost.catalog.types import load
+from gpuhost.catalog.types import Catalog, load
 from gpuhost.errors import Problem, UserError
 from tests.unit import sample
 from tests.unit.sample import ABSENT
@@ -691,6 +692,14 @@ def test_what_a_host_should_be_is_changed_by_nobody_after_it_was_read() -> None:
     for entry in (catalog, catalog.account, catalog.services["api"]):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(entry, next(iter(type(entry).model_fields)), None)
+
+
+def test_what_was_read_is_written_again_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = sample.catalog().model_dump(mode="json")
+        assert Catalog.model_validate(made) == sample.catalog()
+    assert made["images"]["pulled"]["pull"] and made["images"]["api"]["build"]
 
 
 def test_a_service_name_is_as_long_as_a_name_may_be() -> None:

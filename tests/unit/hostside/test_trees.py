@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -204,6 +205,37 @@ def test_a_flood_of_files_is_counted_to_an_end(request_: TreeRequest, monkeypatc
     told = look.look(request_.folder, request_.manifest)
     assert 40 <= told["differing"] <= 60 and len(told["first"]) == look.SHOWN
     assert not [each for each in told["first"] if each["found"] is None]  # nobody looked for them
+
+
+@pytest.mark.parametrize("what", ["entry", "folder"])
+def test_what_goes_while_it_is_looked_at_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """In whatever order the others come."""
+    names = {"one", "two", "three"}
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "in").touch()
+    opened, entry = os.open, look._entry
+    for gone in names:
+
+        def open_(path: str, *rest: Any, gone: str = gone, **more: Any) -> int:
+            if path == gone and what == "folder":
+                raise FileNotFoundError
+            return opened(path, *rest, **more)
+
+        def entry_(parent: int, name: str, *rest: Any, gone: str = gone) -> look.Entry:
+            if name == gone and what == "entry":
+                raise FileNotFoundError
+            return entry(parent, name, *rest)
+
+        monkeypatch.setattr(look.os, "open", open_)
+        monkeypatch.setattr(look, "_entry", entry_)
+        top = opened(tmp_path, os.O_RDONLY)
+        found = {each.path for each in look.walk(top)}
+        os.close(top)
+        missing = {gone, f"{gone}/in"} if what == "entry" else {f"{gone}/in"}
+        assert found == (names | {f"{name}/in" for name in names}) - missing
 
 
 def test_a_nest_of_folders_is_walked_to_an_end(request_: TreeRequest) -> None:

@@ -240,6 +240,12 @@ def test_the_log_is_shown_of_what_is_not_fine_alone(fake: FakeDocker, port: int,
     assert line.log_tail == ([] if answer == 200 else ["x" * 500])
 
 
+def test_a_log_of_other_bytes_than_text_is_shown(fake: FakeDocker) -> None:
+    fake.containers = {"a": [EXITED]}
+    fake.logs["a"] = "half a \udcff character"
+    assert observe(fake)[0][0].log_tail == ["half a \ufffd character"]
+
+
 def test_a_container_that_goes_within_the_window_is_told(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a"), container("a"), EXITED]}
     [line] = observe(fake, port)[0]
@@ -407,6 +413,15 @@ def test_what_a_container_wrote_reaches_no_terminal_as_it_is(fake: FakeDocker) -
     fake.logs["a"] = "\x1b]0;title\x07\x9b2J \u202egnp.exe"
     [failure] = judge(observe(fake)[0]).failures
     assert failure.log_tail == ["\\x1b]0;title\\x07\\x9b2J \\u202egnp.exe"] and "gone\\x1b[2J" in failure.cause
+
+
+def test_no_proxy_of_the_hosts_stands_between(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    fake.containers = {"a": [container("a")]}
+    assert judge(observe(fake, port, (a_probe(),))[0]).ok
 
 
 def test_bodies_and_headers_are_sent(fake: FakeDocker, port: int) -> None:
