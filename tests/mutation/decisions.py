@@ -105,6 +105,8 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("verify/observe.py", "_s: float = 0.0", "0.0 -> 1.0", _SET_BEFORE),
     Equivalent("trees/look.py", ": int = 0", "0 -> 1", "compared with each other, for kinds that have none"),
     Equivalent("trees/record.py", "_sync(", "_sync", _POWER),
+    Equivalent("secrets/store.py", "check=False", "without check=False", "it is what subprocess does by itself"),
+    Equivalent("trees/record.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "file.flush()", "file.flush() -> pass", _POWER),
     Equivalent("images/registry.py", "timeout=20", "without timeout=20", "how patient it is"),
     Equivalent("images/registry.py", "timeout=20", "20 -> 21", "how patient it is"),

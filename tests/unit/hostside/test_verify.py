@@ -37,11 +37,11 @@ STARTED_S = 1767225600.0  # what fake_docker's containers say
 class FakeClock:
     """Sleeping takes no time; `wall_s` starts one second after the containers did."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, drift_s: float = 0.0) -> None:
+        self.now_s, self.drift_s = 0.0, drift_s
 
     def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.now_s += seconds + self.drift_s
 
     def clock(self) -> program.Clock:
         return program.Clock(lambda: self.now_s, lambda: STARTED_S + 1 + self.now_s, self.sleep)
@@ -261,6 +261,16 @@ def test_waits_until_healthy_then_asks_and_holds(fake: FakeDocker, port: int) ->
     assert judge(lines).ok and lines[0].log_tail == []
 
 
+def test_times_are_told_to_a_thousandth(fake: FakeDocker, port: int) -> None:
+    fake.containers = {"a": [starting(), container("a")]}
+    service = ServiceToVerify("a", "a", "s", port, "127.0.0.1", 30.0, [a_probe()] * 3)
+    out = io.StringIO()
+    program.run(VerifyRequest(5.0, [service]), out, False, FakeClock(drift_s=0.0001234).clock())
+    seen = from_host(ServiceSeen, out.getvalue())
+    assert seen.container and (seen.waited_s, seen.container.observed_s) == (0.25, 5.0)
+    assert all(each.seconds == round(each.seconds, 3) for each in seen.probes)
+
+
 def test_no_container(fake: FakeDocker) -> None:
     lines, _, took_s = observe(fake)
     assert took_s == 0 and judge(lines).failures[0].cause == "no container"
@@ -387,6 +397,16 @@ def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str)
     fake.containers = {"a": [container("a")]}
     [answer] = observe(fake, port, (a_probe(path, timeout_s=0.3),))[0][0].probes
     assert (answer.error, answer.status) == ("timeout", None) and answer.seconds > 0.2
+
+
+def test_an_answer_that_does_not_end_does_not_hold_the_program(port: int) -> None:
+    code = (
+        "from hostside.protocol import Expectation, Probe; from hostside.verify.answers import ask; "
+        f"print(ask('http://127.0.0.1:{port}', Probe('n', 'GET', '/drip', {{}}, None, None, "
+        "Expectation(200, None, None), 0.2)).error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "timeout\n"
 
 
 def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
