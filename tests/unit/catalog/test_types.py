@@ -477,6 +477,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.install` names the install `tre`, which does not exist",
         "did you mean `tree`?",
     ),
+    "a driver without packages for Debian": (
+        {"driver": "580", "driver_packages": {"ubuntu": ["nvidia"]}},
+        "`driver_packages` lacks `debian` or `ubuntu`",
+        "copy it from gpuhost's own group_data/all.py",
+    ),
+    "a driver without packages for Ubuntu": (
+        {"driver": "580", "driver_packages": {"debian": ["nvidia"]}},
+        "`driver_packages` lacks `debian` or `ubuntu`",
+        "copy it from gpuhost's own group_data/all.py",
+    ),
     "overlapping subnets": (
         {"networks.outer": {"subnet": "172.20.8.0/24"}},
         "`networks.outer`: 172.20.8.0/24 overlaps `inner` (172.20.0.0/16)",
@@ -590,6 +600,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "subnets side by side": {"networks.outer": {"subnet": "172.21.0.0/16", "egress": True}},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "a driver": {"driver": "580", "driver_packages": {"debian": ["nvidia"], "ubuntu": ["nvidia"]}},
+    "no driver, and no packages for one": {"driver": None, "driver_packages": {}},
     "every mark in a URL of apt's": {"apt_repositories.docker.url": "https://a/{os}/{suite}/{arch}/{os}"},
     "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
     "a gated model of a hub by https": {"models.vae.gated": True},

@@ -155,6 +155,28 @@ def test_a_record_is_not_made_anew_of_what_changed(request_: TreeRequest) -> Non
     assert differing(request_) == ["code/server.py"]
 
 
+def test_a_file_that_changes_while_it_is_read_is_neither_recorded_nor_right(
+    request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tree(request_) / "code/new.py", os.read
+
+    def reads(file: int, count: int) -> bytes:
+        with path.open("a") as stream:
+            stream.write("x")
+        return read(file, count)
+
+    path.write_text("y = 1\n")
+    record.begin(request_)
+    monkeypatch.setattr(look.os, "read", reads)
+    with pytest.raises(record.Refusal, match=r"code/new\.py changes while it is read"):
+        record.record(request_)
+    monkeypatch.undo()
+    record.record(request_)
+    path.touch()  # so that it is read again
+    monkeypatch.setattr(look.os, "read", reads)
+    assert differing(request_) == ["code/new.py"]
+
+
 def test_a_folder_below_another_filesystem_is_not_entered(request_: TreeRequest) -> None:
     top = os.open(request_.folder, os.O_RDONLY)
     device = os.fstat(top).st_dev
