@@ -183,6 +183,8 @@ class PullImage(Entry):
 
 def _image_kind(value: Any) -> str | None:
     """Which of the two an image is, so that a fault in it is one problem, as a fault of that kind."""
+    if isinstance(value, Entry):  # it is written
+        return type(value).__name__
     kinds = {"pull": "PullImage", "build": "BuildImage"}
     return next((kind for field, kind in kinds.items() if isinstance(value, dict) and field in value), None)
 
@@ -510,7 +512,7 @@ def load(data: Mapping[str, Any], file_of: Callable[[str], str] = lambda key: "g
     try:
         # What its fields make of it has to fit together, too.
         return Catalog.model_validate(
-            profiles.applied(Catalog.model_validate(profiles.without_switches(data))).model_dump(warnings=False)
+            profiles.applied(Catalog.model_validate(profiles.without_switches(data))).model_dump()
         )
     except ValidationError as error:
         raise UserError(*explain(error.errors(), data, file_of, Catalog)) from None

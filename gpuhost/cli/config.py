@@ -58,7 +58,7 @@ def _table(found: Site, host: str) -> list[str]:
 
 
 def _values(catalog: Catalog) -> dict[str, Any]:
-    return catalog.model_dump(mode="json", warnings=False)  # pydantic warns of unions that it tells apart by a function
+    return catalog.model_dump(mode="json")
 
 
 def _document(found: Site, host: str, with_origins: bool) -> dict[str, Any]:

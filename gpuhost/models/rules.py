@@ -330,7 +330,7 @@ def _status_of(
 
 def _proof(entries: Sequence[ManifestEntry]) -> tuple[int, str]:
     against = {entry.checked_against for entry in entries}
-    verified = min((entry.verified_ns for entry in entries), default=0)
+    verified = min(entry.verified_ns for entry in entries)
     return verified, next((each for each in ("none", "hub", "lock") if each in against), "none")
 
 

@@ -154,7 +154,7 @@ def _lock_digest(site: Site) -> str:
 
 
 def _data(site: Site) -> dict[str, dict[str, Any]]:
-    return {host: site.catalogs[host].model_dump(mode="json", warnings=False) for host in site.chosen}
+    return {host: site.catalogs[host].model_dump(mode="json") for host in site.chosen}
 
 
 def _key(change: Mapping[str, Any]) -> tuple[str, ...]:

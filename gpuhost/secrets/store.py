@@ -337,7 +337,7 @@ def _tracked(folder: Path, name: str = ".") -> list[Path]:
     # Whoever owns the checkout: a question about files runs nothing that stands in it.
     ask = ["git", "-c", "safe.directory=*", "-C", str(folder), "ls-files", "-z", "--", name]
     try:
-        done = subprocess.run(ask, stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True)
+        done = subprocess.run(ask, capture_output=True, check=False, text=True)
     except FileNotFoundError:  # no git: nothing is pushed from here
         return []
     return [folder / path for path in done.stdout.split("\0") if path]

@@ -62,7 +62,7 @@ def _references(catalog: Catalog) -> Iterator[tuple[str, str]]:
 
 def _paths(catalog: Catalog) -> Iterator[Problem]:
     """Nothing names a folder that only one person's machine has."""
-    for path, value in leaves(catalog.model_dump(mode="json", warnings=False)):
+    for path, value in leaves(catalog.model_dump(mode="json")):
         for text in _texts(value):
             what = next((what for form, what in _UNPORTABLE.items() if re.search(form, text)), None)
             if what:

@@ -91,7 +91,7 @@ class Stacks:
             folders,
             egress=run.catalog.networks[entry.network].egress,
             shares_gpu=name in sharing(run.placement, run.services),
-            vram=(takes_mib(entry.gpu, cards), shared_mib(min((card.vram_mib for card in cards), default=0))),
+            vram=(takes_mib(entry.gpu, cards), shared_mib(cards[0].vram_mib) if cards else 0),  # they are alike
             alone=run.catalog.profile == "test" and not entry.controls_services,
             arguments=arguments.filled(run.catalog, name, cards),
             gpu_access=run.gpu_access,

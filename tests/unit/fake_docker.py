@@ -108,7 +108,7 @@ class FakeDocker:
         if name not in self.containers:
             return 404, b'{"message": "no such container"}'
         if what == "logs":
-            text = self.logs.get(name, "").encode()
+            text = self.logs.get(name, "").encode("utf-8", "surrogateescape")
             return 200, struct.pack(">BxxxL", 1, len(text)) + text if text else b""
         states = self.containers[name]
         return 200, json.dumps(states.pop(0) if len(states) > 1 else states[0]).encode()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +136,7 @@ def test_gpuhosts_own_folder_as_the_site(site: Path) -> None:
                 json.dumps(content(models={"a/b": {"main": {**MODEL, "files": {path: {}}}}})),
                 "is no path in a repository",
             )
-            for path in ("/etc/x", "../x", "a/../../x", "")
+            for path in ("/etc/x", "../x", "a/../../x", "", "a\0b")
         ),
         (json.dumps(content(models={"a/b": {"main": {**MODEL, "commit": "main"}}})), "`models.a/b.main.commit`"),
     ],
@@ -196,6 +199,15 @@ def test_a_link_stays_one(site: Path) -> None:
     (site / "lock.json").symlink_to("kept.json")
     lock.write(site, lock.EMPTY)
     assert (site / "lock.json").is_symlink() and json.loads((site / "kept.json").read_text())["version"] == 1
+
+
+def test_it_is_utf8_whatever_the_locale_is(site: Path) -> None:
+    (site / "lock.json").write_text(json.dumps(content(), ensure_ascii=False), encoding="utf-8")
+    code = "import sys; from pathlib import Path; from gpuhost.catalog import lock; site = Path(sys.argv[1]); "
+    code += "lock.write(site, lock.read(site, site).own)"
+    ascii_ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, site], env=ascii_, check=True)
+    assert "é" in (site / "lock.json").read_text(encoding="utf-8")
 
 
 def test_a_full_disk_leaves_the_old_one(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

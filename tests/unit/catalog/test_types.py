@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from gpuhost.catalog.types import load
+from gpuhost.catalog.types import Catalog, load
 from gpuhost.errors import Problem, UserError
 from tests.unit import sample
 from tests.unit.sample import ABSENT
@@ -476,6 +477,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
         "`services.painter.install` names the install `tre`, which does not exist",
         "did you mean `tree`?",
     ),
+    "a driver without packages for Debian": (
+        {"driver": "580", "driver_packages": {"ubuntu": ["nvidia"]}},
+        "`driver_packages` lacks `debian` or `ubuntu`",
+        "copy it from gpuhost's own group_data/all.py",
+    ),
+    "a driver without packages for Ubuntu": (
+        {"driver": "580", "driver_packages": {"debian": ["nvidia"]}},
+        "`driver_packages` lacks `debian` or `ubuntu`",
+        "copy it from gpuhost's own group_data/all.py",
+    ),
     "overlapping subnets": (
         {"networks.outer": {"subnet": "172.20.8.0/24"}},
         "`networks.outer`: 172.20.8.0/24 overlaps `inner` (172.20.0.0/16)",
@@ -589,6 +600,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "subnets side by side": {"networks.outer": {"subnet": "172.21.0.0/16", "egress": True}},
     "the oldest toolkit": {"nvidia_toolkit_version": "1.18.0-1"},
     "nothing enabled": {"enabled_services": []},
+    "a driver": {"driver": "580", "driver_packages": {"debian": ["nvidia"], "ubuntu": ["nvidia"]}},
+    "no driver, and no packages for one": {"driver": None, "driver_packages": {}},
     "every mark in a URL of apt's": {"apt_repositories.docker.url": "https://a/{os}/{suite}/{arch}/{os}"},
     "a hub without https, of which no token is asked": {"hub_endpoint": "http://hub.example"},
     "a gated model of a hub by https": {"models.vae.gated": True},
@@ -691,6 +704,14 @@ def test_what_a_host_should_be_is_changed_by_nobody_after_it_was_read() -> None:
     for entry in (catalog, catalog.account, catalog.services["api"]):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(entry, next(iter(type(entry).model_fields)), None)
+
+
+def test_what_was_read_is_written_again_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = sample.catalog().model_dump(mode="json")
+        assert Catalog.model_validate(made) == sample.catalog()
+    assert made["images"]["pulled"]["pull"] and made["images"]["api"]["build"]
 
 
 def test_a_service_name_is_as_long_as_a_name_may_be() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.files.facts import FileState
-from gpuhost.files.rules import FileSpec, reason, reconcile
+from gpuhost.files.rules import FileSpec, encoded, reason, reconcile
 
 WANTED = FileSpec("/a", lambda: "text", "600", "svc", "svc-group")
 RIGHT = FileState("regular file", "600", "svc", "svc-group", 1.0, hashlib.sha256(b"text").hexdigest())
@@ -48,6 +48,12 @@ def test_what_is_not_there_is_created() -> None:
 def test_an_empty_file_is_a_file() -> None:
     empty = replace(RIGHT, kind="regular empty file", sha256=hashlib.sha256(b"").hexdigest())
     assert reason(WANTED, "", empty) is None and reason(WANTED, "text", empty) == "the content differs"
+
+
+def test_a_file_that_is_no_text_keeps_its_bytes() -> None:
+    assert encoded("a\udcff") == b"a\xff"
+    there = replace(RIGHT, sha256=hashlib.sha256(b"a\xff").hexdigest())
+    assert reason(WANTED, "a\udcff", there) is None and reason(WANTED, "a", there) == "the content differs"
 
 
 def test_the_hash_of_one_that_may_hold_a_secret_is_keyed() -> None:

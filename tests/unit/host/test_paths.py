@@ -16,12 +16,12 @@ from tests.unit import sample
 PATHS = Paths("/srv/data", "/opt/tools", "/var/lib/state")
 
 
-PROGRAMS = [PATHS.verify_command, PATHS.secret_audit_command, PATHS.models_command, PATHS.trees_command]
+PROGRAMS = {name: getattr(PATHS, name) for name in dir(PATHS) if name.endswith("_command")}
 
 
-@pytest.mark.parametrize("command", PROGRAMS)
+@pytest.mark.parametrize("command", PROGRAMS.values(), ids=PROGRAMS)
 def test_a_program_is_a_module_that_is_there_and_imports_nothing_from_elsewhere(command: str) -> None:
-    python, *flags, module = command.split()
+    python, *flags, module = command.removesuffix(" run").split()
     assert (python, flags) == ("/opt/tools/venv/bin/python", ["-I", "-B", "-m"])
     found = importlib.util.find_spec(module)
     assert found is not None

@@ -411,6 +411,10 @@ ACCEPTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {},
     ),
     "other networks are routed elsewhere": ({"routes": [("wg0", IPv4Network("10.0.0.0/8"))]}, {}),
+    "containers live, and no version of the engine is asked for": (
+        {"docker_version": "29.0.1", "containers": [HostContainer("mine", "running", "no", "")]},
+        {},
+    ),
     "networks without subnets, or in IPv6": ({"networks": {"host": [], "six": ["fd00::/64"]}}, {}),
     "a daemon.json of the operator's": ({"daemon_json": encoded('{"debug": true}')}, {}),
     "the distribution's own Docker, new enough": ({}, {"engine_source": "distro"}),

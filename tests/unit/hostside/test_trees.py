@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,28 @@ def test_a_record_is_not_made_anew_of_what_changed(request_: TreeRequest) -> Non
     assert differing(request_) == ["code/server.py"]
 
 
+def test_a_file_that_changes_while_it_is_read_is_neither_recorded_nor_right(
+    request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tree(request_) / "code/new.py", os.read
+
+    def reads(file: int, count: int) -> bytes:
+        with path.open("a") as stream:
+            stream.write("x")
+        return read(file, count)
+
+    path.write_text("y = 1\n")
+    record.begin(request_)
+    monkeypatch.setattr(look.os, "read", reads)
+    with pytest.raises(record.Refusal, match=r"code/new\.py changes while it is read"):
+        record.record(request_)
+    monkeypatch.undo()
+    record.record(request_)
+    path.touch()  # so that it is read again
+    monkeypatch.setattr(look.os, "read", reads)
+    assert differing(request_) == ["code/new.py"]
+
+
 def test_a_folder_below_another_filesystem_is_not_entered(request_: TreeRequest) -> None:
     top = os.open(request_.folder, os.O_RDONLY)
     device = os.fstat(top).st_dev
@@ -204,6 +227,37 @@ def test_a_flood_of_files_is_counted_to_an_end(request_: TreeRequest, monkeypatc
     told = look.look(request_.folder, request_.manifest)
     assert 40 <= told["differing"] <= 60 and len(told["first"]) == look.SHOWN
     assert not [each for each in told["first"] if each["found"] is None]  # nobody looked for them
+
+
+@pytest.mark.parametrize("what", ["entry", "folder"])
+def test_what_goes_while_it_is_looked_at_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """In whatever order the others come."""
+    names = {"one", "two", "three"}
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "in").touch()
+    opened, entry = os.open, look._entry
+    for gone in names:
+
+        def open_(path: str, *rest: Any, gone: str = gone, **more: Any) -> int:
+            if path == gone and what == "folder":
+                raise FileNotFoundError
+            return opened(path, *rest, **more)
+
+        def entry_(parent: int, name: str, *rest: Any, gone: str = gone) -> look.Entry:
+            if name == gone and what == "entry":
+                raise FileNotFoundError
+            return entry(parent, name, *rest)
+
+        monkeypatch.setattr(look.os, "open", open_)
+        monkeypatch.setattr(look, "_entry", entry_)
+        top = opened(tmp_path, os.O_RDONLY)
+        found = {each.path for each in look.walk(top)}
+        os.close(top)
+        missing = {gone, f"{gone}/in"} if what == "entry" else {f"{gone}/in"}
+        assert found == (names | {f"{name}/in" for name in names}) - missing
 
 
 def test_a_nest_of_folders_is_walked_to_an_end(request_: TreeRequest) -> None:

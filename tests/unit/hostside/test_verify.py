@@ -37,11 +37,11 @@ STARTED_S = 1767225600.0  # what fake_docker's containers say
 class FakeClock:
     """Sleeping takes no time; `wall_s` starts one second after the containers did."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, drift_s: float = 0.0) -> None:
+        self.now_s, self.drift_s = 0.0, drift_s
 
     def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
+        self.now_s += seconds + self.drift_s
 
     def clock(self) -> program.Clock:
         return program.Clock(lambda: self.now_s, lambda: STARTED_S + 1 + self.now_s, self.sleep)
@@ -240,6 +240,12 @@ def test_the_log_is_shown_of_what_is_not_fine_alone(fake: FakeDocker, port: int,
     assert line.log_tail == ([] if answer == 200 else ["x" * 500])
 
 
+def test_a_log_of_other_bytes_than_text_is_shown(fake: FakeDocker) -> None:
+    fake.containers = {"a": [EXITED]}
+    fake.logs["a"] = "half a \udcff character"
+    assert observe(fake)[0][0].log_tail == ["half a \ufffd character"]
+
+
 def test_a_container_that_goes_within_the_window_is_told(fake: FakeDocker, port: int) -> None:
     fake.containers = {"a": [container("a"), container("a"), EXITED]}
     [line] = observe(fake, port)[0]
@@ -253,6 +259,16 @@ def test_waits_until_healthy_then_asks_and_holds(fake: FakeDocker, port: int) ->
     assert [answer.status for answer in lines[0].probes] == [200, 401]
     assert took_s == pytest.approx(0.5 + 5)  # one window for both
     assert judge(lines).ok and lines[0].log_tail == []
+
+
+def test_times_are_told_to_a_thousandth(fake: FakeDocker, port: int) -> None:
+    fake.containers = {"a": [starting(), container("a")]}
+    service = ServiceToVerify("a", "a", "s", port, "127.0.0.1", 30.0, [a_probe()] * 3)
+    out = io.StringIO()
+    program.run(VerifyRequest(5.0, [service]), out, False, FakeClock(drift_s=0.0001234).clock())
+    seen = from_host(ServiceSeen, out.getvalue())
+    assert seen.container and (seen.waited_s, seen.container.observed_s) == (0.25, 5.0)
+    assert all(each.seconds == round(each.seconds, 3) for each in seen.probes)
 
 
 def test_no_container(fake: FakeDocker) -> None:
@@ -383,6 +399,16 @@ def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str)
     assert (answer.error, answer.status) == ("timeout", None) and answer.seconds > 0.2
 
 
+def test_an_answer_that_does_not_end_does_not_hold_the_program(port: int) -> None:
+    code = (
+        "from hostside.protocol import Expectation, Probe; from hostside.verify.answers import ask; "
+        f"print(ask('http://127.0.0.1:{port}', Probe('n', 'GET', '/drip', {{}}, None, None, "
+        "Expectation(200, None, None), 0.2)).error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "timeout\n"
+
+
 def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     fake.containers = {"a": [container("a")]}
     assert answers.BODY_BYTES_MAX == 64 * 2**20
@@ -407,6 +433,15 @@ def test_what_a_container_wrote_reaches_no_terminal_as_it_is(fake: FakeDocker) -
     fake.logs["a"] = "\x1b]0;title\x07\x9b2J \u202egnp.exe"
     [failure] = judge(observe(fake)[0]).failures
     assert failure.log_tail == ["\\x1b]0;title\\x07\\x9b2J \\u202egnp.exe"] and "gone\\x1b[2J" in failure.cause
+
+
+def test_no_proxy_of_the_hosts_stands_between(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    fake.containers = {"a": [container("a")]}
+    assert judge(observe(fake, port, (a_probe(),))[0]).ok
 
 
 def test_bodies_and_headers_are_sent(fake: FakeDocker, port: int) -> None:

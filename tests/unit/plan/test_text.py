@@ -164,6 +164,13 @@ def test_a_long_reason_stands_below_its_beginning_where_that_leaves_room() -> No
     ]
 
 
+def test_of_an_installs_folder_the_end_is_shown() -> None:
+    [shown] = lines([event(change) for change in made("install", "/data/installs/tree/v1-0123", action="install")])[
+        2:-1
+    ]
+    assert shown == "    + install tree/v1-0123  install  why"
+
+
 def test_what_stops_a_container_or_says_what_differs_is_never_only_counted() -> None:
     stopping = Change("layout", Resource("file", "z"), "create", "why", impact=Impact(("api",), ("api",)))
     assert "        stops for it: api" in lines([event(stopping), *MANY])

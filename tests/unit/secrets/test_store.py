@@ -181,6 +181,11 @@ def test_every_line_that_is_there_is_kept(text: str) -> None:
     assert store().value("API_TOKEN")
 
 
+def test_what_is_there_is_not_generated_again() -> None:
+    assert store(LOGIN_PASSWORD="mine").to_generate(["LOGIN_HASH", "LOGIN_HASH"]) == ["LOGIN_HASH"]
+    assert store(API_TOKEN="mine").to_generate(["API_TOKEN", "LOGIN_USER"]) == ["LOGIN_USER"]
+
+
 def test_a_password_and_its_hash_belong_together() -> None:
     made = store()
     made.generate(["LOGIN_HASH"])

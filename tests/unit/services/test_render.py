@@ -275,6 +275,16 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
     assert service("api", {"services.api.bind": "::1"})["ports"] == ["[::1]:${API_PORT}:8193"]
 
 
+def test_the_broker_knows_what_a_service_takes_of_its_cards() -> None:
+    measured = {"services.painter.gpu": {"count": 1, "vram_mib": 20000}}
+    labels = service("painter", measured)["labels"]
+    assert (labels["gpuhost.vram_mib"], labels["gpuhost.vram_shared_mib"]) == ("20000", str(int(GPU.vram_mib * 0.9)))
+    assert not [name for name in service("painter")["labels"] if "vram" in name]
+    assert rendered(measured).desired()["painter"].takes_mib == 20000
+    assert service("painter", {"profile": "test"})["labels"]["gpuhost.alone"] == "yes"
+    assert "gpuhost.alone" not in labels and "gpuhost.alone" not in service("api", {"profile": "test"})["labels"]
+
+
 def test_what_should_run_of_each_service() -> None:
     found = rendered({"services.painter.start": "on-demand"}).desired()
     stacks = rendered({"services.painter.start": "on-demand"})

@@ -187,7 +187,7 @@ def run(request: VerifyRequest, out: TextIO, wait_only: bool, clock: Clock) -> i
             probe_and_hold(watches, containers, clock, request.window_s)
         for watch in watches:
             line = redacted(seen(watch, containers, began_wall_s, clock.wall()), redactor)
-            print(to_json(line), file=out, flush=True)
+            print(to_json(line), file=out)
     except DockerUnavailable as error:
         print(f"error: Docker does not answer: {redactor.text(str(error))}", file=sys.stderr)
         print("hint: `systemctl status docker` says why", file=sys.stderr)
