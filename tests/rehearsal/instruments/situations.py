@@ -114,7 +114,8 @@ _NEW: tuple[Key, ...] = (
 )
 _NEW_FILES = (f"{STACKS}*", UNIT_FILE, RULES, f"{DATA}/services*", f"{DATA}/outputs*", *_ACCOUNTS, *PACKAGED)
 _ALL_FILES = (*_NEW_FILES, "/etc/systemd/system/gpuhost-broker.*")
-_MODEL_FILES = (f"{DATA}/cache/huggingface/*", f"{DATA}/models/*", f"{STATE}/models/*")
+_MODEL_FILES = (f"{DATA}/cache/huggingface/*", f"{DATA}/models/*", f"{STATE}/models/*", f"{STATE}/revisions.json")
+_REVISIONS: Key = ("models", f"{STATE}/revisions.json", "create|write")  # which commit `main` was
 _OF_SERVICES = (f"tree:{DATA}/services", f"tree:{DATA}/outputs")
 _SWAP = (Seen("stacks", O, "recreate", "ports"), Seen("stacks", Q, "recreate", "ports"))
 _DOCKER = Seen("engine", DAEMON_JSON, "write", "log-opts.max-file")
@@ -172,7 +173,7 @@ CHANGES = [
         _both(SECOND, "create"),
         ("enabled",),
         _both(SECOND, "remove"),
-        (*_NEW, ("images", "*", "pull"), ("models", SECOND, "fetch|link|verify")),
+        (*_NEW, ("images", "*", "pull"), ("models", SECOND, "fetch|link|verify"), _REVISIONS),
         ("model", "network", "unit", "account", f"tree:{STACKS}", f"file:{RULES}", *_OF_SERVICES),
         (*_ALL_FILES, *_MODEL_FILES),
     ),
@@ -247,7 +248,7 @@ CHANGES = [
         (),
         (f"{Q}.models",),
         (),
-        (*_FILES, ("models", "qwen3-micro", "fetch|link|verify"), ("stacks", Q, "recreate")),
+        (*_FILES, ("models", SECOND, "fetch|link|verify"), ("stacks", Q, "recreate"), _REVISIONS),
         ("model", Q, f"tree:{STACKS}/{Q}"),
         (f"{STACKS}/*", *_MODEL_FILES),
     ),
