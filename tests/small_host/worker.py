@@ -248,9 +248,9 @@ class SmallHost:
         self.converged(after)  # to know how it looks
         good_files, good_containers = self._good[digest(after)]
         self.converged(before)
-        foreign = self._foreign()
         for name, service in situation["damages"]:
             self.damage(name, service, before)
+        foreign = self._foreign()  # a folder that somebody removes may hold some of it
         damaged = self.files(), self.containers()
         planned = self.plan(after)
         faults = list(_problems("the plan", planned))
@@ -347,8 +347,9 @@ def _no_beginning(events: list[Event], planned: list[Event]) -> list[str]:
 
 def _otherwise(good: Seen, now: Seen) -> Iterator[str]:
     """What a fresh host has and this one has not, or otherwise."""
+    foreign = {f"{ROOT}/{name}" for name in FOREIGN_FILES}
     for path, seen in good.items():
-        if now.get(path) != seen:
+        if now.get(path) != seen and path not in foreign:
             yield f"{path} is {now.get(path, 'gone')}, on a fresh host {seen}"
 
 
