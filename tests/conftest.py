@@ -19,6 +19,7 @@ ORDER = (
     *("test_local", "test_all_services", "test_comfyui_installer", "test_damages", "test_without_gpu"),
     *("test_services", "test_vllm", "test_models_control", "test_models_fetch", "test_sideways", "test_binds"),
     *("test_broker", "test_lock", "test_host_layer", "test_takeover", "test_driver", "test_variants", "test_destroy"),
+    "test_situations",
     *("test_models_neighbours", "test_deploy", "test_world", "test_refusals", "test_leak_scanner", "test_job"),
     *("test_shell",),
 )
