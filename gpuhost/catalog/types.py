@@ -83,23 +83,41 @@ def _apt_text(text: str) -> str:
     return text
 
 
+# The kinds of values; what is said of each is in docs/reference/data.md, too.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
-StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]  # a compose project
-ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]  # begins variables' names
-AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]  # useradd takes no others
+"""A name: small letters, digits, `_`, `.`, `-`."""
+StackName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+"""The name of a compose project."""
+ServiceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.-]{0,62}$")]
+"""The name of a service: variables' names begin with it, so it begins with a letter."""
+AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+"""The name of an account: `useradd` takes no others."""
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+"""The name of an environment variable or of a secret."""
 Address = Annotated[str, AfterValidator(_address)]
+"""An IP address."""
 Subnet = Annotated[str, AfterValidator(_subnet)]
+"""An IPv4 subnet of 8 to 29 bits, such as `172.20.1.0/24`."""
 AptText = Annotated[str, AfterValidator(_apt_text)]
+"""A line of an apt source, with the marks `{os}`, `{suite}`, `{arch}`."""
 HostPath = Annotated[str, AfterValidator(_absolute)]
+"""An absolute path on the host, without `..`, spaces and signs that shells read."""
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
+"""The path of a request."""
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+"""The name of a file, without folders."""
 Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*[kmg]b?$")]
+"""A size as Docker reads it: `512m`, `28g`, in KiB, MiB, GiB."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A sha256 in hex."""
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+"""The fingerprint of an OpenPGP key in hex."""
 Repository = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*$", max_length=96)]
+"""A repository of the hub: `owner/name`."""
 ModelLink = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w .()+-]*$", max_length=200)]
+"""`<folder>/<name>` below `<data_root>/models`."""
 
 
 class Entry(BaseModel):
@@ -113,33 +131,41 @@ class AptRepository(Entry):
     and `{arch}` (amd64, arm64)."""
 
     url: AptText
+    """Where it is; may hold the marks."""
     suites: AptText
+    """Suites, such as `{suite}`; `/` for a repository without any."""
     components: str = ""
+    """Components, such as `stable`."""
     key_url: AptText
+    """Where the key comes from that is not shipped; one with another fingerprint is refused."""
 
 
 class Account(Entry):
     """An unprivileged account on the host, with a group of its name. No two have an id in common."""
 
     name: AccountName
+    """Name of the user and of its group."""
     uid: int = Field(ge=1000, le=60000)
+    """Number of the user."""
     gid: int = Field(ge=1000, le=60000)
+    """Number of the group."""
 
 
 class Secret(Entry):
-    """One secret. `generate`: how it comes to be when no source has it; None = only the operator can give it.
-
-    `min_chars`: a shorter one its user refuses, as late as it starts; `derive_from`: for `bcrypt`, the secret whose
-    value is hashed; `aliases`: other names under which the operator's sources may hold the same value; `renew`: for
-    what only the operator can give, how a new value comes to be.
-    """
+    """One secret."""
 
     generate: Literal["token", "password", "bcrypt", "username"] | None = None
+    """How it comes to be when no source has it; None: only the operator can give it."""
     derive_from: EnvName | None = None
+    """For `bcrypt`: the secret whose value is hashed."""
     min_chars: int = Field(default=1, ge=1)
+    """Least length in characters; a shorter one its user refuses, as late as it starts."""
     aliases: list[EnvName] = []
+    """Other names under which the operator's sources may hold the same value."""
     about: str = ""
+    """What it is for."""
     renew: str = ""
+    """For what only the operator can give: how a new value comes to be."""
 
     @model_validator(mode="after")
     def _bcrypt_needs_a_source(self) -> Secret:
@@ -149,24 +175,25 @@ class Secret(Entry):
 
 
 class BuildImage(Entry):
-    """An image built on the host from a folder under `files/`; `args` are build arguments (part of its spec)."""
+    """An image built on the host from a folder under `files/`."""
 
     build: Name
+    """The folder under `files/`."""
     args: dict[str, str] = {}
+    """Build arguments, part of its spec."""
 
 
 class PullImage(Entry):
-    """An image pulled by reference: a release tag or a digest, never `latest` or `nightly`.
-
-    `arguments`: release (the tag) -> the command line of its services, with marks (services/arguments.py); none: the
-    templates write it. `refused`: argument or environment variable that no service of this image may have -> why.
-    `families`: pattern of models' repositories -> argument -> the value that it must have with them.
-    """
+    """An image pulled by reference. What marks in its command lines stand for: services/arguments.py."""
 
     pull: str
+    """The reference: a release tag or a digest, never `latest` or `nightly`."""
     arguments: dict[str, list[str]] = {}
+    """Release (the tag) -> the command line of its services, with marks; none: the templates write it."""
     refused: dict[str, str] = {}
+    """Argument or environment variable that no service of this image may have -> why."""
     families: dict[str, dict[str, str]] = {}
+    """Pattern of models' repositories -> argument -> the value that it must have with them."""
 
     @property
     def release(self) -> str:
@@ -201,22 +228,24 @@ Image = Annotated[
 
 
 class Model(Entry):
-    """A Hugging Face repository at a revision, or some files of it, in the shared cache.
-
-    `revision`: a commit (40 hex), a branch or a tag; `allow`, `ignore`: which files, as huggingface_hub's
-    `allow_patterns` and `ignore_patterns`; `links`: path in the repository -> `<folder>/<name>` below models/;
-    `sha256`: path -> hex, where somebody has checked it; `gated`: the repository is gated or private, so HF_TOKEN is
-    sent for it; `licence`: a note, with the page where it is accepted.
-    """
+    """A Hugging Face repository at a revision, or some files of it, in the shared cache."""
 
     repo: Repository
+    """The repository."""
     revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}$")] = "main"
+    """A commit (40 hex), a branch or a tag."""
     gated: bool = False
+    """The repository is gated or private: HF_TOKEN is sent for it."""
     allow: Annotated[list[str], Field(min_length=1)] = ["*"]
+    """Which files: patterns, as huggingface_hub's `allow_patterns`."""
     ignore: list[str] = []
+    """Which of those are left out: patterns, as `ignore_patterns`."""
     links: dict[RepositoryPath, ModelLink] = {}
+    """Path in the repository -> `<folder>/<name>` below `<data_root>/models`, where services see it."""
     sha256: dict[RepositoryPath, Sha256] = {}
+    """Path -> hash, where somebody has checked it; another file is refused."""
     licence: str = ""
+    """A note, with the page where it is accepted."""
 
     @model_validator(mode="after")
     def _named_files_are_chosen(self) -> Model:
@@ -230,47 +259,58 @@ class Model(Entry):
 
 class Network(Entry):
     """A Docker network. Its containers reach each other, and nothing else: neither the host nor another network, nor a
-    DNS server. `egress`: nor the host, but what lies behind it (the internet, the LAN)."""
+    DNS server."""
 
     subnet: Subnet
+    """Its addresses."""
     egress: bool = False
+    """Its containers reach what lies behind the host (the internet, the LAN), not the host itself."""
 
 
 class Install(Entry):
     """Software that a script makes once on the host, in a one-shot container; shared read-only by the services that
     name it.
 
-    `script`: a file under `files/`, run by bash in `image` with `environment`; it makes its things in /app and ends
-    with a stamp (`.gpuhost/installed.json`, whose first field is the spec that it was given as INSTALL_SPEC).
+    The script makes its things in /app and ends with a stamp (`.gpuhost/installed.json`, whose first field is the spec
+    that it was given as INSTALL_SPEC).
     What it takes from the network is told by the names of its variables, from which `gpuhost lock` resolves its
     packages: `X_URL` and `X_REF`, a git repository, whose requirements.txt counts, and its commit; `X_INDEX_URL` and
     `X_PACKAGES`, a package index and pins that come from it; `EXTRA_REQUIREMENTS`, lines of a requirements file; a
     line of name, URL and commit in any of them, one more repository. When they are locked, the file is at
-    REQUIREMENTS_LOCK. `memory`, `cpus`, `pids`: the limits of that container.
+    REQUIREMENTS_LOCK.
     """
 
     version: Name
+    """Which version it is: each has a folder of its own on the host."""
     script: str
+    """A file under `files/`, run by bash in `image`."""
     image: Name
+    """Entry of `images` in which the script runs, and the services that name the install."""
     environment: dict[EnvName, str] = {}
+    """What the script reads."""
     memory: Size = "8g"
+    """Most memory of the one-shot container."""
     cpus: float = Field(default=4, gt=0)
+    """Most cores of it."""
     pids: int = Field(default=1024, ge=1)
+    """Most processes and threads of it."""
 
 
 class Health(Entry):
-    """The container's own health check and the time it gets to become healthy. Seconds.
-
-    `path`: a GET inside the container must answer 200; where the service's `auth` locks that path, its first open path
-    is asked instead. `command`: an argv, for what is no such question. One of the two.
-    """
+    """The container's own health check and the time it gets to become healthy."""
 
     path: Annotated[str, StringConstraints(pattern=r"^/")] | None = None
+    """A GET inside the container must answer 200; where `auth` locks the path, its first open one is asked instead."""
     command: list[str] | None = None
+    """An argv, for what is no such question. It or `path`, not both."""
     interval_s: int = Field(ge=1)
+    """Seconds between two checks."""
     timeout_s: int = Field(ge=1)
+    """Seconds that a check may take."""
     retries: int = Field(ge=1)
+    """Failures in a row until it is unhealthy."""
     start_budget_s: int = Field(ge=1)
+    """Seconds that it gets to become healthy."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Health:
@@ -284,60 +324,72 @@ class LockedRequest(Entry):
     as the change of a file that cannot be: verification makes it at every run, without a body."""
 
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    """HTTP method."""
     path: UrlPath
+    """Path, as it is sent."""
     headers: dict[str, str] = {}
+    """Headers, as they are sent."""
 
 
 class Auth(Entry):
-    """How a service refuses strangers. Verification asks each of `locked_paths` without a token, with a wrong one and
-    (where `token_parameter` names a query parameter that takes the token, too) with an empty one: 401; with the right
-    one: 200. Each of `locked_requests` it makes as it stands: 401. `open_paths` answer 200 to everybody.
-
-    `token`: the secret that is sent as `Authorization: Bearer`; `switch`: a field of the data beside
-    `services`; where that is False the service refuses nobody, and has no files for it.
-    """
+    """How a service refuses strangers, from which verification makes its questions."""
 
     token: EnvName
+    """The secret that is sent as `Authorization: Bearer`."""
     switch: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)+$")] | None = None
+    """A field of the data beside `services`; where that is False the service refuses nobody, and has no files for
+    it."""
     locked_paths: list[UrlPath] = Field(min_length=1)
+    """Asked without a token, with a wrong one, and with an empty one where there is a `token_parameter`: 401; with the
+    right one: 200."""
     locked_requests: list[LockedRequest] = []
+    """Made as they stand: 401."""
     open_paths: list[UrlPath] = []
+    """Answer 200 to everybody."""
     token_parameter: str | None = None
+    """Name of a query parameter that takes the token, too."""
 
 
 class Probe(Entry):
-    """One request through the published port and the answer that proves that the service does its work.
-
-    Where the service has `auth`, the token is sent to every path but the open ones. `json_has`: a subset of the JSON
-    answer.
-    """
+    """One request through the published port and the answer that proves that the service does its work."""
 
     name: str
+    """How it is called in a verdict."""
     path: UrlPath
+    """Path of the request. Where the service has `auth`, the token is sent to every path but the open ones."""
     method: Literal["GET", "POST"] = "GET"
+    """HTTP method."""
     headers: dict[str, str] = {}
+    """Further headers."""
     body: dict[str, Any] | None = None
+    """JSON to send."""
     expect_status: int = 200
+    """The status that it must have."""
     json_has: dict[str, Any] | None = None
+    """A part that its JSON must have."""
     contains: str | None = None
+    """A text that it must hold."""
 
 
 class Seed(Entry):
-    """A file that is made once for a service, and then its own. `text`: with marks such as `{random_key}` and `{now}`;
-    `renew_with`: a secret; when that has another value, the file is made anew and the service restarted."""
+    """A file that is made once for a service, and then its own."""
 
     text: str
+    """What is in it, with marks such as `{random_key}` and `{now}`."""
     renew_with: EnvName | None = None
+    """A secret; when that has another value, the file is made anew and the service restarted."""
 
 
 class GpuNeed(Entry):
-    """How many GPUs a service uses, several being of one model, and how much memory it takes on each (MiB); None:
-    nobody has measured it. `vram_least_mib`: with so much it works, too, when it has a smaller card for itself: it then
-    keeps in the host's memory what does not fit."""
+    """The GPUs that a service uses."""
 
     count: int = Field(ge=1)
+    """How many; several are of one model."""
     vram_mib: int | None = Field(default=None, ge=1)
+    """Most memory that it takes on each, MiB; None: nobody has measured it."""
     vram_least_mib: int | None = Field(default=None, ge=1)
+    """With so much it works, too, when it has a smaller card for itself, MiB: it keeps in the host's memory what does
+    not fit."""
 
     @model_validator(mode="after")
     def _least_is_not_most(self) -> GpuNeed:
@@ -350,78 +402,105 @@ class TestLimits(Entry):
     """What a service gets in the place of its own with `profile = "test"`; None: the same."""
 
     memory: Size | None = None
+    """In the place of `memory`."""
     cpus: float | None = Field(default=None, gt=0)
+    """In the place of `cpus`."""
     shm: Size | None = None
+    """In the place of `shm`."""
 
 
 class GpuCheck(Entry):
-    """The proof that containers reach the GPUs: `image` has `python3`, `source` (a file under `files/`) is run in it
-    and computes on each GPU; each of its questions gets `timeout_s`."""
+    """The proof that containers reach the GPUs."""
 
     image: Name
+    """Entry of `images` that has `python3`."""
     source: str
+    """A file under `files/` that is run in it and computes on each GPU."""
     timeout_s: int = Field(default=120, ge=1)
+    """Seconds that each of its questions gets."""
 
 
 class Service(Entry):
-    """One container: everything that concerns it comes from this entry and its template.
-
-    `account`: its own, as which it runs and which owns what it writes; `network`: two services that name the same one
-    reach each other; `memory`, `shm`: limits such as "28g" (there is no swap beyond it); `memory_least`: a host with
-    less memory cannot run it, and all that always run together want the sum of theirs; `cpus`: cores; `pids`:
-    processes and threads; `open_files`: of each process; `tmp`: the size of a /tmp in memory, which counts as memory of
-    the service; `all_gpus`: every GPU for reading its state only (NVML); it runs where there is none, too;
-    `controls_services`: it may ask for the state of our containers, and start and stop them (hostside/broker.py);
-    `init`: a process of Docker's own reaps what the service leaves behind; `install`: what is mounted read-only at
-    /app; `folders`: made for the service in its data folder; `seeds`: files that are made once and then belong to the
-    service; `config_files`: file -> template; `shipped_files`: file -> what it is below files/, given as it is beside
-    them; `options`: for the template and for marks in arguments; `arguments`:
-    added to its command; `secrets`: what its environment may hold; `secret_files`: file in the service's secret folder
-    -> text that names secrets as `{NAME}`; `start`: an `on-demand` service is made and not started, and whether it runs
-    is then nobody's concern; `start_order`: lower starts first; `stop_timeout_s`: how long it may take to stop before
-    it is killed; `log_size`, `log_files`: how long Docker's log of it gets, and how many are kept; `test`: its limits
-    with `profile = "test"`.
-    """
+    """One container: everything that concerns it comes from this entry and its template."""
 
     stack: StackName
+    """The compose project, and so the compose file, that it belongs to."""
     image: Name
+    """Entry of `images`."""
     template: str
+    """File under `templates/` that gives its part of the compose file."""
     account: Account
+    """Its own: it runs as it, and the account owns what the service writes."""
     port: Port
+    """Port of the host on which it is published."""
     container_port: Port
+    """Port on which it listens in its container."""
     bind: Address = "127.0.0.1"
+    """Address of the host on which it is published; beyond loopback only with `auth`."""
     network: Name
+    """Entry of `networks`; two services that name the same one reach each other."""
     memory: Size
+    """Most memory; there is no swap beyond it."""
     memory_least: Size | None = None
+    """A host with less memory cannot run it, and all that always run together want the sum of theirs."""
     cpus: float = Field(gt=0)
+    """Most cores."""
     pids: int = Field(default=1024, ge=1)
+    """Most processes and threads."""
     open_files: int = Field(default=65536, ge=64)
+    """Most open files of each process."""
     shm: Size | None = None
+    """Size of /dev/shm."""
     tmp: Size | None = None
+    """Size of a /tmp in memory, which counts as memory of the service; None: it has no /tmp to write to."""
     gpu: GpuNeed | None = None
+    """The GPUs that it wants for its work; None: none."""
     all_gpus: bool = False
+    """It sees every GPU, for reading its state only (NVML); it runs where there is none, too."""
     controls_services: bool = False
+    """It may ask for the state of our containers, and start and stop them (hostside/broker.py)."""
     init: bool = False
+    """A process of Docker's own reaps what the service leaves behind."""
     install: Name | None = None
+    """Entry of `installs` that is mounted read-only at /app."""
     folders: list[FileName] = []
+    """Folders that are made for it in its data folder."""
     seeds: dict[FileName, Seed] = {}
+    """Files that are made once and then belong to it."""
     config_files: dict[FileName, str] = {}
+    """File -> template; read-only in the container."""
     shipped_files: dict[FileName, str] = {}
+    """File -> what it is below `files/`, given as it is beside them."""
     options: dict[str, Any] = {}
+    """For the template, and for marks in arguments."""
     arguments: list[str] = []
+    """Added to its command."""
     models: list[Name] = []
+    """Entries of `models` that it needs: fetched where it is enabled."""
     auth: Auth | None = None
+    """How it refuses strangers; None: it does not."""
     secrets: list[EnvName] = []
+    """What its environment may hold."""
     secret_files: dict[FileName, str] = {}
+    """File in its secret folder -> text that names secrets as `{NAME}`."""
     environment: dict[EnvName, str] = {}
+    """Further variables; no secrets."""
     health: Health
+    """The health check of its container."""
     probes: list[Probe] = []
+    """What `verify` asks beside the questions of `auth`."""
     start: Literal["always", "on-demand"] = "always"
+    """An `on-demand` service is made and not started; whether it runs is then nobody's concern."""
     start_order: int = 100
+    """Lower starts first."""
     stop_timeout_s: int = Field(default=30, ge=1)
+    """Seconds that it may take to stop before it is killed."""
     log_size: Size = "10m"
+    """How long Docker's log of it gets."""
     log_files: int = Field(default=3, ge=1)
+    """How many such logs are kept."""
     test: TestLimits = TestLimits()
+    """Its limits with `profile = "test"`."""
 
     @property
     def gpu_count(self) -> int:
@@ -449,43 +528,78 @@ class Service(Entry):
 
 
 class Catalog(Entry):
-    """What one host should be: the whole of its `group_data`. Field by field documented in group_data/all.py."""
+    """What one host should be: the whole of its `group_data`."""
 
     engine_source: Literal["docker", "distro"]
+    """Docker's own apt repository, or the packages of Debian (13 or later) or Ubuntu."""
     engine_packages: dict[Literal["docker", "debian", "ubuntu"], list[str]]
+    """Packages of the engine, by source and distribution."""
     engine_config: dict[str, Any]
+    """Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is."""
     apt_repositories: dict[Literal["docker", "nvidia"], AptRepository]
+    """Where the engine and NVIDIA's toolkit come from."""
     apt_key_fingerprints: dict[Literal["docker", "nvidia"], Fingerprint]
+    """Fingerprints of their signing keys."""
     engine_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")] | None = None
+    """Docker's own packages in this version, held; None: what is there, or the newest."""
     driver: Annotated[str, StringConstraints(pattern=r"^\d{3}$")] | None = None
+    """Branch of NVIDIA's driver that is installed where a host has a card and no driver; None: the driver is yours."""
     driver_packages: dict[Literal["debian", "ubuntu"], list[str]] = {}
+    """The driver's packages; `{branch}` and `{arch}` are filled in."""
     allow_reboot: bool = False
+    """The host is rebooted when a driver was installed that cannot be loaded otherwise."""
     gpu_access: Literal["auto", "cdi", "runtime"] = "auto"
+    """How containers get GPUs: by CDI, by the nvidia runtime, or by CDI where the Docker that runs has it."""
     gpu_check: GpuCheck | None = None
+    """The proof that containers reach the GPUs; None: there is none."""
     nvidia_toolkit_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")]
+    """Version of the four packages of the NVIDIA Container Toolkit, held."""
     base_packages: list[str]
+    """Packages of the distribution that every host gets."""
     data_root: HostPath
+    """Models, caches, outputs, installs, stacks."""
     tools_root: HostPath
+    """Our programs, their venv, contexts of images."""
     state_root: HostPath
+    """Stamps, manifests, backups."""
     data_mount: HostPath | None = None
+    """Nothing is done while nothing is mounted there; None: not looked at."""
     disk_min_free_gib: float = Field(ge=0)
+    """With less free space nothing is started."""
     memory_min_gib: float = Field(ge=0)
+    """A host with less memory is refused."""
     account: Account
+    """Owns models and installs; no service runs as it."""
     networks: dict[Name, Network]
+    """Docker networks."""
     secrets_dir: str
+    """Folder of the files of secrets, beside the inventory."""
     secrets: dict[EnvName, Secret]
+    """Every secret, without its value."""
     images: dict[Name, Image]
+    """Every image, built or pulled."""
     allowed_images: list[str] = []
+    """Repositories that images come from (`gpuhost check`)."""
     models: dict[Name, Model]
+    """Every model; those are fetched that an enabled service names."""
     hub_endpoint: str = "https://huggingface.co"
+    """The Hugging Face Hub, or a mirror of it."""
     share_models: bool = True
+    """Several hosts in a run take a model from the first one that has it."""
     installs: dict[Name, Install]
+    """What a script installs once on the host."""
     services: dict[ServiceName, Service]
+    """Every service that a host could run."""
     enabled_services: list[ServiceName]
+    """Those that it runs."""
     profile: Literal["test"] | None = None
+    """`test`: networks in 172.25.0.0/16, limits for tests, nothing starts by itself."""
     switched_off: list[str] = []
+    """The fields that an `auth.switch` names and that are False: write such a field itself, not this one."""
     expose: list[ServiceName] = []
+    """Services whose ports are bound to every address of the host; each needs `auth`."""
     verify_window_s: float = Field(gt=0)
+    """Seconds during which restart counts must stand still."""
 
     @model_validator(mode="after")
     def _whole(self) -> Catalog:

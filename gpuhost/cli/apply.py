@@ -69,7 +69,8 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--stop-foreign", action="store_true", help=about)
     about = "of `gpuhost plan --out PLAN`: exactly that is done, or nothing when something changed since"
     command.add_argument("plan", nargs="?", metavar="PLAN", help=about)
-    add_examples(command, "gpuhost apply --limit gpu1", "gpuhost apply --yes", "gpuhost apply plan.json")
+    examples = ("gpuhost apply --limit gpu1", "gpuhost apply --yes", "gpuhost apply plan.json")
+    add_examples(command, *examples, ok="done and proved", error="error, or the answer was no")
     command.set_defaults(run=run)
 
 

@@ -7,12 +7,13 @@ import getpass
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
 from gpuhost.cli.complete import completed_by, hosts
-from gpuhost.cli.console import INVENTORY
+from gpuhost.cli.console import CHANGES, ERROR, INVENTORY, OK
 from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.project import PROJECT
 from gpuhost.run.data import DIFFS_DATA, STAGES
@@ -24,7 +25,10 @@ class UsageError(UserError):
 
 
 class Parser(argparse.ArgumentParser):
-    """Its usage errors are a sentence and a hint."""
+    """Its usage errors are a sentence and a hint. `examples` of its use; `exit_codes`: what each of its own means."""
+
+    examples: Sequence[str] = ()
+    exit_codes: Mapping[int, str] = MappingProxyType({})
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
@@ -78,12 +82,17 @@ def shown_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--no-diff", dest="diff", action="store_false", help="do not show what changes in each")
 
 
-def add_examples(command: argparse.ArgumentParser, *examples: str) -> None:
-    """What its help ends with. After the options: they have a word to say there, too."""
-    lines = [*(f"  {example}" for example in examples), *(["", command.epilog] if command.epilog else [])]
+def add_examples(command: Parser, *examples: str, ok: str = "done", changes: str = "", error: str = "error") -> None:
+    """What its help ends with. After the options: they have a word to say there, too. `ok`, `changes`, `error`: what
+    these exit codes mean of it, "" for one that it has not."""
+    command.examples = examples
+    command.exit_codes = {code: text for code, text in ((OK, ok), (CHANGES, changes), (ERROR, error)) if text}
+    codes = ", ".join(f"{code} {text}" for code, text in command.exit_codes.items())
+    parts = ["\n".join(["examples:", *(f"  {example}" for example in examples)])]
+    parts += [*([f"exit codes: {codes}"] if codes else []), *([command.epilog] if command.epilog else [])]
     command.formatter_class = argparse.RawDescriptionHelpFormatter  # it leaves the description as it is, too
     command.description = textwrap.fill(command.description or "", 79)
-    command.epilog = "\n".join(["examples:", *lines])
+    command.epilog = "\n\n".join(parts)
 
 
 def planned_target(options: argparse.Namespace) -> Target:

@@ -24,7 +24,7 @@ def add_to(commands: Commands) -> None:
     about = "pinned images, arguments, paths, compose files: is the data in order? Contacts no host"
     command = commands.add_parser("check", help=about, description=about)
     host_options(command)
-    add_examples(command, "gpuhost check", "gpuhost check -i ~/lab")
+    add_examples(command, "gpuhost check", "gpuhost check -i ~/lab", ok="in order", error="not, or an error")
     command.set_defaults(run=run)
 
 

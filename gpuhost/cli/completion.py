@@ -19,6 +19,7 @@ def add_to(commands: Commands) -> None:
         command,
         'eval "$(gpuhost completion bash)"      (in ~/.bashrc; in ~/.zshrc: zsh)',
         "gpuhost completion fish > ~/.config/fish/completions/gpuhost.fish",
+        ok="printed",
     )
     command.set_defaults(run=run)
 

@@ -32,7 +32,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("--origin", action="store_true", help="which file each value comes from")
     command.add_argument("--table", action="store_true", help="only the services, as a table in Markdown")
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
-    add_examples(command, "gpuhost config gpu1 --origin", "gpuhost config --table")
+    add_examples(command, "gpuhost config gpu1 --origin", "gpuhost config --table", ok="shown")
     command.set_defaults(run=run)
 
 

@@ -19,7 +19,7 @@ def add_to(commands: Commands) -> None:
     run_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    add_examples(command, "gpuhost destroy --limit gpu1")
+    add_examples(command, "gpuhost destroy --limit gpu1", error="error, or the answer was no")
     command.set_defaults(run=run)
 
 

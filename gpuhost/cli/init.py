@@ -25,7 +25,7 @@ def add_to(commands: Commands) -> None:
     about = "make a folder for a site: inventory, group_data, and a .gitignore that keeps its secrets out of git"
     command = commands.add_parser("init", help=about, description=about)
     command.add_argument("folder", metavar="DIR", type=Path, help="a new folder, or one without these files")
-    add_examples(command, "gpuhost init ~/lab")
+    add_examples(command, "gpuhost init ~/lab", ok="made")
     command.set_defaults(run=run)
 
 

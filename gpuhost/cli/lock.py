@@ -37,8 +37,9 @@ def add_to(commands: Commands) -> None:
     names = command.add_argument("names", metavar="NAME", nargs="*", help="only these images, installs and models")
     completed_by(names, lockable)
     host_options(command)
-    command.add_argument("--check", action="store_true", help="write nothing; exit 2 when something moved")
-    add_examples(command, "gpuhost lock", "gpuhost lock --check", "gpuhost lock comfyui")
+    command.add_argument("--check", action="store_true", help="write nothing, only say what moved")
+    examples = ("gpuhost lock", "gpuhost lock --check", "gpuhost lock comfyui")
+    add_examples(command, *examples, ok="written, or nothing moved", changes="something moved (--check)")
     command.set_defaults(run=run)
 
 

@@ -26,7 +26,8 @@ def add_to(commands: Commands) -> None:
     command.add_argument("-f", "--follow", action="store_true", help="go on with what comes; Ctrl-C ends it")
     command.add_argument("-n", "--tail", type=int, default=TAIL, metavar="N", help=f"the last N lines ({TAIL})")
     run_options(command)
-    add_examples(command, "gpuhost logs comfyui-qwen --tail 20", "gpuhost logs comfyui-qwen --follow --limit gpu1")
+    examples = ("gpuhost logs comfyui-qwen --tail 20", "gpuhost logs comfyui-qwen --follow --limit gpu1")
+    add_examples(command, *examples, ok="shown")
     command.set_defaults(run=run)
 
 

@@ -81,6 +81,11 @@ def _names_alone() -> Parser:
     return parser
 
 
+def whole_parser() -> Parser:
+    """Of every command."""
+    return _parser("")
+
+
 def _parser(asked: str) -> Parser:
     """Of the one command that is asked for, else of all: some take a second to import."""
     from importlib.metadata import version
@@ -88,7 +93,8 @@ def _parser(asked: str) -> Parser:
     from gpuhost.cli.arguments import Parser, add_examples
 
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
-    add_examples(parser, "gpuhost init ~/lab", "gpuhost plan -i ~/lab", "gpuhost apply -i ~/lab", "gpuhost plan --help")
+    examples = ("gpuhost init ~/lab", "gpuhost plan -i ~/lab", "gpuhost apply -i ~/lab", "gpuhost plan --help")
+    add_examples(parser, *examples, ok="", error="")
     parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [asked] if asked in COMMANDS else COMMANDS:

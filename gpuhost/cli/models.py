@@ -23,11 +23,12 @@ from gpuhost.run.data import IMPORT_DATA
 from hostside.wire import printable
 
 _ABOUT = {
-    "status": "every model that the hosts need or have: size, on disk, verified when, used by (exit 0: all complete)",
+    "status": "every model that the hosts need or have: size, on disk, verified when, used by",
     "verify": "read and hash every file again; one with other bytes is set aside, and the next apply fetches it",
     "prune": "free the disk of what no service of a host uses any more; shows what, and asks",
     "import": "take files that lie in a folder of the host already (an old ComfyUI tree, another cache), by their hash",
 }
+_OK = {"status": "all complete", "verify": "all right", "prune": "done", "import": "done"}
 _EXAMPLES = {
     "status": "gpuhost models status --json",
     "verify": "gpuhost models verify --limit gpu1",
@@ -51,7 +52,8 @@ def add_to(commands: Commands) -> None:
             command.add_argument("-y", "--yes", action="store_true", help="do not ask")
         command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
         run_options(command)
-        add_examples(command, _EXAMPLES[name])
+        error = "error, or the answer was no" if name in ("prune", "import") else "not, or an error"
+        add_examples(command, _EXAMPLES[name], ok=_OK[name], error=error)
         command.set_defaults(run=actions[name])
 
 

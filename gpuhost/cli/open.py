@@ -27,7 +27,8 @@ def add_to(commands: Commands) -> None:
     completed_by(service, services)
     command.add_argument("--print", action="store_true", dest="only_print", help="print address and tunnel, open none")
     host_options(command)
-    add_examples(command, "gpuhost open comfyui-qwen", "gpuhost open comfyui-qwen --limit gpu1 --print")
+    examples = ("gpuhost open comfyui-qwen", "gpuhost open comfyui-qwen --limit gpu1 --print")
+    add_examples(command, *examples, ok="printed")
     command.set_defaults(run=run)
 
 

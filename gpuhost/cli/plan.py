@@ -29,13 +29,14 @@ from gpuhost.run.pyinfra import Outcome
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
-    about = "what an apply would change, and why; changes nothing (exit 0: nothing, 2: changes, 1: error)"
+    about = "what an apply would change, and why; changes nothing"
     command = commands.add_parser("plan", help=about, description=about)
     run_options(command)
     shown_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     command.add_argument("--out", metavar="FILE", help="keep the plan, for `gpuhost apply FILE`")
-    add_examples(command, "gpuhost plan --limit gpu1", "gpuhost plan --out plan.json", "gpuhost plan -v --json")
+    examples = ("gpuhost plan --limit gpu1", "gpuhost plan --out plan.json", "gpuhost plan -v --json")
+    add_examples(command, *examples, ok="nothing to do", changes="changes")
     command.set_defaults(run=run)
 
 

@@ -17,7 +17,8 @@ def add_to(commands: Commands) -> None:
     command = commands.add_parser("rehearse", help=about, description=about)
     command.add_argument("--suite", choices=("trixie", "bookworm"), default="trixie", help="Debian 13 or 12")
     command.add_argument("--keep", action="store_true", help="keep the host and print how to log in")
-    add_examples(command, "gpuhost rehearse", "gpuhost rehearse --suite bookworm --keep")
+    examples = ("gpuhost rehearse", "gpuhost rehearse --suite bookworm --keep")
+    add_examples(command, *examples, ok="proved", error="not, or an error")
     command.set_defaults(run=run)
 
 

@@ -52,6 +52,7 @@ _EXAMPLES = {
     "export": "gpuhost secrets export rescue.age",
     "import": "gpuhost secrets import rescue.age",
 }
+_OK = {"audit": "all in sync", "sync": "done and proved", "rotate": "proved", "show": "printed"}
 Store = tuple[SecretStore, Catalog]
 
 
@@ -63,7 +64,7 @@ def add_to(commands: Commands) -> None:
     secrets = group.add_subparsers(metavar="COMMAND", required=True)
     actions = {"audit": _audit, "sync": _sync, "rotate": _rotate, "show": _show, "export": _export, "import": _import}
     about = {
-        "audit": "every location of every secret: in sync, stale or missing (exit 0: all in sync)",
+        "audit": "every location of every secret: in sync, stale or missing",
         "sync": "make every location right, restart services that hold a stale value: the deploy, limited to that",
         "rotate": "a new value for a generated secret: sync, then prove that the old one is refused",
         "show": "print a value, on a terminal",
@@ -76,7 +77,7 @@ def add_to(commands: Commands) -> None:
             name_of = command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
             complete.completed_by(name_of, complete.secrets)
         if name in ("export", "import"):
-            command.add_argument("file", metavar="FILE", type=Path)
+            command.add_argument("file", metavar="FILE", type=Path, help="the encrypted file")
             command.add_argument(
                 "--passphrase-file", type=Path, metavar="FILE", help="read the passphrase from its first line"
             )
@@ -89,7 +90,7 @@ def add_to(commands: Commands) -> None:
             run_options(command)
         else:
             host_options(command)
-        add_examples(command, _EXAMPLES[name])
+        add_examples(command, _EXAMPLES[name], ok=_OK.get(name, "done"), error="not, or an error")
         command.set_defaults(run=actions[name])
 
 

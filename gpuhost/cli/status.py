@@ -18,11 +18,12 @@ from hostside.wire import printable
 
 def add_to(commands: Commands) -> None:
     """Add the command to the command line."""
-    about = "a table per host: service, state, health, port, GPU, since (exit 0: all as they should be)"
+    about = "a table per host: service, state, health, port, GPU, since when"
     command = commands.add_parser("status", help=about, description=about)
     run_options(command)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
-    add_examples(command, "gpuhost status --limit gpu1", "gpuhost status --json")
+    examples = ("gpuhost status --limit gpu1", "gpuhost status --json")
+    add_examples(command, *examples, ok="all as they should be", error="not, or an error")
     command.set_defaults(run=run)
 
 

@@ -33,7 +33,8 @@ def add_to(commands: Commands) -> None:
         help=f"the only one that is taken ({ON_HOST})",
     )
     command.add_argument("-y", "--yes", action="store_true", help="do not ask; only with --fingerprint")
-    add_examples(command, "gpuhost trust gpu1", "gpuhost trust gpu1 --yes --fingerprint SHA256:...")
+    examples = ("gpuhost trust gpu1", "gpuhost trust gpu1 --yes --fingerprint SHA256:...")
+    add_examples(command, *examples, ok="trusted", error="not, or an error")
     command.set_defaults(run=run)
 
 

@@ -18,7 +18,9 @@ def add_to(commands: Commands) -> None:
     about = "also go through the chain from the driver to a computation in a container, on every GPU"
     command.add_argument("--gpu", action="store_true", help=about)
     command.add_argument("--json", action="store_true", help="the result as JSON on stdout")
-    add_examples(command, "gpuhost verify", "gpuhost verify --gpu --limit gpu1")
+    add_examples(
+        command, "gpuhost verify", "gpuhost verify --gpu --limit gpu1", ok="all answer", error="not, or an error"
+    )
     command.set_defaults(run=run)
 
 
