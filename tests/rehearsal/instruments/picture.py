@@ -1,0 +1,85 @@
+"""What a terminal showed: the lines that stay, and a picture of them that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+COLUMNS = 80
+# Of a character and of a line, in the SVG's units.
+_WIDE, _HIGH, _MARGIN = 8.4, 18, 14
+_FONT = "ui-monospace, Menlo, Consolas, monospace"
+NO_BREAK = "\u00a0"
+_COLOURS = {"31": "#f47067", "32": "#8ddb8c", "33": "#e0b04c"}
+_SEQUENCE = re.compile(r"\x1b\[([0-9;]*)([A-Za-z])")
+
+Piece = tuple[str, str]  # the number of a colour, "" for the usual one, and text
+
+
+def settled(shown: str) -> list[str]:
+    """The lines that stay of what a program wrote to its terminal, with their colours: what stands before the last
+    `\\r\\x1b[K` was wiped."""
+    return [line.rpartition("\r\x1b[K")[2] for line in shown.replace("\r\n", "\n").rstrip("\n").split("\n")]
+
+
+def plain(line: str) -> str:
+    """A line without its colours. Raises ValueError when it does more than colour: it would be shown wrongly."""
+    return "".join(text for _, text in _pieces(line))
+
+
+def _pieces(line: str) -> list[Piece]:
+    pieces, colour, end = [], "", 0
+    for found in _SEQUENCE.finditer(line):
+        pieces.append((colour, line[end : found.start()]))
+        colour, end = _colour(found), found.end()
+    pieces.append((colour, line[end:]))
+    if odd := [text for _, text in pieces if not text.isprintable()]:
+        raise ValueError(f"a terminal would do something else with {odd}")
+    return [(colour, text) for colour, text in pieces if text]
+
+
+def _rows(line: str) -> list[list[Piece]]:
+    """A line as the terminal has it: what is longer goes on below."""
+    rows: list[list[Piece]] = [[]]
+    room = COLUMNS
+    for colour, text in _pieces(line):
+        while text:
+            if not room:
+                rows.append([])
+                room = COLUMNS
+            rows[-1].append((colour, text[:room]))
+            text, room = text[room:], room - len(text[:room])
+    return rows
+
+
+def _colour(found: re.Match[str]) -> str:
+    if found[2] != "m" or found[1] not in ("", "0", *_COLOURS):
+        raise ValueError(f"unknown sequence: {found[0]!r}")
+    return found[1] if found[1] in _COLOURS else ""
+
+
+def svg(lines: Sequence[str]) -> str:
+    """A window with these lines."""
+    rows = [row for line in lines for row in _rows(line)]
+    width, height = round(COLUMNS * _WIDE + 2 * _MARGIN), len(rows) * _HIGH + 2 * _MARGIN
+    drawn = "\n".join(_drawn(row, _MARGIN + (number + 0.75) * _HIGH) for number, row in enumerate(rows) if row)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">\n'
+        f'<rect width="{width}" height="{height}" rx="8" fill="#1f2428"/>\n'
+        f'<g font-family="{_FONT}" font-size="14" fill="#d5dbe1">\n'
+        f"{drawn}\n</g>\n</svg>\n"
+    )
+
+
+def _drawn(row: Sequence[Piece], y: float) -> str:
+    """Each piece is as wide as its characters are, whichever font the reader has; no space is taken for two."""
+    parts, column = [], 0
+    for colour, piece in row:
+        fill = f' fill="{_COLOURS[colour]}"' if colour else ""
+        place = f'x="{_MARGIN + column * _WIDE:g}" textLength="{len(piece) * _WIDE:g}"'
+        parts.append(
+            f'<tspan {place} lengthAdjust="spacingAndGlyphs"{fill}>{escape(piece).replace(" ", NO_BREAK)}</tspan>'
+        )
+        column += len(piece)
+    return f'<text y="{y:g}">{"".join(parts)}</text>'
