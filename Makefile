@@ -99,11 +99,14 @@ deploy: $(READY) ## plan, ask, apply, prove; ARGS=--yes does not ask
 verify: $(READY) ## ask every service through its published port
 	@$(VENV)/bin/gpuhost verify $(ARGS)
 
-docs: $(READY) ## write anew the table of docs/services.md and the JSON schemas
+docs: $(READY) ## write anew what is generated in docs/: reference, services, pictures
 	@for name in $$($(PY) -m gpuhost.plan.schema); do $(PY) -m gpuhost.plan.schema $$name > docs/reference/$$name.schema.json || exit 1; done
 	@$(VENV)/bin/gpuhost config --table > docs/services.table || { rm -f docs/services.table; exit 1; }
 	@sed '/^|/,$$d' docs/services.md | cat - docs/services.table > docs/services.new
 	@mv docs/services.new docs/services.md; rm -f docs/services.table
+	@$(PY) -m gpuhost.catalog.reference > docs/reference/data.new && mv docs/reference/data.new docs/reference/data.md
+	@$(PY) -m gpuhost.cli.reference > docs/reference/commands.new && mv docs/reference/commands.new docs/reference/commands.md
+	@$(PY) -m tests.rehearsal.pictures --draw
 
 lock: ## write requirements.lock anew, and the one of files/sd35
 	$(PYTHON) -m venv build/lock && build/lock/bin/pip install -q uv

@@ -1,7 +1,7 @@
-"""What every host gets. A site changes single fields of it in a group_data folder of its own (README.md, "A site").
+"""What every host gets. A site changes single fields of it in a group_data folder of its own (docs/site.md).
 
-The types are in gpuhost/catalog/types.py, what must fit together in checks.py beside it; every mistake is reported
-before any host is contacted.
+The types are in gpuhost/catalog/types.py (every field: docs/reference/data.md), what must fit together in checks.py
+beside it; every mistake is reported before any host is contacted.
 """
 
 # --- Which services this host runs -----------------------------------------------------------------------------------
