@@ -18,6 +18,9 @@ class Cause(NamedTuple):
     hint: str
 
 
+WORDS = "what it printed says more"  # the hint when nobody knows a better one
+
+
 @dataclass(frozen=True)
 class Problem:
     """A cause that stops a run: `what` in one sentence, `hint` something to do; `host` empty when it concerns none."""

@@ -22,6 +22,7 @@ from gpuhost.cli.console import (
     counted,
     exit_code,
     print_changes,
+    print_idle,
     print_notes,
     print_result,
 )
@@ -151,6 +152,7 @@ def apply(
     if not as_json:
         told = print_notes(planned.outcome, planned=True)
         show(changes, planned.outcome.totals())
+        print_idle(planned.outcome)
     foreign = {} if stop_foreign else foreign_stops(changes, planned.outcome.events)
     if foreign and yes:
         problems = [_stops_foreign(host, names) for host, names in foreign.items()]

@@ -146,6 +146,14 @@ def print_changes(
         print(line)
 
 
+def print_idle(outcome: Outcome) -> None:
+    """Beside a plan of other hosts, on stdout: those where there is nothing to do."""
+    changing = {change["host"] for change in outcome.changes("plan")}
+    idle = [event["host"] for event in report.select(outcome.events, "host") if event["host"] not in changing]
+    if changing and idle:
+        print(f"{', '.join(idle)}: nothing to do.")
+
+
 def _coloured(sign: text.Sign, line: str) -> str:
     colours: dict[text.Sign, str] = {"+": "green", "~": "yellow", "-": "red"}
     return click.style(line, fg=colours[sign])

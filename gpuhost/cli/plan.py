@@ -16,6 +16,7 @@ from gpuhost.cli.console import (
     again,
     exit_code,
     print_changes,
+    print_idle,
     print_notes,
     print_problems,
     problems_of,
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     print_problems(*problems_of(outcome))
     if code != ERROR:
         print_changes(changes, outcome.totals(), options.verbose, options.diff)
+        print_idle(outcome)
         for line in _next(options) if changes else ["Nothing to do."]:
             print(line)
     return code

@@ -55,7 +55,7 @@ systemctl reset-failed docker 2>/dev/null || true
 systemctl restart docker || {
   journalctl -u docker -n 20 --no-pager -o cat >&2
   echo "error: dockerd does not start" >&2
-  echo "hint: its last words are above; the old daemon.json is in the newest folder below @BACKUPS@" >&2; exit 1; }
+  echo "hint: what it printed says more; the old daemon.json is in the newest folder below @BACKUPS@" >&2; exit 1; }
 wait_for docker info || {
   echo "error: dockerd does not answer after 60 s" >&2; echo "hint: journalctl -u docker" >&2; exit 1; }
 if [ $lent = yes ]; then

@@ -23,7 +23,7 @@ command -v nft >/dev/null 2>&1 || {
 systemctl restart @UNIT@ || {
   journalctl -u @UNIT@ -n 20 --no-pager -o cat >&2
   echo "error: the kernel refuses the rules of the packet filter (@RULES@)" >&2
-  echo "hint: nft -c -f @RULES@ says why; the lines above are its own" >&2; exit 1; }
+  echo "hint: nft -c -f @RULES@ says why; what it printed says more" >&2; exit 1; }
 """
 
 

@@ -13,7 +13,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 from pyinfra.context import host, state
 
-from gpuhost.errors import Cause, Problem
+from gpuhost.errors import WORDS, Cause, Problem
 from gpuhost.run.connection import lost
 from gpuhost.run.session import Explain, report_problem
 from hostside.wire import printable
@@ -41,7 +41,7 @@ class Script(StringCommand):
             self, print_output=self._live or state.print_output, print_input=state.print_input, **connector_arguments
         )
         if not ok:
-            report_problem(Problem(*(lost(host) or self._cause(output)), host=host.name))
+            report_problem(Problem(*(lost(host) or self._cause(output)), host=host.name), output.output)
         return ok, output
 
     def _cause(self, output: CommandOutput) -> Cause:
@@ -55,7 +55,7 @@ def program_message(text: str) -> Cause | None:
     """The `error: ...` and `hint: ...` lines with which our own programs end, when they are there."""
     errors = re.findall(r"^(?:\[\S+\] *)?error: (.+)$", text, re.MULTILINE)
     hints = re.findall(r"^(?:\[\S+\] *)?hint: (.+)$", text, re.MULTILINE)
-    return Cause(errors[-1], hints[-1] if hints else "see the lines above") if errors else None
+    return Cause(errors[-1], hints[-1] if hints else WORDS) if errors else None
 
 
 def unobserved(completed: Completed) -> Cause:
@@ -68,7 +68,7 @@ def unobserved(completed: Completed) -> Cause:
 def last_line(text: str) -> Cause:
     """The last line that says something, as the cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return Cause(lines[-1] if lines else "the command failed without a word", "see the lines above")
+    return Cause(lines[-1] if lines else "the command failed without a word", WORDS)
 
 
 def privileged(script: str) -> str:

@@ -21,7 +21,7 @@ from pyinfra.api.output import format_text
 from pyinfra.api.state import BaseStateCallback, State
 from pyinfra.context import host, state
 
-from gpuhost.errors import Cause, Problem
+from gpuhost.errors import WORDS, Cause, Problem
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.report import Report
 from gpuhost.run import stop
@@ -29,6 +29,7 @@ from gpuhost.run.connection import lost
 from gpuhost.run.data import ALLOW_DATA, DIFFS_DATA, IMPORT_DATA, LOGS_DATA, ONLY_DATA, REPORT_DATA, REVISIONS_DATA
 from hostside.wire import printable
 
+SAID_LINES = 12  # of what a program printed that failed
 Commands = Generator[PyinfraCommand, None, None]
 Explain = Callable[[str], Cause | None]
 
@@ -119,10 +120,10 @@ def _outcome(target: Host, op_hash: str, meta: OperationMeta, name: str) -> None
         session.report.add(event, target.name, **_fields(change))
     if meta.did_error() and target.name not in session.explained:
         cause = lost(target) or (explain(f"{meta.stdout}\n{meta.stderr}") if explain else None)
-        what, hint = cause or Cause("the command failed", "the lines above are its own")
+        what, hint = cause or Cause("the command failed", WORDS)
         if builtin_change is not None:  # pyinfra's name is that of all hosts on which the operation has this place
             name = f"{builtin_change.stage} | {builtin_change.resource.kind} {builtin_change.resource.name}"
-        report_problem(Problem(f"`{name}`: {what}", hint, target.name))
+        report_problem(Problem(f"`{name}`: {what}", hint, target.name), f"{meta.stdout}\n{meta.stderr}")
 
 
 def _fields(change: Change) -> dict[str, Any]:
@@ -158,13 +159,20 @@ def asked_logs() -> str:
     return str(host.data.get(LOGS_DATA) or "")
 
 
-def report_problem(problem: Problem) -> None:
-    """Report a problem and show it to the person who watches."""
+def report_problem(problem: Problem, said: str = "") -> None:
+    """Report a problem and show it to the person who watches. `said`: what the program printed that failed: who watches
+    pyinfra has read it, who reads the report is given its end where the hint speaks of it."""
     session = current()
     session.explained.add(problem.host)
-    session.report.add("problem", problem.host, what=problem.what, hint=problem.hint, detail=problem.detail)
+    detail = [*problem.detail, *(_end(said) if WORDS in problem.hint else [])]
+    session.report.add("problem", problem.host, what=problem.what, hint=problem.hint, detail=detail)
     for line in problem.lines():
         logger.error(format_text(line, "red" if line.startswith("error") else "yellow"))
+
+
+def _end(said: str) -> list[str]:
+    lines = [line for line in said.splitlines() if line.strip() and not line.startswith(("error: ", "hint: "))]
+    return lines[-SAID_LINES:] if len(lines) > 1 else []  # one alone is the sentence
 
 
 def note(event: str, message: str, **fields: Any) -> None:

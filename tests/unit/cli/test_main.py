@@ -112,6 +112,15 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "Nothing to do.\n"
 
 
+def test_a_host_with_nothing_to_do_is_named_beside_one_with_something(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.plan = Outcome(0, [*CHANGES, {**HOST, "host": "gpu2"}, {**HOST, "host": "gpu3"}], "")
+    for words in (["plan"], ["apply"]):
+        cli.main(words)
+        assert "gpu2, gpu3: nothing to do." in capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize(
     ("words", "last"),
     [

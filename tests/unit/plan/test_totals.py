@@ -178,11 +178,14 @@ def shown(*hosts: str, **other: Measured) -> list[str]:
 def test_below_each_hosts_plan_stands_what_it_costs_there() -> None:
     alike = ["Download: 24.3 GB (models)", "Disk: /srv/genai has 812 GB free, 788 GB after"]
     time = "Time: about 8 min (models 8 min, proof 12 s)"
-    assert shown("one") == shown("one", "two") == [*alike, time]
+    every = "All {0} hosts: {0} to add, 0 to change, 0 to remove."
+    assert shown("one") == [*alike, time]
+    assert shown("one", "two") == [*alike, time, every.format(2)]
     less = replace(SEEN, free_bytes={"/srv/genai": 100 * GB})
     assert shown("one", "two", "three", two=less) == [
         *("one, three:", *alike, time),
         *("two:", alike[0], "Disk: /srv/genai has 100 GB free, 75.7 GB after", time),
+        every.format(3),
     ]
 
 

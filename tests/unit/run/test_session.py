@@ -190,8 +190,8 @@ FAULTS = {
         'echo "error: it broke" >&2; echo "hint: mend it" >&2; exit 3',
         ("it broke", "mend it"),
     ),
-    "another program": ("echo first; echo 'cannot open x' >&2; exit 1", ("cannot open x", "see the lines above")),
-    "silence": ("exit 9", ("the command failed without a word", "see the lines above")),
+    "another program": ("echo first; echo 'cannot open x' >&2; exit 1", ("cannot open x", "what it printed says more")),
+    "silence": ("exit 9", ("the command failed without a word", "what it printed says more")),
 }
 
 
@@ -200,6 +200,21 @@ def test_a_failure_is_told_once_with_its_cause(tmp_path: Path, script: str, told
     events = Run(tmp_path).go(touch(tmp_path / "file", script))
     assert [(event["what"], event["hint"]) for event in events if event["event"] == "problem"] == [told]
     assert "failed" in kinds(events) and "performed" not in kinds(events)
+
+
+@pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        ("seq 30; echo 'cannot open x' >&2; exit 1", [*map(str, range(20, 31)), "cannot open x"]),
+        ("seq 3; echo 'error: it broke' >&2; echo 'hint: what it printed says more' >&2; exit 1", ["1", "2", "3"]),
+        ("seq 3; echo 'error: it broke' >&2; echo 'hint: mend it' >&2; exit 1", []),
+        ("echo 'cannot open x' >&2; exit 1", []),
+    ],
+    ids=["the end of what it printed", "a program of ours that speaks of it", "one that knows better", "one line"],
+)
+def test_what_a_program_printed_stands_by_its_failure(tmp_path: Path, script: str, detail: list[str]) -> None:
+    events = Run(tmp_path).go(touch(tmp_path / "file", f"{{ {script}; }} 2>&1"))
+    assert [event["detail"] for event in events if event["event"] == "problem"] == [detail]
 
 
 def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -380,7 +395,7 @@ def test_a_builtin_that_fails_is_explained(tmp_path: Path) -> None:
         ("noise\nerror: one\nhint: do this\n", ("one", "do this")),
         ("error: first\nhint: a\nerror: last\nhint: b", ("last", "b")),
         ("[@local] error: with a host\n[@local] hint: c", ("with a host", "c")),
-        ("error: no hint", ("no hint", "see the lines above")),
+        ("error: no hint", ("no hint", "what it printed says more")),
         ("an error: in a sentence", None),
         ("", None),
     ],
@@ -390,8 +405,8 @@ def test_program_message(text: str, found: tuple[str, str] | None) -> None:
 
 
 def test_last_line() -> None:
-    assert last_line("one\n\n  two  \n\n") == ("two", "see the lines above")
-    assert last_line("") == ("the command failed without a word", "see the lines above")
+    assert last_line("one\n\n  two  \n\n") == ("two", "what it printed says more")
+    assert last_line("") == ("the command failed without a word", "what it printed says more")
 
 
 def test_the_same_change_may_read_differently() -> None:
