@@ -216,6 +216,10 @@ def test_files_are_named_as_the_person_sees_them(project: Path) -> None:
     assert site.layers["gpu1"].origin("engine_source") == f"{project}/group_data/all.py"
 
 
+LAST_IS_WRONG = {
+    "painter": {**sample.data()["services"]["painter"], "image": "pulled"},
+    "api": {**sample.data()["services"]["api"], "container_port": 9001},
+}
 MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "in all": (
         {"all": sample.data({"engine_source": "podman"})},
@@ -276,6 +280,11 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     ),
     "a port on which the image does not listen": (
         {"all": sample.data({"services.api.container_port": 9001})},
+        "group_data/all.py: `services.api.container_port`: its image `api` listens on 8193, not on 9001",
+        "set it to 8193; `services.api.port` is the host's, and may be any",
+    ),
+    "a port on which one of two images does not listen": (
+        {"all": sample.data({"services": LAST_IS_WRONG})},
         "group_data/all.py: `services.api.container_port`: its image `api` listens on 8193, not on 9001",
         "set it to 8193; `services.api.port` is the host's, and may be any",
     ),

@@ -183,6 +183,13 @@ def test_a_lock_has_at_most_64_mebibytes(site: Path, more: int) -> None:
         read(site)
 
 
+def test_a_fault_of_the_whole_names_no_field(site: Path) -> None:
+    (site / "lock.json").write_text("[]")
+    with pytest.raises(UserError, match=r"^lab/lock\.json: input should be an object$") as caught:
+        read(site)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_shipped_lock_is_named_as_such(site: Path) -> None:
     (site.parent / "gpuhost/lock.json").write_text("{")
     with pytest.raises(UserError, match=r"gpuhost's own lock\.json is not JSON"):

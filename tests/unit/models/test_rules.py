@@ -268,6 +268,7 @@ def test_all_that_is_said_of_models() -> None:
         ModelStatus("new", REPO, "main", "", "absent", 0, 0, 0, 0, "none", ["api"]),
         ModelStatus("old", "Acme/Old", COMMIT, COMMIT, "unused", 2, 20, 10, 7, "hub", ()),
     ]
+    assert [each.licence for each in found] == ["mit", "", ""]
 
 
 @pytest.mark.parametrize(

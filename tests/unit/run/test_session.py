@@ -265,6 +265,20 @@ def test_a_plan_draws_no_command(tmp_path: Path) -> None:
     assert kinds(events) == ["change"]
 
 
+@pytest.mark.parametrize("asked", ["", "/srv/models"])
+def test_what_a_command_line_asks_for(tmp_path: Path, asked: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @operation()
+    def looks() -> Commands:
+        seen.append((session.import_folder(), session.asked_logs()))
+        yield StringCommand("true")
+
+    data = {data_names.IMPORT_DATA: asked, data_names.LOGS_DATA: asked} if asked else {}
+    Run(tmp_path, plan_only=True, **data).go(lambda state: add_op(state, looks, name="x | looks"))
+    assert seen == [(asked, asked)]
+
+
 def test_an_operation_that_a_host_has_not_ends_without_it(tmp_path: Path) -> None:
     """A host that nobody reaches has none; the others' are reported."""
     run = Run(tmp_path)

@@ -167,6 +167,7 @@ def test_generated_once_for_the_owner_alone() -> None:
     assert len(token) >= 43 and first.value("LABEL_HMAC_KEY") != token
     assert first.to_generate(["API_TOKEN", "LOGIN_USER"]) == []
     text = OWN.read_text()
+    assert [line.partition("=")[0] for line in text.splitlines()] == ["API_TOKEN", "LOGIN_USER", "LABEL_HMAC_KEY"]
     store().generate(["API_TOKEN", "LOGIN_USER", "LABEL_HMAC_KEY"])
     assert OWN.read_text() == text
     assert sorted(path.name for path in OWN.parent.iterdir()) == [".lock", "gpu1.env"]
@@ -243,6 +244,8 @@ def test_fingerprints_tell_a_change_and_give_nothing_away() -> None:
     assert len({found, one.fingerprint("A", "2"), one.fingerprint("B", "1"), other.fingerprint("A", "1")}) == 4
     with pytest.raises(NotYet):
         store().fingerprint("A", "1")
+    assert store().file_key() == "" and re.fullmatch("[0-9a-f]{64}", one.file_key())
+    assert one.file_key() != other.file_key()
 
 
 def test_what_is_to_be_seen_nowhere() -> None:

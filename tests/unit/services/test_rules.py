@@ -538,6 +538,13 @@ def test_a_service_is_taken_out_and_put_back() -> None:
     assert back.steps == [ServiceStep("up", "api"), ServiceStep("wait", "api")]
 
 
+def test_a_step_that_makes_a_container_names_none() -> None:
+    assert [(step.do, step.container, step.start) for step in reconcile(API, []).steps] == [
+        ("up", "", True),
+        ("wait", "", True),
+    ]
+
+
 def test_a_paused_service_is_woken() -> None:
     assert reconcile(API, [container(state="paused")]).steps == [ServiceStep("unpause", "api", "id-api")]
 
