@@ -397,6 +397,13 @@ def test_a_key_that_is_not_there_is_told_for_the_hosts_of_the_run(project: Path)
     assert problems(inventory(project / "third", 'lab = [("gpu1", {"ssh_key": "key"})]\n')) == []
 
 
+def test_the_connection_is_told_by_the_projects_data_too(project: Path) -> None:
+    """pyinfra reads it for a host of a site that lies elsewhere."""
+    write_group_data(project, {"all": {**sample.data(), "ssh_key": "no/key"}})
+    path = inventory(project / "sites/lab", 'lab = ["gpu1"]\n')
+    assert [problem.what for problem in problems(path)] == ["the SSH key `no/key` is not there"]
+
+
 # --- What would be left aside in silence ------------------------------------------------------------------------------
 
 

@@ -261,6 +261,11 @@ def test_of_a_host_that_says_nothing_nothing_is_known() -> None:
     assert parse([]).url_marks == {"os": "unknown", "suite": "", "arch": ""} and parse([]).os_version == ""
 
 
+def test_a_route_is_that_of_its_whole_network() -> None:
+    """The kernel writes addresses with their last byte first."""
+    assert parse(["route\twg0\t0105A8C0\t00FFFFFF"]).routes == [("wg0", IPv4Network("192.168.5.0/24"))]
+
+
 def test_a_swarm_that_docker_does_not_speak_of_is_none() -> None:
     assert not parse(["docker_info\tfalse\t"]).swarm and not parse(["docker_info\tfalse\tinactive"]).swarm
 

@@ -315,6 +315,9 @@ def test_only_the_events_of_the_container_are_asked_for(fake: FakeDocker, monkey
     def seen(path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
         if path == "/events":
             asked.append(json.loads(query["filters"][0]))
+            assert STARTED_S < float(query["since"][0]) <= float(query["until"][0]) < STARTED_S + 9
+        if path.endswith("/logs"):
+            assert query["tail"] == ["20"]
         return answer(path, query)
 
     monkeypatch.setattr(fake, "answer", seen)

@@ -229,7 +229,7 @@ def test_it_is_asked_by_name_and_trusted_as_this_system_trusts(tmp_path: Path, m
     """A company's registry has an authority of the company's."""
     pem = tmp_path / "server.pem"
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", pem, "-out", pem]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(pem), "-out", str(pem)]
     subprocess.run([*request, *names], check=True, capture_output=True)
     registry = Registry()
     with served(registry, pem) as port:

@@ -94,7 +94,9 @@ def test_it_is_kept_for_its_owner_alone_and_says_what_comes_next(
     fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert Path("plan.json").stat().st_mode & 0o777 == 0o600
-    assert json.loads(Path("plan.json").read_text())["lock"] == ""  # there is none
+    text = Path("plan.json").read_text()
+    assert json.loads(text)["lock"] == "" and text.startswith('{\n  "version": 1,\n')  # to be read by people, too
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", json.loads(text)["made_at"])
     assert {path.name for path in Path().iterdir() if path.is_file()} == {"inventory.py", "plan.json"}
     assert cli.main(["plan", "--out", "plan.json", "--limit", "gpu1"]) == 2  # in the place of the other
     assert "`gpuhost apply plan.json` does exactly this, or refuses." in capsys.readouterr().out
