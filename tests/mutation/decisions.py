@@ -114,7 +114,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("images/registry.py", '"realm", ""', "\"\" -> 'XX'", "neither has a scheme"),
     Equivalent("services/compose.py", 'made.pop(name, "")', "\"\" -> 'XX'", "neither is shared"),
     Equivalent("engine/containers.py", 'shared(host.get(mode) or "")', "\"\" -> 'XX'", "neither is shared"),
-    Equivalent("host/preflight.py", "daemon_json_kind or", '"regular file" ->', "never shown, and no link either"),
     Equivalent("host/preflight.py", "daemon_json_kind or", "\"\" -> 'XX'", "never shown"),
     Equivalent("plan/saved.py", '"scope": ""', "\"\" -> 'XX'", "no line shows it"),
     Equivalent("images/registry.py", "strict=True", "without strict", "both are three"),
