@@ -127,6 +127,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("services/render.py", "autoescape=False", "without autoescape", "it is what jinja2 does by itself"),
     Equivalent("verify/answers.py", "connect=min(", "", "how patient it is"),
     Equivalent("orchestrator/healthcheck.py", "timeout=TIMEOUT_S", "without timeout", "how patient it is"),
+    Equivalent("verify/questions.py", "WRONG_TOKEN = ", '"gpuhost-asks', "any other wrong one would do"),
     Equivalent("secrets/store.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "file.flush()", "file.flush() -> pass", _POWER),

@@ -410,5 +410,10 @@ def test_the_program_takes_its_request_from_stdin_and_explains_a_failure(request
     done = program(to_json(request_), "record")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {request_.folder}: No such file") and "\nhint: " in done.stderr
+    tree(request_).mkdir()
+    for action in ("begin", "record", "set-aside"):
+        done = program(to_json(request_), action)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"note: what was in {request_.folder} is kept as ")
     done = program("{}", "begin")
     assert done.returncode == 1 and done.stderr.startswith("error: the request cannot be read")

@@ -93,6 +93,22 @@ def test_a_request_says_what_it_takes() -> None:
     assert registry.headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"),
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ],
+)
+def test_each_kind_of_manifest_is_asked_for_and_taken(kind: str) -> None:
+    registry = Registry()
+    digest = registry.put(SERVER, REPOSITORY, "v1", b"{}", kind)
+    with serving(registry) as http:
+        assert Registries(http).digest(IMAGE) == digest
+    assert kind in registry.headers["Accept"].split(", ")
+
+
 def test_a_type_may_have_parameters() -> None:
     registry = Registry()
     digest = registry.put(SERVER, REPOSITORY, "v1", b"{}", f"{MANIFEST}; charset=utf-8")

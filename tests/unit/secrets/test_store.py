@@ -287,6 +287,19 @@ def test_a_file_that_git_tracks_is_refused() -> None:
     ]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_who_owns_the_checkout_does_not_matter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git refuses most questions in a checkout of another account."""
+    monkeypatch.delenv("GIT_CONFIG_COUNT", raising=False)
+    monkeypatch.setenv("HOME", str(project))
+    write(OWN, "GIVEN=x\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "--force", str(OWN)], check=True)
+    for path in (project, *project.rglob("*")):
+        os.chown(path, 12345, 12345)
+    assert len(store().tracked()) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "refused"),
     [

@@ -270,6 +270,7 @@ VARIABLES: dict[str, Any] = {"environment": {"ORDER": "pci", "API_TOKEN": "${API
         ({"ORDER": PLAIN}, {"ORDER": PLAIN, "API_TOKEN": THEIRS}, None),
         ({"ORDER": PLAIN}, {}, None),  # its image gives the same
         ({"ORDER": PLAIN}, {"https_proxy": THEIRS, "NO_PROXY": THEIRS}, None),  # of the engine's client
+        ({"ORDER": PLAIN}, dict.fromkeys(("http_proxy", "FTP_PROXY", "all_proxy"), THEIRS), None),
         ({"ORDER": THEIRS}, {"ORDER": THEIRS}, [("ORDER", THEIRS, PLAIN)]),
         ({}, {}, [("ORDER", None, PLAIN)]),
         ({"ORDER": PLAIN}, {"MINE": THEIRS}, [("MINE", THEIRS, None)]),
