@@ -264,6 +264,12 @@ def test_a_plan_with_something_more_in_it(fake: Fake, capsys: pytest.CaptureFixt
     assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"kind": "gpuhost plan", "version": 1}', "\xff"])
+def test_what_is_no_plan(fake: Fake, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    Path("plan.json").write_bytes(text.encode("latin-1"))
+    assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
+
+
 def test_a_failed_plan_is_not_kept(fake: Fake) -> None:
     fake.plan = Outcome(0, [HOST, PROBLEM], "")
     assert cli.main(["plan", "--out", "other.json"]) == 1
