@@ -175,7 +175,7 @@ PRIVATE = "is not shown to strangers, or does not exist"
         (Answer(307, {"Location": "http://other.example/x"}), "an address without encryption", LATER),
         (Answer(307, {"Location": URL}), "cannot be looked up", "check network"),
         (Answer(307, {"Location": "ftp://other.example/x"}), "an address without encryption", LATER),
-        (Answer(307, {"Location": "https://[other"}), "cannot be looked up", "check network"),
+        (Answer(307, {"Location": "https://other.example:port/"}), "cannot be looked up", "check network"),
     ],
 )
 def test_an_answer_that_is_none(answer: Answer, what: str, hint: str) -> None:
