@@ -199,7 +199,7 @@ def _broken(error: Exception, request: Request, folders: Sequence[Path]) -> Prob
     frames = [(_located(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     words = str(error)
     if isinstance(error, SyntaxError):
-        frames.append((_located(error.filename or ""), error.lineno))
+        frames.append((_located(str(error.filename)), error.lineno))
         words = error.msg
     own = [(file, line) for file, line in frames if file.parent in folders or file in (inventory, *folders)]
     file, line = own[-1] if own else (inventory, None)

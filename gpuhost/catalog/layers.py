@@ -72,7 +72,9 @@ class Layered:
     def __init__(self, layers: Iterable[Layer]) -> None:
         listed = list(layers)
         self._first = listed[0].origin if listed else "group_data/all.py"
-        self._root = reduce(merge, (value(layer.origin, layer.values) for layer in listed), Value("", fields={}))
+        self._root = reduce(
+            merge, (value(layer.origin, layer.values) for layer in listed), Value(self._first, fields={})
+        )
 
     @property
     def values(self) -> dict[str, Any]:

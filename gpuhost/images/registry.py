@@ -69,7 +69,7 @@ class Registries:
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
-        self._tokens: dict[Reference, str] = {}
+        self._tokens: dict[tuple[str, str], str] = {}
 
     def digest(self, reference: str) -> str:
         """The digest of what a reference names now; for an image for several platforms that of their list.
@@ -137,7 +137,7 @@ class Registries:
         return found
 
     def _ask(self, asked: _Question, method: str, url: str) -> httpx.Response:
-        key = Reference(asked.of.server, asked.of.repository, "")
+        key = (asked.of.server, asked.of.repository)
         answer = self._send(asked, method, url, self._tokens.get(key))
         if answer.status_code == 401 and key not in self._tokens:
             self._tokens[key] = self._token(asked, answer.headers.get("WWW-Authenticate", ""))

@@ -12,8 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from gpuhost.catalog import lock
 from gpuhost.catalog.inventory import Site
 from gpuhost.errors import Problem, UserError
@@ -90,7 +88,7 @@ def read(file: Path) -> SavedPlan:
             what = f"{file} is a plan of version {found.get('version')}, this gpuhost does those of version {VERSION}"
             raise UserError(Problem(what, _AGAIN.format(file=file)))
         return SavedPlan.model_validate(found)
-    except (ValueError, RecursionError, ValidationError):
+    except (ValueError, RecursionError):
         what = f"{file} is no plan of gpuhost's, or somebody changed it"
         raise UserError(Problem(what, _AGAIN.format(file=file))) from None
 

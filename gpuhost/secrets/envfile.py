@@ -56,7 +56,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     mark = text[: len(text) - len(text.removeprefix("\ufeff"))]  # a byte order mark, which python-dotenv swallows
     pieces, left = [mark], dict(values)
     for binding in parse_stream(io.StringIO(text)):
-        piece, name = binding.original.string.removeprefix(mark), binding.key or ""
+        piece, name = binding.original.string.removeprefix(mark), str(binding.key)
         if name in values:
             found = _VALUE.fullmatch(piece)
             if found:
@@ -66,7 +66,7 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
                 left[name] = values[name]
         pieces.append(piece)
     kept = "".join(pieces)
-    if left and kept not in ("", mark) and not kept.endswith("\n"):
+    if left and kept != mark and not kept.endswith("\n"):
         kept += "\n"
     return kept + "".join(f"{name}='{value}'\n" for name, value in left.items())
 

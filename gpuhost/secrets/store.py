@@ -63,11 +63,13 @@ class SecretStore:
 
     def optional(self, name: str) -> str | None:
         """The value, or None when nobody gave it."""
-        return self._known().get(name, (None, ""))[0]
+        found = self._known().get(name)
+        return found[0] if found else None
 
     def source(self, name: str) -> str | None:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
-        return self._known().get(name, ("", None))[1]
+        found = self._known().get(name)
+        return found[1] if found else None
 
     def masked(self, names: Collection[str] | None = None) -> list[str]:
         """Every value, or those of `names`, that is known or was rotated away, and that is to be seen nowhere: the name

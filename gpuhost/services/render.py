@@ -23,7 +23,7 @@ COMPOSE_TEMPLATE = "docker-compose.yml.j2"
 
 def _yaml(value: Any) -> str:
     """JSON is YAML, but for characters that JSON writes as two surrogates; compose's own `$` is doubled."""
-    text = re.sub(r"\\\\|\\u(d[89ab]..)\\u(d[c-f]..)", _as_one, json.dumps(value), flags=re.IGNORECASE)
+    text = re.sub(r"\\\\|\\u(d[89ab]..)\\u(d[c-f]..)", _as_one, json.dumps(value))
     return text.replace("$", "$$")
 
 

@@ -322,7 +322,8 @@ def _steps(
     for name, finding in found.items():
         if finding.action == "unpause":
             current = _current(containers, name, desired[name])
-            yield ServiceStep("unpause", name, current.id if current else "")
+            assert current, "it is paused"
+            yield ServiceStep("unpause", name, current.id)
             continue
         ran = any(each.state in ("running", "restarting", "paused") for each in _of(containers, name))
         start = desired[name].start == "always" or (ran and not desired[name].crowded)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpuhost.services.binds import is_lost, lost_reason
@@ -22,8 +22,8 @@ class Failure:
     service: str
     cause: str
     hint: str
-    exit_code: int | None = None
-    log_tail: list[str] = field(default_factory=list)
+    exit_code: int | None
+    log_tail: list[str]
 
 
 @dataclass(frozen=True)

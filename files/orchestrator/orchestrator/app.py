@@ -26,7 +26,7 @@ def create_app(token: str, broker_socket: str) -> FastAPI:
     expected = token.encode()
 
     # No /docs and no /openapi.json: they would answer without the token.
-    app = FastAPI(title="gpuhost orchestrator", openapi_url=None)
+    app = FastAPI(openapi_url=None)
 
     def authorised(
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],

@@ -44,6 +44,7 @@ class Seen:
         monkeypatch.setattr(module, "carry_out", self._carry_out)
 
     def _get_fact(self, _: object, **asked: Any) -> object:
+        self.asked = asked
         if isinstance(self.fact, dict) and "paths" in asked:
             return {path: seen for path, seen in self.fact.items() if path in asked["paths"]}
         if isinstance(self.fact, AptReading):
@@ -77,6 +78,7 @@ def test_an_index_is_read_when_its_source_is_written(monkeypatch: pytest.MonkeyP
     seen = Seen(monkeypatch, apt, AptReading(), executing)
     assert seen.of(apt.index, **index(written=True)) == ["index"]
     assert seen.changes[0].key == ("engine", "apt index", "index", "update")
+    assert seen.asked == {"packages": [], "stamp": "/state/apt", "source": SOURCE, "url": ""}
     assert seen.changes[0].reason == "its signing key or its source is written anew"
     assert seen.of(apt.index, **index(written=False)) == []
 
@@ -86,6 +88,14 @@ def test_an_index_that_failed_last_time_is_read_again(monkeypatch: pytest.Monkey
     seen = Seen(monkeypatch, apt, UNREAD, executing)
     assert seen.of(apt.index, **index(written=False)) == ["index"]
     assert seen.changes[0].reason == f"not read since it changed: {SOURCE}"
+
+
+def test_an_index_of_all_others_reads_what_apt_itself_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, apt, UNREAD, True)
+    assert seen.of(apt.index, stage="engine", subject="s", stamp="/state/apt") == ["s"]
+    assert seen.asked == {"packages": [], "stamp": "/state/apt", "source": "", "url": ""}
+    assert '-o Dir::Etc::SourceParts="$parts"  update 2>&1' in seen.scripts[0]
+    assert "for source in /etc/apt/sources.list.d/*; do" in seen.scripts[0]
 
 
 def test_a_source_of_ours_that_is_broken_keeps_apt_from_nothing(
@@ -134,6 +144,7 @@ def test_holds_are_planned_as_they_will_be(
     seen = Seen(monkeypatch, apt, AptReading(installed, held))
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
     assert {change.key for change in seen.changes} == {("gpu", "package", name, "hold") for name in subjects}
+    assert seen.asked == {"packages": {"a": "1", "b": "1"}, "stamp": "/state/apt"}
     assert seen.scripts == [f"apt-mark hold {' '.join(subjects)}"] or not subjects
 
 

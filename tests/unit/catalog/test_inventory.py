@@ -216,6 +216,10 @@ def test_files_are_named_as_the_person_sees_them(project: Path) -> None:
     assert site.layers["gpu1"].origin("engine_source") == f"{project}/group_data/all.py"
 
 
+LAST_IS_WRONG = {
+    "painter": {**sample.data()["services"]["painter"], "image": "pulled"},
+    "api": {**sample.data()["services"]["api"], "container_port": 9001},
+}
 MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "in all": (
         {"all": sample.data({"engine_source": "podman"})},
@@ -276,6 +280,11 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     ),
     "a port on which the image does not listen": (
         {"all": sample.data({"services.api.container_port": 9001})},
+        "group_data/all.py: `services.api.container_port`: its image `api` listens on 8193, not on 9001",
+        "set it to 8193; `services.api.port` is the host's, and may be any",
+    ),
+    "a port on which one of two images does not listen": (
+        {"all": sample.data({"services": LAST_IS_WRONG})},
         "group_data/all.py: `services.api.container_port`: its image `api` listens on 8193, not on 9001",
         "set it to 8193; `services.api.port` is the host's, and may be any",
     ),
@@ -386,6 +395,13 @@ def test_a_key_that_is_not_there_is_told_for_the_hosts_of_the_run(project: Path)
     assert read(Request(path, limits=["mine"])).chosen == ["@local"]
     (project / "key").touch()
     assert problems(inventory(project / "third", 'lab = [("gpu1", {"ssh_key": "key"})]\n')) == []
+
+
+def test_the_connection_is_told_by_the_projects_data_too(project: Path) -> None:
+    """pyinfra reads it for a host of a site that lies elsewhere."""
+    write_group_data(project, {"all": {**sample.data(), "ssh_key": "no/key"}})
+    path = inventory(project / "sites/lab", 'lab = ["gpu1"]\n')
+    assert [problem.what for problem in problems(path)] == ["the SSH key `no/key` is not there"]
 
 
 # --- What would be left aside in silence ------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gpuhost.catalog import lock
 from gpuhost.catalog.lock import Lock, Pins
@@ -55,6 +56,7 @@ def test_what_is_written_is_read_and_sorted(site: Path) -> None:
     assert read(site).own == written
     assert text.endswith("}\n") and text.index('"a:1"') < text.index('"z:1"') and "é" in text
     assert json.loads(text)["installs"]["tree"]["for"] == B
+    assert '\n  "images": {\n    "a:1": {\n' in text  # so that a diff shows what moved
     assert lock.text(written) == text  # nothing in it but what was locked: no time, no name of a machine
 
 
@@ -183,6 +185,13 @@ def test_a_lock_has_at_most_64_mebibytes(site: Path, more: int) -> None:
         read(site)
 
 
+def test_a_fault_of_the_whole_names_no_field(site: Path) -> None:
+    (site / "lock.json").write_text("[]")
+    with pytest.raises(UserError, match=r"^lab/lock\.json: input should be an object$") as caught:
+        read(site)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_shipped_lock_is_named_as_such(site: Path) -> None:
     (site.parent / "gpuhost/lock.json").write_text("{")
     with pytest.raises(UserError, match=r"gpuhost's own lock\.json is not JSON"):
@@ -193,6 +202,16 @@ def test_a_lock_that_cannot_be_read(site: Path) -> None:
     (site / "lock.json").mkdir()
     with pytest.raises(UserError, match=r"lab/lock\.json cannot be read: Is a directory"):
         read(site)
+
+
+def test_a_folder_that_is_not_there_gets_no_lock(site: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: No such file or directory"):
+        lock.write(site / "absent", lock.EMPTY)
+
+
+def test_a_lock_is_changed_by_writing_another(site: Path) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Lock.model_validate(content()).version = 1
 
 
 def test_a_link_stays_one(site: Path) -> None:

@@ -34,6 +34,9 @@ def model(commit: str, **files: str) -> Lock:
     return a_lock(models={"Acme/Models": {"main": {"commit": commit * 40, "files": listed}}})
 
 
+TWO, THREE = ({"wood": {"for": A, "requirements": [f"b=={n} --hash=sha256:{A}"]}} for n in (1, 2))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "lines"),
     [
@@ -59,6 +62,11 @@ def model(commit: str, **files: str) -> Lock:
             install("a==1:a"),
             install("a==1:a", subject=B),
             ["install tree: 0 of 1 packages", "  ~ locked for the entry as it is now"],
+        ),
+        (
+            a_lock(installs={**install("a==1:a").model_dump(by_alias=True)["installs"], **TWO}),
+            a_lock(installs={**install("a==1:a").model_dump(by_alias=True)["installs"], **THREE}),
+            ["install wood: 1 of 1 packages", "  ~ b 1 -> 2"],
         ),
         (EMPTY, model("1", x="a"), ["model Acme/Models main", f"  + {'1' * 40}"]),
         (

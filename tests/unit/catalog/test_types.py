@@ -823,6 +823,7 @@ def test_what_an_entry_may_leave_out() -> None:
         "pids": 1024,
     }
     assert made.networks["inner"].egress is False
+    assert made.apt_repositories["docker"].components == ""
     assert (made.hub_endpoint, made.data_mount) == ("https://huggingface.co", None)
 
 

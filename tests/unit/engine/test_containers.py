@@ -328,6 +328,14 @@ def test_a_label_that_cannot_be_read(stamp: str) -> None:
     assert container(labels=labels).spec is None
 
 
+def test_a_container_of_which_little_is_known() -> None:
+    bare = Container("id", "a", "a", "front", "running")
+    assert (bare.own, bare.health, bare.image_id, bare.environment, bare.spec) == ("", "", "", None, None)
+    assert (bare.started_s, bare.restarts, bare.ended_s, bare.exit_code, bare.gpus_denied) == (0.0, 0, 0.0, 0, False)
+    assert (bare.gpus, bare.ports, bare.holds, bare.added, bare.image_settings) == ([], set(), (), {}, {})
+    assert container(labels={"gpuhost.service": "api"}).project == ""
+
+
 def test_a_one_off_container_says_so() -> None:
     assert container(labels={"gpuhost.service": "api", "com.docker.compose.oneoff": "True"}).own == "run"
 

@@ -50,6 +50,12 @@ def test_what_is_wrong_is_told(there: FolderState | None, action: str, reason: s
     assert (change.key, change.reason) == (("layout", "folder", "/data", action), reason)
 
 
+def test_each_folder_is_looked_at() -> None:
+    wanted = [Folder("/a", "755", "root"), Folder("/b", "755", "root"), Folder("/c", "755", "root")]
+    there = {"/b": RIGHT, "/c": replace(RIGHT, mode="700")}
+    assert [change.key[2:] for change in reconcile("layout", wanted, there)] == [("/a", "create"), ("/c", "correct")]
+
+
 def test_a_folder_that_a_group_may_read() -> None:
     wanted = Folder("/data", "750", "root", "svc")
     assert reconcile("layout", [wanted], {"/data": FolderState("directory", "750", "root:svc")}) == []

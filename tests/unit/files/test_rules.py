@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.files.facts import FileState
-from gpuhost.files.rules import FileSpec, encoded, reason, reconcile
+from gpuhost.files.rules import FileSpec, encoded, reason, reconcile, same
 
 WANTED = FileSpec("/a", lambda: "text", "600", "svc", "svc-group")
 RIGHT = FileState("regular file", "600", "svc", "svc-group", 1.0, hashlib.sha256(b"text").hexdigest())
@@ -61,4 +61,6 @@ def test_the_hash_of_one_that_may_hold_a_secret_is_keyed() -> None:
     keyed = replace(RIGHT, sha256=hashlib.sha256(b"keytext").hexdigest())
     assert reason(secret, "text", keyed, "key") is None
     assert reason(secret, "text", RIGHT, "key") == "the content differs"
+    assert reason(secret, "text", RIGHT) is None  # before there is a key
+    assert reconcile("stacks", [secret], {"/a": "text"}, {"/a": RIGHT}) == [] and same(secret, "text", RIGHT)
     assert reason(secret, None, keyed, "key") == "it holds a secret that will be generated"

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -250,6 +250,46 @@ def test_the_engine_that_runs(host: HostReading) -> None:
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_value_may_end_with_anything(end: str) -> None:
     assert parse([f"mount\t/srv/X{end}"]).mounts == {"/srv/X"}
+
+
+def test_of_a_host_that_says_nothing_nothing_is_known() -> None:
+    known = {name: value for name, value in asdict(parse([])).items() if value not in ({}, [], set())}
+    texts = ("arch", "init", "docker_version", "nvidia_error", "nvidia_module", "nvidia_library")
+    flags = ("wsl", "docker_silent", "docker_desktop", "live_restore", "swarm", "nouveau", "secure_boot")
+    none = {"daemon_json": None, "daemon_json_kind": None, "cpus": 0, "memory_kib": 0, "nvidia_pci": 0}
+    assert known == {**dict.fromkeys(texts, ""), **dict.fromkeys(flags, False), **none}
+    assert parse([]).url_marks == {"os": "unknown", "suite": "", "arch": ""} and parse([]).os_version == ""
+
+
+def test_a_route_is_that_of_its_whole_network() -> None:
+    """The kernel writes addresses with their last byte first."""
+    assert parse(["route\twg0\t0105A8C0\t00FFFFFF"]).routes == [("wg0", IPv4Network("192.168.5.0/24"))]
+
+
+def test_a_swarm_that_docker_does_not_speak_of_is_none() -> None:
+    assert not parse(["docker_info\tfalse\t"]).swarm and not parse(["docker_info\tfalse\tinactive"]).swarm
+
+
+@pytest.mark.parametrize(
+    ("one_off", "service", "image", "ours"),
+    [
+        (None, "api", "gpuhost/api:1", "api"),
+        ("False", "api", "gpuhost/api:1", "api"),
+        ("True", "api", "gpuhost/api:1", ""),
+        (None, None, "acme/x:1", ""),
+        (None, "api", "mine:1", ""),
+    ],
+)
+def test_whose_a_container_is(one_off: str | None, service: str | None, image: str, ours: str) -> None:
+    stamp = json.dumps({"image": "gpuhost/api:1"})
+    labels = [json.dumps(each) for each in (service, one_off)]
+    values = ["/x", "running", "no", *labels, "80 8000-8002 ", "nvidia.com/gpu=GPU-a GPU-b ", json.dumps(image)]
+    line = "\t".join(["container", *values, json.dumps(stamp), "true"])
+    [found] = parse([line]).containers
+    assert found == HostContainer(
+        "x", "running", "no", ours, frozenset({80, 8000, 8001, 8002}), ("GPU-a", "GPU-b"), True, ""
+    )
+    assert parse([f"{line}\tabc"]).containers[0].id == "abc" and found.id == ""
 
 
 def test_lines_of_another_kind_are_left_alone() -> None:

@@ -173,7 +173,7 @@ def test_a_new_python_of_the_host_is_named(made: Path) -> None:
 
 
 def test_a_host_without_python_has_no_environment(tmp_path: Path) -> None:
-    assert VenvState().process(["end"]) == VenvReading()
+    assert VenvState().process(["end"]) == VenvReading("", False, None, False, "", {}, None)
     assert reason(DIGEST, PROGRAMS, VenvReading()) == "it does not exist"
 
 

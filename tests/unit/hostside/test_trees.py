@@ -294,6 +294,45 @@ def test_the_manifest_of_another_folder_says_nothing(request_: TreeRequest) -> N
     assert seen(TreeRequest(str(moved), request_.manifest)).state == "unknown"
 
 
+def test_a_record_of_an_earlier_version_counts(tmp_path: Path) -> None:
+    """Folders that were installed once are looked at for ever."""
+    top = tmp_path / "made"
+    (top / "in").mkdir(parents=True)
+    (top / "in/file").write_text("text")
+    (top / "link").symlink_to("in/file")
+    os.mkfifo(top / "pipe")
+
+    def row(name: str, kind: str, text: str, *more: int) -> list[object]:
+        seen = (top / name).lstat()
+        return [kind, seen.st_mode & 0o7777, seen.st_uid, seen.st_gid, text, *more]
+
+    seen_ = (top / "in/file").stat()
+    times = (seen_.st_size, seen_.st_mtime_ns, seen_.st_ctime_ns, seen_.st_ino)
+    entries = {
+        "in": row("in", "folder", "", 0, 0, 0, 0),
+        "in/file": row("in/file", "file", hashlib.sha256(b"text").hexdigest(), *times),
+        "link": row("link", "link", "in/file", 0, 0, 0, 0),
+        "pipe": row("pipe", "other", "", 0, 0, 0, 0),
+    }
+    manifest = {"version": 1, "folder": str(top), "state": "recorded", "entries": entries}
+    (tmp_path / "a.json").write_text(json.dumps(manifest))
+    told = seen(TreeRequest(str(top), str(tmp_path / "a.json")))
+    assert (told.state, told.differing, told.first, told.touched, told.first_touched) == ("recorded", 0, [], 0, "")
+    (top / "added").touch()
+    (top / "pipe").chmod(0o600 if entries["pipe"][1] != 0o600 else 0o640)
+    told = seen(TreeRequest(str(top), str(tmp_path / "a.json")))
+    assert [each.path for each in told.first] == ["pipe", "added"]  # what changed says more than what was added
+
+
+def test_an_empty_folder_in_the_place_of_another_is_nobodys_meanwhile(
+    request_: TreeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[int] = []
+    monkeypatch.setattr(record.os, "chown", lambda path, *_: modes.append(Path(path).stat().st_mode & 0o777))
+    record.set_aside(request_)
+    assert modes == [0o700] and tree(request_).stat().st_mode & 0o777 == 0o755
+
+
 def test_a_folder_that_is_being_made_is_not_compared(request_: TreeRequest) -> None:
     record.begin(request_)
     assert (seen(request_).state, seen(request_).differing) == ("unfinished", 0)
@@ -371,5 +410,10 @@ def test_the_program_takes_its_request_from_stdin_and_explains_a_failure(request
     done = program(to_json(request_), "record")
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {request_.folder}: No such file") and "\nhint: " in done.stderr
+    tree(request_).mkdir()
+    for action in ("begin", "record", "set-aside"):
+        done = program(to_json(request_), action)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"note: what was in {request_.folder} is kept as ")
     done = program("{}", "begin")
     assert done.returncode == 1 and done.stderr.startswith("error: the request cannot be read")

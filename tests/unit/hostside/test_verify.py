@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import httpx
 import pytest
 
 from gpuhost.verify.verdict import judge
@@ -315,6 +316,9 @@ def test_only_the_events_of_the_container_are_asked_for(fake: FakeDocker, monkey
     def seen(path: str, query: dict[str, list[str]]) -> tuple[int, bytes]:
         if path == "/events":
             asked.append(json.loads(query["filters"][0]))
+            assert STARTED_S < float(query["since"][0]) <= float(query["until"][0]) < STARTED_S + 9
+        if path.endswith("/logs"):
+            assert query["tail"] == ["20"]
         return answer(path, query)
 
     monkeypatch.setattr(fake, "answer", seen)
@@ -407,6 +411,23 @@ def test_an_answer_that_does_not_end_does_not_hold_the_program(port: int) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "timeout\n"
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "detail"),
+    [
+        (httpx.ConnectError("refused"), "connect", "no connection: refused"),
+        (httpx.ConnectTimeout("slow"), "connect", "no connection: slow"),
+        (httpx.ReadTimeout("slow"), "timeout", "no whole answer within 2.5 s"),
+        (httpx.LocalProtocolError("secret"), "broken", "the request could not be written: a header has characters"),
+        (UnicodeEncodeError("ascii", "é", 0, 1, "secret"), "broken", "the request could not be written: a header has"),
+        (httpx.ReadError("cut"), "broken", "the connection broke: cut"),
+        (httpx.ReadError(""), "broken", "the connection broke: ReadError"),
+    ],
+)
+def test_how_a_request_fails_is_told(failure: Exception, error: str, detail: str) -> None:
+    kind, said = answers._explain(failure, 2.5)
+    assert kind == error and said.startswith(detail) and "secret" not in said
 
 
 def test_an_answer_has_a_largest_size(fake: FakeDocker, port: int, monkeypatch: pytest.MonkeyPatch) -> None:

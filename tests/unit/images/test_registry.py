@@ -93,6 +93,22 @@ def test_a_request_says_what_it_takes() -> None:
     assert registry.headers["Accept-Encoding"] == "identity"
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json"),
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ],
+)
+def test_each_kind_of_manifest_is_asked_for_and_taken(kind: str) -> None:
+    registry = Registry()
+    digest = registry.put(SERVER, REPOSITORY, "v1", b"{}", kind)
+    with serving(registry) as http:
+        assert Registries(http).digest(IMAGE) == digest
+    assert kind in registry.headers["Accept"].split(", ")
+
+
 def test_a_type_may_have_parameters() -> None:
     registry = Registry()
     digest = registry.put(SERVER, REPOSITORY, "v1", b"{}", f"{MANIFEST}; charset=utf-8")
@@ -159,6 +175,7 @@ PRIVATE = "is not shown to strangers, or does not exist"
         (Answer(307, {"Location": "http://other.example/x"}), "an address without encryption", LATER),
         (Answer(307, {"Location": URL}), "cannot be looked up", "check network"),
         (Answer(307, {"Location": "ftp://other.example/x"}), "an address without encryption", LATER),
+        (Answer(307, {"Location": "https://other.example:port/"}), "cannot be looked up", "check network"),
     ],
 )
 def test_an_answer_that_is_none(answer: Answer, what: str, hint: str) -> None:
@@ -229,7 +246,7 @@ def test_it_is_asked_by_name_and_trusted_as_this_system_trusts(tmp_path: Path, m
     """A company's registry has an authority of the company's."""
     pem = tmp_path / "server.pem"
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", pem, "-out", pem]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(pem), "-out", str(pem)]
     subprocess.run([*request, *names], check=True, capture_output=True)
     registry = Registry()
     with served(registry, pem) as port:

@@ -64,6 +64,15 @@ def test_built(images: dict[str, str], reason: str | None) -> None:
     assert [change.reason for change in found] == ([reason] if reason else [])
 
 
+def test_a_build_is_compared_with_the_one_that_is_nearest() -> None:
+    far = {**spec(BUILT), "args": {"BASE_IMAGE": "python:3.11", "MORE": "1"}}
+    near = {**spec(BUILT), "args": {"BASE_IMAGE": "python:3.11"}}
+    for stamps in ((far, near), (near, far)):
+        images = {f"gpuhost/api:{number}": canonical(stamp) for number, stamp in enumerate(stamps)}
+        [change] = reconcile({"api": BUILT}, DockerReading(images=images, tags=set(images)))
+        assert change.reason == "args.BASE_IMAGE: python:3.11 -> python:3.12" and len(change.diff) == 1
+
+
 def test_a_build_that_the_data_names_no_more_is_reclaimable() -> None:
     """After another spec, and after its service left; what somebody made of an image of ours is his."""
     there = {TAG: SPEC, "gpuhost/api:older": "{}", "gpuhost/gone:1": "{}", "mine/api:1": SPEC}

@@ -76,5 +76,21 @@ def test_data_that_name_no_file_are_a_problem_of_that_model() -> None:
     assert [each.name for each in decided.models] == ["one", "two"]
 
 
+def test_a_model_of_which_nothing_is_known_hides_none_behind_it() -> None:
+    """The hub fails for it, nobody is asked for it, the data names no file of it."""
+    models = {"first": Model(repo="o/other"), **MODELS}
+
+    def ask(model: Model) -> LockedModel:
+        if model.repo == "o/other":
+            raise UserError(Problem("the hub is gone", "wait"))
+        return ASKED
+
+    for asked, pins in ((ask, Pins()), (None, Pins(own=lock(LOCKED)))):
+        decided, _ = decide(models, pins, ModelsReading(), asked)
+        assert [each.name for each in decided.models] == ["one", "two"] and list(decided.unresolved) == ["first"]
+    decided, _ = decide({"none": Model(repo="o/m", allow=["x"]), **MODELS}, Pins(), ModelsReading(), Hub())
+    assert [each.name for each in decided.models] == ["one", "two"] and list(decided.unresolved) == ["none"]
+
+
 def test_no_model_is_nothing() -> None:
     assert decide({}, Pins(), ModelsReading(), Hub()) == (Decided(models=[]), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,6 +229,21 @@ def test_a_gated_model_of_which_the_hub_said_nothing_comes_from_the_hub(
     gated: bool, unheard: bool, from_hub: bool
 ) -> None:
     assert lacks(planned(gated), *(["acme/A"] if unheard else [])).from_hub is from_hub
+
+
+def test_what_tells_the_bytes_of_a_file() -> None:
+    [first, *_] = planned().files
+    file = first.file
+    assert neighbours.blob(file) == ("acme/A", "0" * 64)
+    assert neighbours.blob(replace(file, sha256=None, git_sha1="b" * 40)) == ("acme/A", "b" * 40)
+    assert neighbours.blob(replace(file, sha256=None)) == ("acme/A", "")
+
+
+def test_what_no_neighbour_gives_comes_from_the_hub() -> None:
+    turns = {"A": Turn(1, {("acme/A", "0" * 64): Given("gpu2", "at"), ("acme/A", "2" * 64): Given("gpu2", "at")})}
+    [model] = neighbours.with_givers([planned()], turns)
+    assert [each.giver for each in model.files] == ["gpu2", "", ""]  # the third is there already
+    assert [each.giver for each in neighbours.with_givers([planned()], {})[0].files] == ["", "", ""]
 
 
 def test_a_plan_says_how_much_comes_from_whom() -> None:

@@ -268,6 +268,7 @@ def test_all_that_is_said_of_models() -> None:
         ModelStatus("new", REPO, "main", "", "absent", 0, 0, 0, 0, "none", ["api"]),
         ModelStatus("old", "Acme/Old", COMMIT, COMMIT, "unused", 2, 20, 10, 7, "hub", ()),
     ]
+    assert [each.licence for each in found] == ["mit", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +279,7 @@ def test_all_that_is_said_of_models() -> None:
         (["none", "lock", "hub"], "none"),
     ],
 )
-def test_a_model_is_proved_as_well_as_its_worst_file(against: list[str], said: str) -> None:
+def test_a_model_is_proved_as_well_as_its_worst_file(against: list[Any], said: str) -> None:
     seen = reading(entry=None, cached=None)
     for number, each in enumerate(against):
         entry = replace(ENTRY, model="old", file=f"{number}", verified_ns=9 - number, checked_against=each)

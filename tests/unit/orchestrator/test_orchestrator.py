@@ -21,12 +21,15 @@ import httpx
 import pytest
 import uvicorn
 
+from gpuhost.host.paths import Paths
+from gpuhost.services.render import text
 from hostside import broker as hostside_broker
+from tests.unit import sample
 from tests.unit.fake_docker import FakeDocker, container, serve_broker
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "files" / "orchestrator"))
 
-from orchestrator import broker, connections, healthcheck
+from orchestrator import broker, connections, healthcheck, settings
 from orchestrator.app import create_app
 from orchestrator.connections import LimitedProtocol
 from orchestrator.settings import SettingsError, read_token
@@ -293,6 +296,12 @@ def test_an_answer_that_takes_longer_than_a_connection_lives_is_given(
 def test_refuses_to_start_without_a_good_token(environ: dict[str, str], cause: str) -> None:
     with pytest.raises(SettingsError, match=cause):
         read_token(environ)
+
+
+def test_it_asks_where_the_broker_listens() -> None:
+    folder = Paths.of(sample.catalog()).broker
+    unit = text("gpuhost-broker.socket.j2", folder=folder, group="root")
+    assert f"\nListenStream={settings.BROKER_SOCKET}\n" in unit
 
 
 def test_the_refusal_is_two_lines_and_exit_1() -> None:

@@ -94,6 +94,9 @@ def test_it_is_kept_for_its_owner_alone_and_says_what_comes_next(
     fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert Path("plan.json").stat().st_mode & 0o777 == 0o600
+    text = Path("plan.json").read_text()
+    assert json.loads(text)["lock"] == "" and text.startswith('{\n  "version": 1,\n')  # to be read by people, too
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", json.loads(text)["made_at"])
     assert {path.name for path in Path().iterdir() if path.is_file()} == {"inventory.py", "plan.json"}
     assert cli.main(["plan", "--out", "plan.json", "--limit", "gpu1"]) == 2  # in the place of the other
     assert "`gpuhost apply plan.json` does exactly this, or refuses." in capsys.readouterr().out
@@ -144,6 +147,14 @@ def test_other_hosts(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(fake, capsys)
     assert "error: [gpu0] gpu0 was in the inventory when the plan was made, and is not now" in said
     assert "error: [gpu1] gpu1 is in the inventory now, and was not when the plan was made" in said
+
+
+def test_each_host_is_compared(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    [(name, data)] = json.loads(Path("plan.json").read_text())["data"].items()
+    edit(data={"gpu0": data, name: {**data, "verify_window_s": 1.5}})
+    said = refused(fake, capsys)
+    assert "error: [gpu0] gpu0 was in the inventory" in said
+    assert f"error: [{name}] its data changed" in said and "~ verify_window_s: 1.5 -> " in said
 
 
 @pytest.mark.parametrize(
@@ -250,6 +261,12 @@ def test_a_plan_of_another_version(fake: Fake, capsys: pytest.CaptureFixture[str
 
 def test_a_plan_with_something_more_in_it(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     edit(approved=True)
+    assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"kind": "gpuhost plan", "version": 1}', "\xff"])
+def test_what_is_no_plan(fake: Fake, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    Path("plan.json").write_bytes(text.encode("latin-1"))
     assert "error: plan.json is no plan of gpuhost's, or somebody changed it" in refused(fake, capsys)
 
 

@@ -252,6 +252,7 @@ def test_a_change_is_read_back_from_its_event(change: Change) -> None:
 def test_one_line_for_a_change() -> None:
     assert WRITE.line() == "stacks: write /a: the content differs"
     assert WRITE.key == ("stacks", "file", "/a", "write")
+    assert (WRITE.scope, WRITE.impact, WRITE.text_diff, made("file", "x")[0].diff) == ("", None, (), ())
 
 
 def test_what_is_not_pinned_is_one_line_a_host_and_no_news_to_who_only_looks() -> None:

@@ -235,13 +235,14 @@ def test_stdin_reaches_the_script_and_nothing_else(tmp_path: Path, caplog: pytes
 def test_failing_fails_this_host_with_a_sentence(tmp_path: Path) -> None:
     @operation()
     def refused() -> Commands:
-        yield failing("it cannot be", "make it be")
+        yield failing("it cannot be", "make it be", ["last", "words"])
 
     run = Run(tmp_path)
     events = run.go(lambda state: add_op(state, refused, name="x | refused"))
     assert [(event["what"], event["hint"], event["host"]) for event in events] == [
         ("it cannot be", "make it be", "@local")
     ]
+    assert events[0]["detail"] == ["last", "words"]
     assert len(run.state.failed_hosts) == 1
 
 
@@ -278,6 +279,20 @@ def test_a_plan_draws_no_command(tmp_path: Path) -> None:
 
     events = Run(tmp_path, plan_only=True).go(lambda state: add_op(state, lazy, name="secrets | lazy"))
     assert kinds(events) == ["change"]
+
+
+@pytest.mark.parametrize("asked", ["", "/srv/models"])
+def test_what_a_command_line_asks_for(tmp_path: Path, asked: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    @operation()
+    def looks() -> Commands:
+        seen.append((session.import_folder(), session.asked_logs()))
+        yield StringCommand("true")
+
+    data = {data_names.IMPORT_DATA: asked, data_names.LOGS_DATA: asked} if asked else {}
+    Run(tmp_path, True, None, **data).go(lambda state: add_op(state, looks, name="x | looks"))
+    assert seen == [(asked, asked)]
 
 
 def test_an_operation_that_a_host_has_not_ends_without_it(tmp_path: Path) -> None:

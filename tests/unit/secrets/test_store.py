@@ -167,6 +167,7 @@ def test_generated_once_for_the_owner_alone() -> None:
     assert len(token) >= 43 and first.value("LABEL_HMAC_KEY") != token
     assert first.to_generate(["API_TOKEN", "LOGIN_USER"]) == []
     text = OWN.read_text()
+    assert [line.partition("=")[0] for line in text.splitlines()] == ["API_TOKEN", "LOGIN_USER", "LABEL_HMAC_KEY"]
     store().generate(["API_TOKEN", "LOGIN_USER", "LABEL_HMAC_KEY"])
     assert OWN.read_text() == text
     assert sorted(path.name for path in OWN.parent.iterdir()) == [".lock", "gpu1.env"]
@@ -243,6 +244,8 @@ def test_fingerprints_tell_a_change_and_give_nothing_away() -> None:
     assert len({found, one.fingerprint("A", "2"), one.fingerprint("B", "1"), other.fingerprint("A", "1")}) == 4
     with pytest.raises(NotYet):
         store().fingerprint("A", "1")
+    assert store().file_key() == "" and re.fullmatch("[0-9a-f]{64}", one.file_key())
+    assert one.file_key() != other.file_key()
 
 
 def test_what_is_to_be_seen_nowhere() -> None:
@@ -282,6 +285,19 @@ def test_a_file_that_git_tracks_is_refused() -> None:
             "hint: git rm --cached secrets/gpu1.env, then change what it held",
         ]
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
+def test_who_owns_the_checkout_does_not_matter(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """git refuses most questions in a checkout of another account."""
+    monkeypatch.delenv("GIT_CONFIG_COUNT", raising=False)
+    monkeypatch.setenv("HOME", str(project))
+    write(OWN, "GIVEN=x\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "--force", str(OWN)], check=True)
+    for path in (project, *project.rglob("*")):
+        os.chown(path, 12345, 12345)
+    assert len(store().tracked()) == 1
 
 
 @pytest.mark.parametrize(

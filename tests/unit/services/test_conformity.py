@@ -62,6 +62,9 @@ def test_an_image_that_is_no_release_of_an_allowed_repository(reference: str, wh
 def test_what_ours_are_built_from_is_looked_at_too() -> None:
     base = {"build": "orchestrator", "args": {"BASE_IMAGE": "docker.io/library/python:3", "OTHER": "x"}}
     assert [what for what, _ in found(images__api=base)] == ["`images.api`: `3` is no release"]
+    bare = {**base, "args": {"BASE_IMAGE": "docker.io/library/python"}}
+    said = "`images.api`: `docker.io/library/python` is no release"
+    assert [what for what, _ in found(images__api=bare)] == [said]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import json
 import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
 from hypothesis import given
@@ -18,7 +20,7 @@ from gpuhost.plan.spec import differences
 from gpuhost.run.host_run import HostRun
 from gpuhost.secrets.store import NotYet
 from gpuhost.services.compose import of_compose
-from gpuhost.services.render import _yaml, env_file, text, variables
+from gpuhost.services.render import _environment, _yaml, env_file, text, variables
 from gpuhost.services.rules import Desired
 from gpuhost.services.stacks import Stacks, broker_group
 from hostside import placeholders
@@ -223,6 +225,7 @@ def test_the_files_of_a_stack() -> None:
     assert (secret.mode, secret.user, secret.group) == ("600", "svc-painter", "svc-painter")
     assert secret.content() == "$2b$12$hash\nsomeone\n"
     assert files["/data/stacks/paint/.env.docker"].mode == "600"
+    assert {path.rpartition("/")[2] for path, file in files.items() if file.secret} == {".env.docker", "PASSWORD"}
     assert {path: file.mode for path, file in files.items() if file.mode != "600"} == {
         "/data/stacks/paint/docker-compose-paint.yml": "644",
         "/data/stacks/paint/config/painter/extra_model_paths.yaml": "644",
@@ -283,6 +286,30 @@ def test_the_broker_knows_what_a_service_takes_of_its_cards() -> None:
     assert rendered(measured).desired()["painter"].takes_mib == 20000
     assert service("painter", {"profile": "test"})["labels"]["gpuhost.alone"] == "yes"
     assert "gpuhost.alone" not in labels and "gpuhost.alone" not in service("api", {"profile": "test"})["labels"]
+
+
+def test_those_that_share_a_card_are_not_all_started_at_once_at_boot() -> None:
+    own = {"name": "svc-twin", "uid": 10009, "gid": 10009}
+    twin = {**sample.data()["services"]["painter"], "port": 9010, "account": own}
+    both = {"services.twin": twin, "enabled_services": ["painter", "twin"]}
+    assert (service("painter", both)["restart"], service("painter")["restart"]) == ("on-failure", "unless-stopped")
+
+
+def test_one_that_finds_no_room_beside_the_others_is_known_as_such() -> None:
+    large = {"services.painter.gpu": {"count": 1, "vram_mib": 140000}}
+    own = {"name": "svc-twin", "uid": 10009, "gid": 10009}
+    twin = {**sample.data(large)["services"]["painter"], "port": 9010, "account": own, "start": "on-demand"}
+    found = rendered({**large, "services.twin": twin, "enabled_services": ["painter", "twin"]}).desired()
+    assert {name: each.crowded for name, each in found.items()} == {"painter": False, "twin": True}
+
+
+def test_a_template_is_rendered_as_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "a.j2").write_text("  {% if a %}\n<{{ a }}>\n  {% endif %}\nend\n")
+    (tmp_path / "b.j2").write_text("{{ nothing }}")
+    made = _environment(tmp_path)
+    assert made.get_template("a.j2").render(a="&") == "<&>\nend\n"
+    with pytest.raises(jinja2.UndefinedError):
+        made.get_template("b.j2").render()
 
 
 def test_what_should_run_of_each_service() -> None:

@@ -270,6 +270,7 @@ VARIABLES: dict[str, Any] = {"environment": {"ORDER": "pci", "API_TOKEN": "${API
         ({"ORDER": PLAIN}, {"ORDER": PLAIN, "API_TOKEN": THEIRS}, None),
         ({"ORDER": PLAIN}, {}, None),  # its image gives the same
         ({"ORDER": PLAIN}, {"https_proxy": THEIRS, "NO_PROXY": THEIRS}, None),  # of the engine's client
+        ({"ORDER": PLAIN}, dict.fromkeys(("http_proxy", "FTP_PROXY", "all_proxy"), THEIRS), None),
         ({"ORDER": THEIRS}, {"ORDER": THEIRS}, [("ORDER", THEIRS, PLAIN)]),
         ({}, {}, [("ORDER", None, PLAIN)]),
         ({"ORDER": PLAIN}, {"MINE": THEIRS}, [("MINE", THEIRS, None)]),
@@ -536,6 +537,13 @@ def test_a_service_is_taken_out_and_put_back() -> None:
     back = reconcile(API, [])
     assert [change.action for change in back.changes] == ["create"]
     assert back.steps == [ServiceStep("up", "api"), ServiceStep("wait", "api")]
+
+
+def test_a_step_that_makes_a_container_names_none() -> None:
+    assert [(step.do, step.container, step.start) for step in reconcile(API, []).steps] == [
+        ("up", "", True),
+        ("wait", "", True),
+    ]
 
 
 def test_a_paused_service_is_woken() -> None:

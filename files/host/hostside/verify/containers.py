@@ -86,7 +86,7 @@ class Containers:
     def log_tail(self, container_id: str) -> list[str]:
         """The last lines that the container wrote, both streams, without colours."""
         try:
-            raw = self._api.logs(container_id, stdout=True, stderr=True, tail=LOG_LINES)
+            raw = self._api.logs(container_id, tail=LOG_LINES)
         except docker.errors.NotFound:
             return []
         except FAILURES as error:
