@@ -241,7 +241,9 @@ class SmallHost:
         return {"units": units, "rules": held["tables"].get(str(Path("/proc/self/ns/net").readlink()))}
 
     def damage(self, name: str, service: str, data: Event) -> None:
-        """Something that somebody does; when there is nothing to do it to, nothing."""
+        """Something that somebody does to a service that is there; when there is nothing to do it to, nothing."""
+        if service not in data["enabled"]:
+            return
         renamed = NEW_NAME if service == "helper" and data["renamed"] else service
         entry = data["services"][service]
         (self.folder / f"network-{renamed}").write_text(entry["network"])
@@ -299,7 +301,8 @@ class SmallHost:
         for name in sorted(good.keys() | now.keys()):
             was, there = good.get(name), now.get(name)
             if was and there and name in demand:
-                there = {**there, "state": was["state"]}
+                same = ("state", "has_read", "exit_code")
+                there = {**there, **{key: was[key] for key in same}}
             if was != there:
                 keys = [key for key in (was or there or {}) if (was or {}).get(key) != (there or {}).get(key)]
                 yield f"the container {name} is not as on a fresh host: {keys}"
