@@ -96,7 +96,11 @@ def docker(state: State, words: list[str]) -> None:
         case ["inspect", "--format", form, *names]:
             assert form.startswith("container"), form
             for name in names:
-                doc = {**state.container(name), "networks": [*state.container(name)["networks"], None]}
+                doc = {
+                    **state.container(name),
+                    "networks": [*state.container(name)["networks"], None],
+                    "has_read": None,
+                }
                 print(f"container\t{json.dumps(doc)}\nmade_of\t{doc['image_id']}")
         case ["inspect", *names]:
             print(json.dumps([state.container(name) for name in names]))
@@ -224,6 +228,7 @@ def _made(state: State, name: str, image: str, labels: Doc, wanted: Doc, network
         "ended": "0001-01-01T00:00:00Z",
         "restarts": 0,
         "exit_code": 0,
+        "has_read": {},
         "health_now": None,
         **{key: IMAGE[key] for key in ("user", "command", "entrypoint", "working_dir", "stop_signal")},
         **{key: wanted[key] for key in ("user", "command", "working_dir", "stop_signal") if key in wanted},
@@ -297,6 +302,10 @@ def _start(state: State, doc: Doc) -> None:
         if other is not doc and other["state"] in ("running", "paused") and (taken := _ports(other) & _ports(doc)):
             raise Failed(f"Bind for 127.0.0.1:{taken.pop()} failed: port is already allocated")
     doc["state"], doc["started"] = "running", _now()
+    # What its process reads when it starts, and not again.
+    given = [Path(each["Source"]) for each in doc["mounts"] if re.search("/(config|secrets)/", each["Source"])]
+    files = [file for path in given for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    doc["has_read"] = {str(file): file.read_text() for file in files}
 
 
 def _ports(doc: Doc) -> set[str]:
@@ -307,6 +316,7 @@ def _ports(doc: Doc) -> set[str]:
 def _end(doc: Doc) -> None:
     if doc["state"] in ("running", "paused"):
         doc["state"], doc["ended"] = "exited", _now()
+        doc["has_read"] = {}
 
 
 def _expect(doc: Doc, state: str) -> Doc:

@@ -163,6 +163,8 @@ DAMAGES = {
     "made anew by hand": _BY_HAND,
     "the boot unit edited": f"echo '# mine' >> {_UNITS}/{_BOOT}",
     "the boot unit edited and read": f"echo '# mine' >> {_UNITS}/{_BOOT}; systemctl daemon-reload",
+    "the boot unit edited, read, and edited back": f"cd {_UNITS}; cp {_BOOT} {ROOT}/kept; echo '# mine' >> {_BOOT}; "
+    f"systemctl daemon-reload; cat {ROOT}/kept > {_BOOT}; rm {ROOT}/kept",
     "the boot unit gone": f"rm {_UNITS}/{_BOOT}; systemctl daemon-reload",
     "the boot unit disabled": f"systemctl disable {_BOOT}",
     "the boot unit stopped": f"systemctl stop {_BOOT}",

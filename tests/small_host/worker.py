@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,8 @@ from tests.unit import sample
 Event = dict[str, Any]
 Seen = dict[str, str]
 UNITS = Path("/etc/systemd/system")
+# What must not be there unless a fresh host has it: compose files, secret files, units.
+_NO_OTHERS = re.compile(r"/stacks/(?!archived/)[^/]+/(docker-compose[^/]*\.yml|secrets/[^/]+/.+)$|/gpuhost-[^/]+$")
 FOREIGN_FILES = ("data/mine", "data/stacks/mine/note", "data/stacks/front/note", "data/outputs/mine", "tools/mine")
 
 
@@ -90,7 +93,7 @@ class SmallHost:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._kept: dict[str, Path] = {}
-        self._good: dict[str, tuple[Seen, dict[str, Event]]] = {}
+        self._good: dict[str, tuple[Seen, dict[str, Event], Event]] = {}
 
     # -- making one -----------------------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class SmallHost:
             self.bare()
             planned = self.plan(data)
             _expect(self.apply(data, planned), planned)
-            self._good[key] = self.files(), self.containers()
+            self._good[key] = self.files(), self.containers(), self.loaded()
             kept = self.folder / f"kept-{key}"
             kept.mkdir()
             for path in (Path(ROOT), UNITS, self.folder / "state.json"):
@@ -231,8 +234,16 @@ class SmallHost:
             for doc in held
         }
 
+    def loaded(self) -> Event:
+        """What systemd and the kernel have of ours: what units run and with which text, the packet filter's rules."""
+        held = json.loads((self.folder / "state.json").read_text())
+        units = {name: [unit.get("active", False), unit.get("read")] for name, unit in held["units"].items()}
+        return {"units": units, "rules": held["tables"].get(str(Path("/proc/self/ns/net").readlink()))}
+
     def damage(self, name: str, service: str, data: Event) -> None:
-        """Something that somebody does; when there is nothing to do it to, nothing."""
+        """Something that somebody does to a service that is there; when there is nothing to do it to, nothing."""
+        if service not in data["enabled"]:
+            return
         renamed = NEW_NAME if service == "helper" and data["renamed"] else service
         entry = data["services"][service]
         (self.folder / f"network-{renamed}").write_text(entry["network"])
@@ -246,7 +257,7 @@ class SmallHost:
         before = wanted(situation["before"])
         after = wanted(situation["after"]) if situation["moves"] else before
         self.converged(after)  # to know how it looks
-        good_files, good_containers = self._good[digest(after)]
+        good_files, good_containers, good_loaded = self._good[digest(after)]
         self.converged(before)
         for name, service in situation["damages"]:
             self.damage(name, service, before)
@@ -271,6 +282,8 @@ class SmallHost:
         if not faults:
             faults += _otherwise(good_files, self.files())
             faults += self._otherwise_run(good_containers, self.containers(), after)
+            if (loaded := self.loaded()) != good_loaded:
+                faults.append(f"loaded are {loaded}, on a fresh host {good_loaded}")
         if (now := self._foreign()) != foreign:
             faults.append(f"what is nobody's of ours was changed: {foreign} -> {now}")
         return {"faults": faults, "planned": _lines(_changes(planned, "change")), "died_after": died}
@@ -288,7 +301,8 @@ class SmallHost:
         for name in sorted(good.keys() | now.keys()):
             was, there = good.get(name), now.get(name)
             if was and there and name in demand:
-                there = {**there, "state": was["state"]}
+                same = ("state", "has_read", "exit_code")
+                there = {**there, **{key: was[key] for key in same}}
             if was != there:
                 keys = [key for key in (was or there or {}) if (was or {}).get(key) != (there or {}).get(key)]
                 yield f"the container {name} is not as on a fresh host: {keys}"
@@ -351,6 +365,9 @@ def _otherwise(good: Seen, now: Seen) -> Iterator[str]:
     for path, seen in good.items():
         if now.get(path) != seen and path not in foreign:
             yield f"{path} is {now.get(path, 'gone')}, on a fresh host {seen}"
+    for path in sorted(now.keys() - good.keys()):
+        if _NO_OTHERS.search(path):
+            yield f"{path} is there, on a fresh host not"
 
 
 def _expect(events: list[Event], planned: list[Event]) -> None:
