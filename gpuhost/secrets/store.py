@@ -49,6 +49,7 @@ class SecretStore:
         self.shared = site / ".env"
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
+        self._read: tuple[object, dict[str, tuple[str, str]]] | None = None  # of files as they then were
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -284,8 +285,15 @@ class SecretStore:
                 yield source
             yield name
 
-    def _known(self) -> dict[str, tuple[str, str]]:
-        """name -> (value, source), the last source's."""
+    def _known(self) -> Mapping[str, tuple[str, str]]:
+        """name -> (value, source), the last source's. Files that did not change are read once: a plan asks hundreds of
+        times."""
+        files = tuple(map(_seen, (self.shared, self.encrypted, self.path)))
+        if self._read is None or self._read[0] != files:
+            self._read = (files, self._from_sources())
+        return self._read[1]
+
+    def _from_sources(self) -> dict[str, tuple[str, str]]:
         sources = {
             str(self.shared): envfile.read(self.shared),
             str(self.encrypted): sops.read(self.encrypted),
@@ -302,6 +310,15 @@ class SecretStore:
                 if values:
                     found[name] = (next(iter(values.values())), where)
         return found
+
+
+def _seen(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does, or who may read it; None when it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
 
 
 def _new_value(secret: Secret, known: Mapping[str, str]) -> str:
