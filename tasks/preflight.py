@@ -15,7 +15,7 @@ from gpuhost.host.preflight import exposed, limits, memory_together, problems, r
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models import preflight as models
-from gpuhost.run import lock
+from gpuhost.run import ahead, lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
@@ -53,10 +53,8 @@ def preflight() -> HostRun | None:
             raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
         found = _privileges()
         if not found:
-            roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
-            ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
-            accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
-            reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
+            ahead.together(lambda: _read(catalog), lambda: models.look(Paths.of(catalog)))
+            reading = _read(catalog)
             secrets = SecretStore(catalog, host.name, site=read.folder)
             placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
@@ -128,6 +126,13 @@ def _note_what_is_made(run: HostRun) -> None:
         note("unpinned", f"image {image}: {why}", image=image, reason=why)
     for install in run.unpinned_installs():
         note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
+
+
+def _read(catalog: Catalog) -> HostReading:
+    roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
+    ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
+    accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
+    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
 
 
 def _placement(catalog: Catalog, reading: HostReading) -> Placement:
