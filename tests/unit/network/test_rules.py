@@ -130,7 +130,8 @@ def test_the_fact_reads_files_and_what_is_loaded() -> None:
     digest = "a" * 64
     seen = FirewallState().read(
         [
-            f"firewall_file\t{RULES}\tregular file\t644\troot\t0\troot\t0\t1700000000.5\t{digest}",
+            f"firewall_file\tstat\t{RULES}\tregular file\t644\troot\t0\troot\t0\t1700000000.5",
+            f"firewall_file\tsha256\t{RULES}\t{digest}  -",
             "firewall\tloaded",
             "firewall\tenabled",
         ]
