@@ -1,4 +1,4 @@
-"""How often a host is asked: what its sshd counts, whoever asks and by whatever program."""
+"""How often a host is asked, as its sshd counts it: whoever asks, and by whatever program."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ _STARTED = "journalctl --sync; journalctl --quiet --output=cat --grep='^Starting
 
 @dataclass
 class Sessions:
-    """`connections`: logins; `commands`: each a round trip of its own. Both are known when the block has ended."""
+    """`commands`: each a round trip; known when the block has ended."""
 
     commands: int = 0
 
 
 @contextmanager
 def counted(host: FreshHost) -> Iterator[Sessions]:
-    """Counts the commands that a host is given over SSH meanwhile. Its sshd tells them from then on."""
+    """Counts the commands that a host is given over SSH meanwhile."""
     host.root(f"echo 'LogLevel VERBOSE' > {_SETTING} && systemctl reload ssh", check=True)
     seen, before = Sessions(), _started(host)
     yield seen
     seen.commands = _started(host) - before
+    host.root(f"rm {_SETTING} && systemctl reload ssh", check=True)
 
 
 def _started(host: FreshHost) -> int:

@@ -45,7 +45,7 @@ class Planning:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, plan: bool = True) -> None:
         self.sent: list[str] = []
         self.state = State(Inventory((["@local"], {})), Config(), check_for_changes=plan)
-        really: Callable[..., tuple[bool, CommandOutput]] = Host.run_shell_command
+        really = ahead._ask_the_host
 
         def sends(host: Host, command: StringCommand, **arguments: Any) -> tuple[bool, CommandOutput]:
             self.sent.append(str(command))
