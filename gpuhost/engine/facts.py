@@ -17,6 +17,7 @@ from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
+from gpuhost.run.session import only
 from hostside.protocol import Held
 
 Part = Literal["images", "networks", "containers"]
@@ -203,8 +204,8 @@ _READERS = {
 
 
 def parts(*needed: Part) -> tuple[Part, ...]:
-    """What of Docker to read: what is needed; for a plan all, so that it reads Docker once, whoever asks."""
-    planning = ctx_state.isset() and state.current_stage == StateStage.Prepare
+    """What of Docker to read: what is needed; for a whole plan all, so that it reads Docker once, whoever asks."""
+    planning = ctx_state.isset() and state.current_stage == StateStage.Prepare and only() is None
     return tuple(_PARTS) if planning else needed
 
 

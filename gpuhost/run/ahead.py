@@ -109,7 +109,7 @@ def _answers(questions: list[Question], arguments: Mapping[str, Any]) -> dict[Qu
     given = {**arguments, "_stdin": script(questions, mark)}
     try:
         _, output = _ask_the_host(ctx_host.get(), StringCommand("exec sh"), **given)
-    except (TimeoutError, OSError, SSHException):  # who asks next says so
+    except (TimeoutError, OSError, EOFError, SSHException):  # who asks next says so
         return {}
     said = {stream: sections(_lines(output, stream), mark) for stream in ("stdout", "stderr")}
     return {
