@@ -4,10 +4,12 @@ pyinfra inventory.py deploy.py            (shows the changes, asks, applies)
 pyinfra inventory.py deploy.py --dry      (only shows them)
 """
 
+from gpuhost.run.stage import read_ahead
 from tasks import destroy, engine, gpu, images, installs, layout, models, preflight, secrets, services, stacks, verify
 
 run = preflight.preflight()  # refuses before anything changes; None: this host is refused
 run = gpu.driver(run)  # a host that lacks a driver which the data asks for gets that first, and alone
+read_ahead(run)  # what the stages below ask of the host to plan, in one round trip
 engine.base(run)
 layout.programs(run)
 models.told(run)  # the other hosts: what this one has, so that the hub is asked for a byte once

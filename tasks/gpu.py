@@ -88,11 +88,26 @@ def toolkit(run: HostRun) -> None:
     )
 
 
+@toolkit.asks
+def _toolkit(run: HostRun) -> None:
+    if run.reading.gpus:
+        apt_repository.look(run, "nvidia", KEY, SOURCE)
+        apt.look_at_all_packages()
+        apt.look_at_packages(TOOLKIT, run.paths.apt_stamp)
+        gpu.look_at_cdi(run.paths.cdi_stamp)
+
+
 @stage("gpu")
 def proof(run: HostRun) -> None:
     """Containers reach the GPUs: proved when what that rests on has changed."""
     if run.gpu_check:
         gpu.proved(name="gpu | containers reach the GPUs", run=run, check=run.gpu_check)
+
+
+@proof.asks
+def _proof(run: HostRun) -> None:
+    if run.gpu_check:
+        gpu.look_at_proof(run.paths.gpu_proof)
 
 
 @stage("gpu-proof", on_request=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpuhost.engine import facts as engine
 from gpuhost.files import operations as files
 from gpuhost.host.programs import contexts
 from gpuhost.images import operations as docker
@@ -16,3 +17,9 @@ def images(run: HostRun) -> None:
         backups = run.paths.backups
         files.files(name="images | build contexts", stage="images", wanted=wanted, backups=backups, shipped=True)
     docker.images(name="images | built and pulled", wanted=run.images, paths=run.paths, download_bytes=run.image_bytes)
+
+
+@images.asks
+def _images(run: HostRun) -> None:
+    files.look(contexts(run))
+    engine.look("images")

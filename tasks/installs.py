@@ -27,3 +27,9 @@ def installs(run: HostRun) -> None:
             measures=run.paths.measures,
             lock=run.paths.install_lock(name) if run.install_packages(name) else None,
         )
+
+
+@installs.asks
+def _installs(run: HostRun) -> None:
+    for name in run.installs:
+        operations.look(run.install_path(name), run.install_manifest(name))

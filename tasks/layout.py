@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from gpuhost.catalog.types import Network
+from gpuhost.engine import facts as docker
 from gpuhost.files import operations as files
 from gpuhost.files.folders import Folder, folders, parent
+from gpuhost.files.folders import look as look_at_folders
 from gpuhost.host import programs as shipped
 from gpuhost.host import python as venv
 from gpuhost.host.accounts import accounts
+from gpuhost.host.accounts import look as look_at_accounts
 from gpuhost.network import operations as network
+from gpuhost.network.rules import files as network_files
 from gpuhost.project import project_file
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.stage import stage
@@ -18,25 +23,46 @@ from gpuhost.services.stacks import Stacks
 def programs(run: HostRun) -> None:
     """Before Docker: when that is restarted, the units around it run them."""
     paths = run.paths
-    holding = [Folder(path, "755", "root") for path in shipped.folders(run)]
-    folders(name="layout | folders of programs", stage="layout", wanted=holding)
+    folders(name="layout | folders of programs", stage="layout", wanted=_holding(run))
     wanted = shipped.programs(run)
     files.files(name="layout | host programs", stage="layout", wanted=wanted, backups=paths.backups, shipped=True)
     lock = project_file("files/host/requirements.lock")
     venv.environment(name="layout | host programs' Python", path=paths.venv, lock=lock, programs=paths.programs)
 
 
+@programs.asks
+def _programs(run: HostRun) -> None:
+    look_at_folders(_holding(run))
+    files.look(shipped.programs(run))
+    venv.look(run.paths.venv)
+
+
+def _holding(run: HostRun) -> list[Folder]:
+    return [Folder(path, "755", "root") for path in shipped.folders(run)]
+
+
 @stage("layout")
 def layout(run: HostRun) -> None:
     """Everything that later stages put their things into."""
     accounts(name="layout | accounts", wanted=run.accounts)
-    _folders(run)
-    networks = {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
-    paths = run.paths
-    network.networks(name="layout | networks", wanted=networks, rules_file=paths.firewall_rules, backups=paths.backups)
+    folders(name="layout | folders", stage="layout", wanted=_folders(run), owners=run.owners)
+    paths, wanted = run.paths, _networks(run)
+    network.networks(name="layout | networks", wanted=wanted, rules_file=paths.firewall_rules, backups=paths.backups)
 
 
-def _folders(run: HostRun) -> None:
+@layout.asks
+def _layout(run: HostRun) -> None:
+    look_at_accounts(run.accounts)
+    look_at_folders(_folders(run))
+    network.look(network_files(_networks(run), run.paths.firewall_rules))
+    docker.look("networks")
+
+
+def _networks(run: HostRun) -> dict[str, Network]:
+    return {entry.network: run.catalog.networks[entry.network] for entry in run.services.values()}
+
+
+def _folders(run: HostRun) -> list[Folder]:
     paths, account = run.paths, run.catalog.account.name
     ours = dict.fromkeys((paths.data, *paths.parents), "755")
     ours |= {paths.stack(stack): "755" for stack in run.stacks}
@@ -52,13 +78,12 @@ def _folders(run: HostRun) -> None:
     shared |= {parent(paths.model_manifest): "2775"}
     shared |= {run.install_path(name): "755" for name in run.installs}
     wanted = [Folder(path, mode, "root") for path, mode in ours.items()]
-    wanted += [Folder(path, mode, account) for path, mode in shared.items()]
-    folders(name="layout | folders", stage="layout", wanted=wanted, owners=run.owners)
+    return [*wanted, *(Folder(path, mode, account) for path, mode in shared.items())]
 
 
 def _stack_folders(run: HostRun) -> list[str]:
     """The folders within those of the stacks in which we write files, but for those of secret files."""
-    paths, stacks, found = run.paths, Stacks(run), set()
+    paths, stacks, found = run.paths, Stacks.of(run), set()
     for name, entry in run.services.items():
         written = {parent(file.path) for file in stacks.read_at_start(name)}
         config, secrets = paths.config_files(name, entry.stack), paths.secret_files(name, entry.stack)

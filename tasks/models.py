@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gpuhost.catalog.lock import text
 from gpuhost.files import operations as files
-from gpuhost.files.rules import plain
+from gpuhost.files.rules import FileSpec, plain
 from gpuhost.models import exchange, operations
 from gpuhost.models.neighbours import of_wave
+from gpuhost.models.preflight import look
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import import_folder
 from gpuhost.run.stage import stage
@@ -33,12 +34,22 @@ def models(run: HostRun) -> None:
         operations.fetched(name="models | taken from neighbours that took them", run=run, models=third, turns=turns)
 
 
+@models.asks
+def _models(run: HostRun) -> None:
+    files.look(_revisions(run))
+    if run.models:
+        look(run.paths)
+
+
 def _keep_revisions(run: HostRun) -> None:
     """What the names that nobody locked are: noted before the fetch, so that a branch that moves meanwhile, or later,
     changes nothing on this host."""
-    if run.decided.revisions:
-        wanted = [plain(run.paths.model_revisions, text(run.decided.revisions))]
+    if wanted := _revisions(run):
         files.files(name="models | revisions", stage="models", wanted=wanted, backups=run.paths.backups)
+
+
+def _revisions(run: HostRun) -> list[FileSpec]:
+    return [plain(run.paths.model_revisions, text(run.decided.revisions))] if run.decided.revisions else []
 
 
 @stage("model_status", on_request=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 
 from pyinfra.context import host, state
 
 from gpuhost.catalog.types import Catalog
+from gpuhost.engine import facts as docker
 from gpuhost.errors import Cause, Problem, UserError, suggest
 from gpuhost.gpu.rules import whole
 from gpuhost.host.facts import HostReading, HostState
@@ -15,10 +18,11 @@ from gpuhost.host.preflight import exposed, limits, memory_together, problems, r
 from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models import preflight as models
-from gpuhost.run import lock
+from gpuhost.run import ahead, lock
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
+from gpuhost.run.remote import Completed
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import at, current, note, only, report_problem
 from gpuhost.run.stage import STAGES
@@ -51,13 +55,13 @@ def preflight() -> HostRun | None:
         unknown = sorted(asked - STAGES)
         if unknown:
             raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
-        found = _privileges()
+        secrets = SecretStore(catalog, host.name, site=read.folder)
+        found = _sudo()
         if not found:
-            roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
-            ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
-            accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
-            reading = host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
-            secrets = SecretStore(catalog, host.name, site=read.folder)
+            ahead.together(*_asks(catalog, asked))
+            found = _root()
+        if not found:
+            reading = _read(catalog)
             placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
             found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
@@ -130,6 +134,13 @@ def _note_what_is_made(run: HostRun) -> None:
         note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
 
 
+def _read(catalog: Catalog) -> HostReading:
+    roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
+    ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
+    accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
+    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
+
+
 def _placement(catalog: Catalog, reading: HostReading) -> Placement:
     """Who runs on which GPU, of those that the host's memory carries."""
     enabled = catalog.enabled()
@@ -159,19 +170,33 @@ def _stale(install: str, file: str) -> Problem:
     )
 
 
-def _privileges() -> list[Problem]:
-    """Commands must run as root: first what sudo says without a password, then whether they do."""
+def _asks(catalog: Catalog, asked: frozenset[str]) -> Iterator[Callable[[], object]]:
+    """What is asked of a host before it is known what is to be done there."""
+    yield _user
+    yield partial(_read, catalog)
+    if asked <= {"status"}:
+        yield partial(docker.look, "containers")
+    if not asked or "models" in asked:
+        yield partial(models.look, Paths.of(catalog))
+
+
+def _sudo() -> list[Problem]:
+    """Commands must run as root: first what sudo says without a password, then whether they do (_root)."""
     sources = (state.config.SUDO_PASSWORD, getattr(state.config, "USE_SUDO_PASSWORD", False))
     has_password = any((*sources, host.data.get("_sudo_password")))
-    problem = sudo_problem(run_now(_SUDO, sudo=False).stdout, has_password) or _not_root()
+    problem = sudo_problem(run_now(_SUDO, sudo=False).stdout, has_password)
     return [Problem(*problem, host=host.name)] if problem else []
 
 
-def _not_root() -> Cause | None:
+def _user() -> Completed:
+    return run_now("id -u")
+
+
+def _root() -> list[Problem]:
     try:
-        asked = run_now("id -u")
+        asked = _user()
+        problem = root_problem(asked.ok, asked.output)
     except EOFError:  # pyinfra itself asks for the password of its option --use-sudo-password
-        return Cause(
-            "sudo asks for a password, and there is no terminal to ask on", "run it in a terminal, or allow NOPASSWD"
-        )
-    return root_problem(asked.ok, asked.output)
+        what = "sudo asks for a password, and there is no terminal to ask on"
+        problem = Cause(what, "run it in a terminal, or allow NOPASSWD")
+    return [Problem(*problem, host=host.name)] if problem else []

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from gpuhost.run.fact import HostFact
 
 _SCRIPT = r"""
+# dpkg's abbreviation of a status: what is wanted (`h`: held), what is (`i`: installed), errors.
 [ $# = 0 ] || dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\t${Version}\n' "$@" 2>/dev/null |
-  awk -F '\t' -v OFS='\t' 'substr($1,2,1)=="i"{print "package",$2,$3}'
-apt-mark showhold 2>/dev/null | sed 's/^/hold\t/'
+  awk -F '\t' -v OFS='\t' 'substr($1,2,1)=="i"{print "package",$2,$3} substr($1,1,1)=="h"{print "hold",$2}'
 if [ -n "$source" ]; then set -- "$source"
 else set -- /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; fi
 for list in "$@"; do
@@ -34,9 +34,9 @@ printf 'end\tend\n'
 
 @dataclass
 class AptReading:
-    """`packages`: installed name -> version; `held`: names; `unread`: source file -> why apt's index lacks what it
-    says, in words that its path follows; `download_bytes`: of what is to be installed and what that needs, None when
-    apt's indexes do not know all of it."""
+    """Of the packages that were asked for, `packages`: installed name -> version; `held`: names. `unread`: source file
+    -> why apt's index lacks what it says, in words that its path follows; `download_bytes`: of what is to be installed
+    and what that needs, None when apt's indexes do not know all of it."""
 
     packages: dict[str, str] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)

@@ -4,11 +4,12 @@ newer, held packages, and failures that name their cause."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from pyinfra.api.operation import OperationMeta, operation
 from pyinfra.context import host, state
+from pyinfra.facts.deb import DebPackages
 
 from gpuhost import errors
 from gpuhost.apt.facts import AptReading, AptState, CutOff
@@ -129,6 +130,16 @@ def key_changes(
     return [Change(stage, resource, "correct", reason, diff)] if diff else []
 
 
+def look_at_repository(key: str, fingerprint: str, source: str) -> dict[str, FileState]:
+    """The files of a repository that are there: its key, what the key was when it was checked, its source."""
+    return host.get_fact(FilesState, paths=[key, _stamp(key, fingerprint), source])
+
+
+def _stamp(key: str, fingerprint: str) -> str:
+    """Where a copy of the key lies that we checked."""
+    return f"{key}.{fingerprint}"
+
+
 @operation()
 def repository(
     stage: str,
@@ -144,8 +155,8 @@ def repository(
     """A repository's source, and its armored key at the path `key`: `shipped` itself, or fetched by the host; refused
     unless its fingerprint (40 hex) is the expected one. `foreign`: somebody's files that declare that `url`, and
     nothing else, with another key."""
-    stamp, text = f"{key}.{fingerprint}", source.content()  # the stamp is a copy of the key that we checked
-    observed: dict[str, FileState] = host.get_fact(FilesState, paths=[key, stamp, source.path])
+    stamp, text = _stamp(key, fingerprint), source.content()
+    observed = look_at_repository(key, fingerprint, source.path)
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
@@ -211,11 +222,16 @@ half="$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' | sed -n 's/^.H.* //
 """
 
 
+def look_for_cut_off() -> list[str]:
+    """The packages whose installation was cut off."""
+    return host.get_fact(CutOff)
+
+
 @operation()
 def repaired(stage: str) -> Commands:
     """dpkg was not cut off in the middle of an installation; else what it left is configured, files that people changed
     stay as they are."""
-    cut_off: list[str] = host.get_fact(CutOff)
+    cut_off = look_for_cut_off()
     what = f"an earlier installation was cut off: {', '.join(cut_off[:4])}{' and more' if len(cut_off) > 4 else ''}"
     changes = [Change(stage, Resource("packages", "dpkg"), "repair", what)] if cut_off else []
     yield from carry_out(changes, [Script(_REPAIR, explain)])
@@ -225,6 +241,11 @@ def source_text(url: str, suites: str, components: str, architecture: str, key: 
     """A repository as a source of apt's (deb822). `suites` with a `/` at its end has no components."""
     fields = {"Types": "deb", "URIs": url, "Suites": suites, "Components": components, "Architectures": architecture}
     return "".join(f"{name}: {text}\n" for name, text in {**fields, "Signed-By": key}.items() if text)
+
+
+def look_for_unread(stamp: str, source: str = "", url: str = "") -> dict[str, str]:
+    """The sources of which apt has no index, or an old one, and why."""
+    return host.get_fact(AptState, packages=[], stamp=stamp, source=source, url=url).unread
 
 
 @operation()
@@ -238,7 +259,7 @@ def index(
 ) -> Commands:
     """apt's package index of one repository of ours (`source`: its file, `url`: what that says, `declared`: the
     operation that writes it), or of all others; read again when a source is newer than our last reading."""
-    unread: dict[str, str] = host.get_fact(AptState, packages=[], stamp=stamp, source=source, url=url).unread
+    unread = look_for_unread(stamp, source, url)
     whys = {why: ", ".join(file for file, other in unread.items() if other == why) for why in unread.values()}
     reason = "; ".join(f"{why} {files}" for why, files in whys.items())
     if declared and (declared.did_change() if state.is_executing else declared.will_change):
@@ -259,12 +280,22 @@ def installing(change: Change, packages: Sequence[str], stamp: str) -> Change:
     """The change that installs packages, with what is wrong with them and how much is downloaded. `packages`: `name` or
     `name=version`."""
     wanted = dict(each.partition("=")[::2] for each in packages)
-    reading: AptReading = host.get_fact(AptState, packages=list(wanted), stamp=stamp, install=packages)
+    reading = look_at_packages(wanted, stamp, packages)
     installed = reading.packages
     absent = [name for name in wanted if name not in installed]
     other = [f"{name} is {installed[name]}, not {v}" for name, v in wanted.items() if v and installed.get(name, v) != v]
     reason = "; ".join([*([f"not installed: {', '.join(absent)}"] if absent else []), *other])
     return replace(change, reason=reason, impact=Impact(download_bytes=reading.download_bytes, disk_bytes=None))
+
+
+def look_at_packages(names: Iterable[str], stamp: str, install: Sequence[str] = ()) -> AptReading:
+    """Which of them are installed, and held; `install`: what is to be, with how much is downloaded then."""
+    return host.get_fact(AptState, packages=list(names), stamp=stamp, install=install)
+
+
+def look_at_all_packages() -> None:
+    """What pyinfra's own operation asks, whichever packages it is to install."""
+    host.get_fact(DebPackages)
 
 
 @operation()
@@ -273,7 +304,7 @@ def held(stage: str, packages: Mapping[str, str], stamp: str) -> Commands:
 
     apt lets go of a held package that it installs in another version: one whose version differs will be held anew.
     """
-    reading = host.get_fact(AptState, packages=packages, stamp=stamp)
+    reading = look_at_packages(packages, stamp)
     right = {name for name in reading.held if reading.packages.get(name) == packages.get(name)}
     loose = [name for name in packages if name not in right]
     changes = [Change(stage, Resource("package", name), "hold", "apt may upgrade it alone") for name in loose]

@@ -8,12 +8,14 @@ between gpuhost's file of that group and the site's.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyinfra_cli.inventory
 from pyinfra.api.arguments import all_argument_meta
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
@@ -21,7 +23,7 @@ from pyinfra.connectors.ssh import connector_data_meta
 from pyinfra.connectors.ssh_util import _resolve_key_paths
 from pyinfra.context import ctx_inventory
 from pyinfra_cli.exceptions import UnexpectedExternalError
-from pyinfra_cli.inventory import _get_group_data, _get_groups_from_filename, make_inventory
+from pyinfra_cli.inventory import _get_group_data, _get_groups_from_filename, _get_imported_names, make_inventory
 
 from gpuhost.catalog import lock
 from gpuhost.catalog.layers import Layer, Layered
@@ -30,6 +32,9 @@ from gpuhost.catalog.types import BuildImage, Catalog, load
 from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.images.dockerfile import exposed_ports
 from gpuhost.project import PROJECT, project_file
+
+# pyinfra parses a file of group data anew for each name in it: half a second for ours, three times a run.
+imported_names = pyinfra_cli.inventory._get_imported_names = functools.cache(_get_imported_names)
 
 # Keys that pyinfra's connectors and gpuhost's own command line read from host data.
 _FOREIGN = ("ssh_", "_", "gpuhost_", "docker_identifier", "chroot_", "local_", "vagrant_", "terraform_")

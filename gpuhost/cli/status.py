@@ -30,7 +30,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ask Docker on each host, nothing else; the exit code."""
     hosts = target(options)
-    outcome = looked("status", lambda watch: pyinfra.look(hosts, "status", watch=watch), options.json)
+    outcome = looked("status", lambda watch: pyinfra.plan(hosts, ["status"], watch), options.json)
     services, problems = list(report.select(outcome.events, "service")), problems_of(outcome)
     wrong = [each for each in services if not each["ok"]]
     code = ERROR if problems or wrong else OK

@@ -9,11 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_state, host, state
+
 from gpuhost.engine import containers
 from gpuhost.engine.containers import Container
 from gpuhost.errors import Problem, UserError
 from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
+from gpuhost.run.session import only
 from hostside.protocol import Held
 
 Part = Literal["images", "networks", "containers"]
@@ -197,6 +201,17 @@ _READERS = {
     "gpus_denied": lambda r, v: r.gpus_denied.add(v),
     "inode": _inode,
 }
+
+
+def parts(*needed: Part) -> tuple[Part, ...]:
+    """What of Docker to read: what is needed; for a whole plan all, so that it reads Docker once, whoever asks."""
+    planning = ctx_state.isset() and state.current_stage == StateStage.Prepare and only() is None
+    return tuple(_PARTS) if planning else needed
+
+
+def look(*needed: Part) -> DockerReading:
+    """Docker of the current host, with the parts that are needed."""
+    return host.get_fact(DockerState, parts=parts(*needed))
 
 
 class DockerState(HostFact[DockerReading]):

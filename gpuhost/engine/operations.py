@@ -12,7 +12,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.engine import rules as engine
-from gpuhost.engine.facts import OWN, RAN, DockerState
+from gpuhost.engine.facts import OWN, RAN, DockerState, parts
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
 from gpuhost.run.remote import Script
@@ -99,7 +99,7 @@ why="$(dockerd --validate --config-file="$new" 2>&1)" || {
 def configured(wanted: Mapping[str, Any], backups: str, lives_on: bool) -> Commands:
     """dockerd runs, starts at boot, and has loaded a daemon.json that holds our keys; other keys stay. `lives_on`:
     containers outlive its restart."""
-    reading = host.get_fact(DockerState)
+    reading = host.get_fact(DockerState, parts=parts())
     changes = engine.reconcile(reading, wanted)
     actions = {change.action for change in changes}
     merged = engine.merge(reading.config, wanted)
@@ -134,7 +134,7 @@ def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: b
 @operation()
 def new_enough(cdi: bool) -> Commands:
     """Fails the host when the engine that runs is too old; changes nothing. `cdi`: containers get GPUs by CDI."""
-    version = host.get_fact(DockerState).version
+    version = host.get_fact(DockerState, parts=parts()).version
     least = engine.CDI_VERSION if cdi else engine.LEAST_VERSION
     if engine.too_old(version, least):
         yield failing(

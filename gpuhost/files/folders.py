@@ -131,12 +131,16 @@ own() {
 """
 
 
+def look(wanted: Iterable[Folder]) -> dict[str, FolderState]:
+    """What is in the place of each."""
+    return host.get_fact(FoldersState, paths=[folder.path for folder in wanted])
+
+
 @operation()
 def folders(stage: str, wanted: Sequence[Folder], owners: Owners = NOBODY) -> Commands:
     """Every folder is there, with its owner and mode; parents before what is in them. `owners`: those to come."""
     own = inside(wanted)
-    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[folder.path for folder in wanted])
-    observed = {path: replace(there, owner=owners.both(there.owner)) for path, there in observed.items()}
+    observed = {path: replace(there, owner=owners.both(there.owner)) for path, there in look(wanted).items()}
     for path, there in observed.items():
         above = observed.get(parent(path))
         untrusted = there.linked and (path in own or (above is not None and not above.is_roots))

@@ -70,14 +70,18 @@ def resolve(wanted: Sequence[FileSpec]) -> dict[str, str | None]:
     return found
 
 
+def look(wanted: Sequence[FileSpec], key: str = "") -> tuple[dict[str, FileState], Completed | None]:
+    """What the host says of them; of those that may hold a secret, if any, apart from the others."""
+    plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
+    secret = [spec.path for spec in wanted if spec.secret]
+    return plain, run(read_script(secret, keyed=True), stdin=f"{key}\n") if secret else None
+
+
 def observe(wanted: Sequence[FileSpec], key: str, owners: Owners = NOBODY) -> dict[str, FileState]:
     """What lies at their paths; the hashes of those that may hold a secret are keyed, and no fact that -vvv prints.
     `owners`: those to come. A host that cannot be read fails."""
-    plain = host.get_fact(FilesState, paths=[spec.path for spec in wanted if not spec.secret])
-    found = dict(plain)
-    secret = [spec.path for spec in wanted if spec.secret]
-    if secret:
-        found |= _keyed(run(read_script(secret, keyed=True), stdin=f"{key}\n"))
+    plain, secret = look(wanted, key)
+    found = {**plain, **(_keyed(secret) if secret else {})}
     return {
         path: replace(there, user=owners.user(there.user), group=owners.group(there.group))
         for path, there in found.items()

@@ -12,7 +12,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.types import GpuCheck
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.files.facts import Texts
 from gpuhost.gpu import proof, rules
 from gpuhost.gpu.driver import Missing, loading
@@ -41,13 +41,18 @@ mkdir -p "$(dirname @STAMP@)"; cat > @STAMP@.new; sync @STAMP@.new; mv -f @STAMP
 """
 
 
+def look_at_cdi(stamp: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The texts of the specification and of our stamp of it, and which units of the toolkit's are there."""
+    texts = host.get_fact(Texts, paths=[rules.CDI_FILE, stamp])
+    return texts, host.get_fact(AtBoot, units=rules.REFRESH_UNITS)
+
+
 @operation()
 def cdi(uuids: Sequence[str], driver: str, toolkit: str, stamp: str) -> Commands:
     """The CDI specification names every GPU (by UUID) and is made by this toolkit for this driver; made again at every
     boot by the toolkit's own units, where it has them."""
-    texts = host.get_fact(Texts, paths=[rules.CDI_FILE, stamp])
+    texts, states = look_at_cdi(stamp)
     wanted: dict[str, object] = {"gpus": sorted(uuids), "driver": driver, "toolkit": toolkit}
-    states: dict[str, str] = host.get_fact(AtBoot, units=rules.REFRESH_UNITS)
     units = rules.units(states)
     refresh = rules.reconcile(wanted, rules.stamped(texts.get(stamp)), rules.devices(texts.get(rules.CDI_FILE, "")))
 
@@ -91,13 +96,20 @@ def driver_loaded(missing: Missing, allow_reboot: bool) -> Commands:
     yield from carry_out([change], act())
 
 
+def look_at_proof(path: str) -> tuple[str, str | None]:
+    """The version of Docker, and what was recorded when the GPUs were last reached."""
+    version = host.get_fact(DockerState, parts=parts()).version
+    return version, host.get_fact(Texts, paths=[path]).get(path)
+
+
 @operation()
 def proved(run: HostRun, check: GpuCheck) -> Commands:
     """Containers reach the GPUs, and what they compute is right: gone through when what it rests on has changed. The
     old record goes first, so that none vouches for what was not looked at to its end."""
     path = run.paths.gpu_proof
-    wanted = _rests_on(run, check, host.get_fact(DockerState).version)
-    changes = proof.reconcile(wanted, parse(host.get_fact(Texts, paths=[path]).get(path)))
+    engine, record = look_at_proof(path)
+    wanted = _rests_on(run, check, engine)
+    changes = proof.reconcile(wanted, parse(record))
 
     def act() -> Commands:
         yield Script(f"rm -f {shlex.quote(path)}")

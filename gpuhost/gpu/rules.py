@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import yaml
 
+from gpuhost import yaml_text
 from gpuhost.engine.rules import CDI_VERSION, too_old
 from gpuhost.gpu.facts import Gpu
 from gpuhost.plan.change import Change, Resource
@@ -57,7 +58,7 @@ def units(states: Mapping[str, str]) -> list[Change]:
 def devices(text: str) -> list[str]:
     """The device names in a CDI file; none in one that is absent or cannot be read."""
     try:
-        return [str(device["name"]) for device in yaml.safe_load(text)["devices"]]
+        return [str(device["name"]) for device in yaml_text.read(text)["devices"]]
     except (yaml.YAMLError, KeyError, TypeError):
         return []
 

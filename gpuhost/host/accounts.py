@@ -91,9 +91,13 @@ def _command(change: Change, account: Account) -> str:
     return f"useradd --uid {account.uid} --gid {account.gid} {home} --shell {SHELL} {account.name}"
 
 
+def look(wanted: Sequence[Account]) -> AccountsReading:
+    """Those of the wanted ones that are there."""
+    return host.get_fact(AccountsState, names=[each.name for each in wanted])
+
+
 @operation()
 def accounts(wanted: Sequence[Account]) -> Commands:
     """Every account is there, with its group, and nobody logs in as it."""
-    seen: AccountsReading = host.get_fact(AccountsState, names=[each.name for each in wanted])
-    changes = reconcile(wanted, seen)
+    changes = reconcile(wanted, look(wanted))
     yield from carry_out(changes, [Script(commands(changes, wanted))])

@@ -198,12 +198,17 @@ print(json.dumps({"lock": lock, "python": python, "programs": programs, "package
 """
 
 
+def look(path: str) -> VenvReading:
+    """The environment that is there."""
+    return host.get_fact(VenvState, path=path)
+
+
 @operation()
 def environment(path: str, lock: str, programs: str) -> Commands:
     """The venv at `path` holds exactly what `lock` (the text of a requirements file with hashes) names, and finds the
     package in the folder `programs`."""
     digest = hashlib.sha256(lock.encode()).hexdigest()
-    reading = host.get_fact(VenvState, path=path)
+    reading = look(path)
     why = reason(digest, programs, reading)
     changes = [Change("layout", Resource("venv", path), "make", why, _diff(digest, reading))] if why else []
     yield from carry_out(changes, [Script(make_script(path, digest, programs), stdin=lock)])

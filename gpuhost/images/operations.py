@@ -9,7 +9,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.types import BuildImage, PullImage
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.host.measures import noted, timed
 from gpuhost.host.paths import Paths
 from gpuhost.images import rules
@@ -23,7 +23,7 @@ from hostside import labels as label
 def images(wanted: Mapping[str, BuildImage | PullImage], paths: Paths, download_bytes: Mapping[str, int]) -> Commands:
     """Every wanted image is on the host, built from the context and arguments that it is declared with.
     `download_bytes`: image -> what pulling it downloads, where that is known."""
-    reading = host.get_fact(DockerState, parts=["images"])
+    reading = host.get_fact(DockerState, parts=parts("images"))
     if (old := rules.reclaimable(wanted, reading)) and not state.is_executing:
         free = "`docker image rm NAME` frees one that no container uses"
         note("reclaimable", f"images of ours that the data names no more stay, {free}: {', '.join(old)}", images=old)

@@ -11,7 +11,7 @@ from pyinfra.context import host
 from gpuhost.catalog.types import Account
 from gpuhost.host.measures import BEGIN, noted
 from gpuhost.installs import rules
-from gpuhost.installs.facts import InstallState
+from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.spec import Spec, digest
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
@@ -37,6 +37,11 @@ _LOCK = "/requirements.lock"  # in the container
 _SET_ASIDE = 'docker rm -f "$name" >/dev/null 2>&1; tree set-aside || exit 1'
 
 
+def look(path: str, manifest: str) -> InstallReading:
+    """What is installed at a path and beside it."""
+    return host.get_fact(InstallState, path=path, manifest=manifest)
+
+
 @operation()
 def installed(
     path: str,
@@ -54,7 +59,7 @@ def installed(
     """The install at `path` (a folder of the account) is complete, made from `spec`, and holds what its `manifest`
     says. `script`: its path there; `lock`: that of the file with its packages, None when none are locked; `limits`: of
     its container, options of `docker run`; `measures`: the file that notes how long it took."""
-    finding = rules.judge(path, spec, host.get_fact(InstallState, path=path, manifest=manifest))
+    finding = rules.judge(path, spec, look(path, manifest))
     if finding is None:
         return
     request = to_json(TreeRequest(path, manifest))

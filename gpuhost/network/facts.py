@@ -1,4 +1,4 @@
-"""The networks that Docker has and the rules that the kernel has loaded, in one round trip."""
+"""The packet filter's rules: their files, and what the kernel has loaded, in one round trip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.files.facts import FileState, parse, read_script
 from gpuhost.run.fact import HostFact
 
@@ -41,32 +40,22 @@ class FirewallReading:
     stale_unit: bool = False
 
 
-@dataclass
-class NetworkReading:
-    """What is there of both."""
-
-    firewall: FirewallReading = field(default_factory=FirewallReading)
-    docker: DockerReading = field(default_factory=DockerReading)
-
-
-class NetworkState(HostFact[NetworkReading]):
-    """Docker's networks and the packet filter."""
+class FirewallState(HostFact[FirewallReading]):
+    """The reading of a host."""
 
     def command(self, files: Sequence[str], unit: str) -> str:
         """`files`: the file of the rules first; `unit`: the one that loads it."""
         marks = {"READ": read_script(files), "RULES": shlex.quote(files[0]), "UNIT": shlex.quote(unit)}
-        script = re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)
-        # In a shell of its own: Docker's part ends by `exit`.
-        return f"{script}\n({DockerState().command(parts=['networks'])})"
+        return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)
 
     @staticmethod
-    def default() -> NetworkReading:
+    def default() -> FirewallReading:
         """Nothing."""
-        return NetworkReading()
+        return FirewallReading()
 
-    def read(self, output: list[str]) -> NetworkReading:
-        """Lines of kind and value; Docker's own at the end."""
+    def read(self, output: list[str]) -> FirewallReading:
+        """Lines of kind and value."""
         rows = [line.partition("\t") for line in output]
         flags = {value: True for kind, _, value in rows if kind == "firewall"}
         found = parse(value for kind, _, value in rows if kind == "firewall_file")
-        return NetworkReading(FirewallReading(found, **flags), DockerState().read(output))
+        return FirewallReading(found, **flags)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.catalog.types import Network
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.files.operations import with_text_diffs, write_step
+from gpuhost.files.rules import FileSpec
 from gpuhost.network import rules
-from gpuhost.network.facts import NetworkReading, NetworkState
+from gpuhost.network.facts import FirewallReading, FirewallState
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
 
@@ -27,13 +29,19 @@ systemctl restart @UNIT@ || {
 """
 
 
+def look(files: Sequence[FileSpec]) -> FirewallReading:
+    """The rules that are there. `files`: those of rules.files()."""
+    return host.get_fact(FirewallState, files=[spec.path for spec in files], unit=rules.UNIT)
+
+
 @operation()
 def networks(wanted: Mapping[str, Network], rules_file: str, backups: str) -> Commands:
     """Every wanted network exists, and the rules that keep them apart are loaded, now and before Docker starts."""
     files = rules.files(wanted, rules_file)
-    reading: NetworkReading = host.get_fact(NetworkState, files=[spec.path for spec in files], unit=rules.UNIT)
-    changes = rules.reconcile(files, wanted, reading.firewall, reading.docker.networks)
-    changes = with_text_diffs(changes, files, reading.firewall.files)
+    firewall = look(files)
+    docker = host.get_fact(DockerState, parts=parts("networks"))
+    changes = rules.reconcile(files, wanted, firewall, docker.networks)
+    changes = with_text_diffs(changes, files, firewall.files)
     subjects = {(change.resource.kind, change.resource.name) for change in changes}
 
     def act() -> Commands:

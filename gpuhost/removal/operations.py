@@ -11,7 +11,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host
 
 from gpuhost.engine.containers import Container
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.host import programs
 from gpuhost.host.paths import unit_file
 from gpuhost.network.rules import TABLE
@@ -47,7 +47,7 @@ said="$(docker image rm @NAME@ 2>&1)" || {
 
 def known(run: HostRun, units: Sequence[str]) -> Known:
     """What gpuhost writes on this host. `units`: besides that of the packet filter."""
-    stacks = Stacks(run)
+    stacks = Stacks.of(run)
     of_stacks = {stack: stacks.files(stack) for stack in run.stacks}
     shipped = [*programs.programs(run), *programs.contexts(run)]
     return Known(
@@ -65,7 +65,7 @@ def removed(run: HostRun, units: Sequence[str]) -> Commands:
     """Nothing of it is left, but for what a person made or wants to keep."""
     wanted, paths = known(run, units), run.paths
     found: Ours = host.get_fact(OursState, files=wanted.files, folders=wanted.whole, table=TABLE)
-    containers = host.get_fact(DockerState, parts=["containers"]).containers
+    containers = host.get_fact(DockerState, parts=parts("containers")).containers
     changes = rules.reconcile(
         wanted,
         found,

@@ -15,7 +15,7 @@ from pyinfra_cli.util import parse_cli_arg
 from gpuhost.catalog.inventory import Request, Site, read
 from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.plan.report import Report
-from gpuhost.run import stop
+from gpuhost.run import ahead, stop
 from gpuhost.run.connection import refuse_unknown_keys
 from gpuhost.run.data import CWD_DATA, REPORT_DATA
 from gpuhost.run.output import show_as_text
@@ -31,6 +31,7 @@ def check_command_line() -> None:
     global _site
     refuse_unknown_keys()
     show_as_text()
+    ahead.take_part()
     parameters = click.get_current_context().params
     entries = [entry.partition("=") for entry in parameters["data"]]
     overrides = {key: parse_cli_arg(value) for key, _, value in entries}

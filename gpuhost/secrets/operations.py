@@ -44,7 +44,7 @@ def audited(run: HostRun) -> Commands:
     """Changes nothing; reports every location of every secret: in sync, stale or missing."""
     if not state.is_executing:
         return
-    stacks, store = Stacks(run), run.secrets
+    stacks, store = Stacks.of(run), run.secrets
     names = {*run.secret_names, *(name for name in run.catalog.secrets if store.source(name))}
     try:
         key = store.value(LABEL_KEY)

@@ -49,6 +49,7 @@ class SecretStore:
         self.shared = site / ".env"
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
+        self._read: tuple[object, dict[str, tuple[str, str]]] | None = None  # of files as they then were
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -63,12 +64,12 @@ class SecretStore:
 
     def optional(self, name: str) -> str | None:
         """The value, or None when nobody gave it."""
-        found = self._known().get(name)
+        found = self.known().get(name)
         return found[0] if found else None
 
     def source(self, name: str) -> str | None:
         """Where the value comes from: a path, or `the environment`; None when nobody gave it."""
-        found = self._known().get(name)
+        found = self.known().get(name)
         return found[1] if found else None
 
     def masked(self, names: Collection[str] | None = None) -> list[str]:
@@ -77,7 +78,7 @@ class SecretStore:
         chosen = [name for name, secret in self._declared.items() if secret.generate != "username"]
         if names is not None:
             chosen = [name for name in chosen if name in names]
-        known, retired = self._known(), self.retired()
+        known, retired = self.known(), self.retired()
         values = [known[name][0] for name in chosen if name in known]
         return [*values, *(value for name, old in retired.items() if names is None or name in names for value in old)]
 
@@ -98,7 +99,7 @@ class SecretStore:
 
     def missing(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that only the operator can give, and did not. Raises UserError."""
-        known = self._known()
+        known = self.known()
         return [self._absent(name) for name in names if name not in known and not self._declared[name].generate]
 
     def tracked(self) -> list[Problem]:
@@ -112,7 +113,7 @@ class SecretStore:
     def mismatched(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that does not derive from its source (one of the two was changed alone), and
         for each that cannot."""
-        known = self._known()
+        known = self.known()
         return [
             self._too_long(str(source))
             for name in names
@@ -158,7 +159,7 @@ class SecretStore:
 
     def derives(self, name: str) -> bool:
         """False when a secret should be the hash of another one and is not."""
-        known = self._known()
+        known = self.known()
         source = known.get(str(self._declared[name].derive_from))
         return source is None or name not in known or _is_hash_of(known[name][0], source[0])
 
@@ -180,7 +181,7 @@ class SecretStore:
 
         A password is left alone when its hash is given: a new one would not match.
         """
-        known = self._known()
+        known = self.known()
         hashed = {self._declared[name].derive_from for name in known}
         absent = [name for name in names if name not in known and name not in hashed]
         wanted = [name for name in self._with_sources(absent) if name not in known and self._declared[name].generate]
@@ -266,7 +267,7 @@ class SecretStore:
 
     def _new_values(self, names: Iterable[str]) -> dict[str, str]:
         """A new value for each of `names`, sources before what derives from them."""
-        known = {name: value for name, (value, _) in self._known().items()}
+        known = {name: value for name, (value, _) in self.known().items()}
         made: dict[str, str] = {}
         for name in names:
             problems = self.mismatched([name])
@@ -286,8 +287,15 @@ class SecretStore:
                 yield source
             yield name
 
-    def _known(self) -> dict[str, tuple[str, str]]:
-        """name -> (value, source), the last source's."""
+    def known(self) -> Mapping[str, tuple[str, str]]:
+        """name -> (value, source), the last source's; the same mapping as long as no file of a source changes: a plan
+        asks hundreds of times."""
+        files = tuple(map(_seen, (self.shared, self.encrypted, self.path)))
+        if self._read is None or self._read[0] != files:
+            self._read = (files, self._from_sources())
+        return self._read[1]
+
+    def _from_sources(self) -> dict[str, tuple[str, str]]:
         sources = {
             str(self.shared): envfile.read(self.shared),
             str(self.encrypted): sops.read(self.encrypted),
@@ -304,6 +312,15 @@ class SecretStore:
                 if values:
                     found[name] = (next(iter(values.values())), where)
         return found
+
+
+def _seen(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does, or who may read it; None when it cannot be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode
 
 
 def _new_value(secret: Secret, known: Mapping[str, str]) -> str:

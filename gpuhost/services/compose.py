@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
+from gpuhost import yaml_text
 from gpuhost.engine.containers import (
     AS_WRITTEN,
     CDI,
@@ -81,7 +80,7 @@ def of_compose(
     `variables`: name -> value of what is no secret; `files`: path -> digest of what its process reads at its start;
     `secret_files`: file -> template; `fingerprints`: secret -> of its value, None while it is still to be generated.
     """
-    [(name, compose)] = yaml.safe_load(fragment).items()
+    [(name, compose)] = yaml_text.read(fragment).items()
     resolved = {key: _resolved(value, variables) for key, value in compose.items()}
     made = {_NAMES.get(key, key): value for key, value in normal(resolved).items()}
     if "memswap_limit" in made:

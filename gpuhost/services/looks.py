@@ -8,12 +8,12 @@ from functools import partial
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.output import shown_as
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.remote import unobserved
-from gpuhost.run.session import Commands, current, failing
+from gpuhost.run.session import Commands, current, fail_host, failing
 from gpuhost.services.logs import Asked, shown
 from gpuhost.services.status import statuses
 from hostside.protocol import LogRequest
@@ -23,13 +23,13 @@ from hostside.wire import to_json
 
 @operation()
 def reported(run: HostRun) -> Commands:
-    """Reports what every service does now."""
-    if not state.is_executing:
+    """Reports what every service does now, as a plan: then all is asked in one round trip."""
+    if state.is_executing:
         return
-    docker = host.get_fact(DockerState, parts=["containers"])
+    docker = host.get_fact(DockerState, parts=parts("containers"))
     if not docker.version:
         what = "Docker does not run here" if docker.installed else "Docker is not installed here"
-        yield failing(what, "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended")
+        yield from fail_host(what, "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended")
         return
     for each in statuses(run, docker):
         current().report.add("service", host.name, ok=each.ok, **asdict(each))

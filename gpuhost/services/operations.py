@@ -14,11 +14,12 @@ from pyinfra.context import host, state
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.types import Account
 from gpuhost.engine.containers import PROJECT_LABEL, Container
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.errors import Cause
 from gpuhost.files.facts import FileState, Kinds
 from gpuhost.files.folders import FoldersState, FolderState
 from gpuhost.files.operations import blocked, observe, resolve, with_text_diffs, write
+from gpuhost.files.operations import look as look_at_files
 from gpuhost.files.owners import NOBODY, Owners
 from gpuhost.files.rules import FileSpec, encoded, reconcile, same
 from gpuhost.host.measures import BEGIN, noted
@@ -40,7 +41,7 @@ from gpuhost.services.placement import sharing
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
-from hostside.protocol import HeldFile, HeldVariable
+from hostside.protocol import HeldFile, HeldVariable, SecretAuditAnswer
 from hostside.vram import shared_mib
 from hostside.wire import to_json
 
@@ -58,10 +59,15 @@ _SEED_MARKS = {
 }
 
 
+def look_at_own_folders(paths: Iterable[str]) -> dict[str, str]:
+    """What is in the place of each."""
+    return host.get_fact(Kinds, paths=list(paths))
+
+
 @operation()
 def own_folders(folders: Mapping[str, Account]) -> Commands:
     """Folders that a service wants in its data folder; there from the first start on, then its own."""
-    observed: dict[str, str] = host.get_fact(Kinds, paths=list(folders))
+    observed = look_at_own_folders(folders)
     absent = {path: account for path, account in folders.items() if path not in observed}
     changes = [Change("stacks", Resource("folder", path), "create", "the service needs it") for path in absent]
     made = [
@@ -71,10 +77,15 @@ def own_folders(folders: Mapping[str, Account]) -> Commands:
     yield from carry_out(changes, [Script("\n".join(["set -eu; umask 022", *made]))])
 
 
+def look_at_seeds(seeds: Iterable[SeedFile]) -> dict[str, FolderState]:
+    """What is in the place of each."""
+    return host.get_fact(FoldersState, paths=[seed.path for seed in seeds])
+
+
 @operation()
 def seeded(seeds: Sequence[SeedFile], owners: Owners = NOBODY) -> Commands:
     """Each is there and its service's; what is in one that holds anything is left alone. `owners`: those to come."""
-    observed: dict[str, FolderState] = host.get_fact(FoldersState, paths=[seed.path for seed in seeds])
+    observed = look_at_seeds(seeds)
     for path, there in observed.items():
         if there.linked or not there.kind.startswith("regular"):
             yield from fail_host(
@@ -130,12 +141,20 @@ def _give(seed: SeedFile) -> str:
 # -- the files of a stack ----------------------------------------------------------------------------------------------
 
 
+def _files(run: HostRun, stacks: Stacks) -> list[FileSpec]:
+    return [file for stack in run.stacks for file in stacks.files(stack)]
+
+
+def _secret_files(run: HostRun) -> Sequence[str]:
+    return host.get_fact(SecretFiles, pattern=run.paths.secret_files("*", "*") + "/*")
+
+
 @operation()
 def rendered(run: HostRun) -> Commands:
     """The folder of each stack holds its compose file, `.env.docker`, configuration and secret files, as the catalogue
     says."""
-    stacks = Stacks(run)
-    wanted, key = [file for stack in run.stacks for file in stacks.files(stack)], run.secrets.file_key()
+    stacks = Stacks.of(run)
+    wanted, key = _files(run, stacks), run.secrets.file_key()
     observed, contents = observe(wanted, key, run.owners), resolve(wanted)
     if problem := blocked(observed):
         yield from fail_host(*problem)
@@ -151,7 +170,7 @@ def rendered(run: HostRun) -> Commands:
     changes = with_text_diffs(changes, wanted, observed, run.secrets.masked())
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
-    dropped = _dropped(stacks, run, host.get_fact(SecretFiles, pattern=run.paths.secret_files("*", "*") + "/*"))
+    dropped = _dropped(stacks, run, _secret_files(run))
     changes += [Change("stacks", Resource("file", path), "remove", _DROPPED, scope="rendered") for path in dropped]
     first = _before_writing(run, stacks, written, [each.seed for each in renewed.values()], dropped)
     yield from write(changes, wanted, observed, run.paths.backups, key, first)
@@ -214,13 +233,16 @@ def _dropped(stacks: Stacks, run: HostRun, there: Sequence[str]) -> list[str]:
 # -- files of stacks that nobody wants any more ------------------------------------------------------------------------
 
 
+def _compose_files(run: HostRun) -> list[str]:
+    return host.get_fact(ComposeFiles, folder=run.paths.stacks)
+
+
 @operation()
 def archived(run: HostRun) -> Commands:
     """The folder of the stacks holds the compose files of this host's catalogue, and no others."""
     paths = run.paths
     wanted = [paths.compose_file(entry.stack) for entry in run.catalog.enabled().values()]
-    there: list[str] = host.get_fact(ComposeFiles, folder=paths.stacks)
-    foreign = files.foreign(there, wanted)
+    foreign = files.foreign(_compose_files(run), wanted)
     archive = f"{paths.stacks}/archived"
     changes = [
         Change("stacks", Resource("file", path), "archive", f"no stack of this host has it; it goes to {archive}")
@@ -288,9 +310,9 @@ def _of_file(file: HeldFile | None) -> dict[str, HeldVariable]:
 def running(run: HostRun) -> Commands:
     """Every service has the right container, and no other service of ours has one. The next one starts when the one
     before is healthy."""
-    stacks = Stacks(run)
+    stacks = Stacks.of(run)
     _await_boot_unit(run)
-    reading = host.get_fact(DockerState, parts=["containers"])
+    reading = host.get_fact(DockerState, parts=parts("containers"))
     desired = _with_remade_installs(run, stacks.desired())
     planned = rules.reconcile(
         desired,
@@ -335,12 +357,9 @@ def _with_remade_installs(run: HostRun, desired: Mapping[str, Desired]) -> Mappi
 
 def _with_environments(run: HostRun, stacks: Stacks, containers: Sequence[Container]) -> Sequence[Container]:
     """The containers with what their environments hold: a label says only what they were meant to hold."""
-    names = sorted({name for spec in stacks.specs.values() for name in environment_of(spec)})
-    key = run.secrets.optional(LABEL_KEY)
-    if not (key and containers):
-        return containers
-    answer = observe_secrets(run, locations.request(key, {}, {}, names))
-    if isinstance(answer, Cause):  # the audit program is not installed yet or is broken: this run installs it
+    answer = _environments(run, stacks) if containers else None
+    # The audit program is not installed yet or is broken: this run installs it.
+    if answer is None or isinstance(answer, Cause):
         return containers
     held = {each.name: each for each in answer.containers}
     return [
@@ -349,11 +368,17 @@ def _with_environments(run: HostRun, stacks: Stacks, containers: Sequence[Contai
     ]
 
 
+def _environments(run: HostRun, stacks: Stacks) -> SecretAuditAnswer | Cause | None:
+    """What the environments of our containers hold; None while there is no key to compare it by."""
+    names = sorted({name for spec in stacks.specs.values() for name in environment_of(spec)})
+    key = run.secrets.optional(LABEL_KEY)
+    return observe_secrets(run, locations.request(key, {}, {}, names)) if key else None
+
+
 def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
     """service -> when the newest file that its process reads at its start was written, or that it will be."""
     key = run.secrets.file_key()
-    wanted = {name: stacks.read_at_start(name) for name in run.services}
-    every = [spec for specs in wanted.values() for spec in specs]
+    wanted, every = _read_at_start(run, stacks)
     observed, contents = observe(every, key), resolve(every)
 
     def written_s(spec: FileSpec) -> float:
@@ -363,6 +388,23 @@ def _written(run: HostRun, stacks: Stacks) -> dict[str, float]:
         return found.modified_s
 
     return {name: max(map(written_s, specs)) for name, specs in wanted.items() if specs}
+
+
+def _read_at_start(run: HostRun, stacks: Stacks) -> tuple[dict[str, list[FileSpec]], list[FileSpec]]:
+    """By service, and all."""
+    wanted = {name: stacks.read_at_start(name) for name in run.services}
+    return wanted, [spec for specs in wanted.values() for spec in specs]
+
+
+def look(run: HostRun) -> None:
+    """What the operations on a host's stacks ask of it."""
+    stacks, key = Stacks.of(run), run.secrets.file_key()
+    look_at_files(_files(run, stacks), key)
+    _secret_files(run)
+    host.get_fact(DockerState, parts=parts("containers"))
+    _environments(run, stacks)
+    look_at_files(_read_at_start(run, stacks)[1], key)
+    _compose_files(run)
 
 
 # One compose at a time; a later run's reading waits for it, too.

@@ -47,7 +47,7 @@ def bind_problems(run: HostRun, host: str) -> list[Problem]:
     installs = [Bind(f"the install `{name}`", run.install_path(name), read_only=False) for name in run.installs]
     roots = ("data_root", "tools_root", "state_root")
     kept = {getattr(run.catalog, name): name for name in roots}
-    stacks = Stacks(run)
+    stacks = Stacks.of(run)
     found = [*engine_sockets(stacks.specs), *unsafe([*stacks.binds(), *installs], kept)]
     return [Problem(*cause, host) for cause in found]
 
@@ -57,6 +57,15 @@ class Stacks:
 
     def __init__(self, run: HostRun) -> None:
         self._run = run
+
+    @classmethod
+    def of(cls, run: HostRun) -> Stacks:
+        """The rendering of a host, made once as long as nothing becomes of its secrets."""
+        known = run.secrets.known()
+        kept: tuple[object, Stacks] | None = vars(run).get("_stacks")
+        if kept is None or kept[0] is not known:
+            kept = vars(run)["_stacks"] = (known, cls(run))
+        return kept[1]
 
     @cached_property
     def contexts(self) -> Mapping[str, ServiceContext]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from gpuhost.files.facts import FilesState
+from gpuhost.files.facts import FilesState, FileState
 from gpuhost.files.operations import blocked, with_text_diffs, write_step
 from gpuhost.files.rules import same
 from gpuhost.plan.change import Change
@@ -17,6 +17,12 @@ from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, current, fail_host
 from gpuhost.systemd.facts import UnitsState, UnitState
 from gpuhost.systemd.rules import Unit, reconcile
+
+
+def look(wanted: Sequence[Unit]) -> tuple[dict[str, FileState], dict[str, UnitState]]:
+    """The units' files that are there, and how systemd has the units."""
+    observed = host.get_fact(FilesState, paths=[each.file.path for each in wanted])
+    return observed, host.get_fact(UnitsState, units=[each.name for each in wanted])
 
 
 @operation()
@@ -28,11 +34,10 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
     """
     files = [each.file for each in wanted]
     texts = {spec.path: spec.content() for spec in files}
-    observed = host.get_fact(FilesState, paths=[spec.path for spec in files])
+    observed, states = look(wanted)
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
-    states: dict[str, UnitState] = host.get_fact(UnitsState, units=[each.name for each in wanted])
     changes = reconcile(stage, wanted, observed, states)
     if stopped := _stopped_with_docker(changes, states):
         yield Script(f"systemctl start {shlex.join(sorted(stopped))}")

@@ -9,7 +9,7 @@ from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
 from gpuhost.catalog.types import Catalog, Service
-from gpuhost.engine.facts import DockerState
+from gpuhost.engine.facts import DockerState, parts
 from gpuhost.errors import Cause, Problem
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
@@ -59,7 +59,7 @@ def _running(run: HostRun) -> list[str]:
     on_demand = {name for name, entry in run.services.items() if entry.start == "on-demand"}
     if not on_demand:
         return list(run.services)
-    there = host.get_fact(DockerState, parts=["containers"]).containers
+    there = host.get_fact(DockerState, parts=parts("containers")).containers
     started = {each.service for each in there if each.state == "running" and not each.own}
     waiting = sorted(on_demand - started)
     if waiting:

@@ -14,6 +14,8 @@ from pyinfra.context import ctx_state
 with mock.patch("gevent.monkey.patch_all"):
     from pyinfra_cli.util import PYTHON_CODES
 
+    from gpuhost.catalog.inventory import imported_names
+
 
 @pytest.fixture(autouse=True)
 def _logs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +37,4 @@ def pyinfra_state() -> Iterator[State]:
         yield state
     ctx_state.reset()
     PYTHON_CODES.clear()  # read files, by their path as it was written
+    imported_names.cache_clear()

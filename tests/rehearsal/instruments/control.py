@@ -90,6 +90,10 @@ class Control:
         """Plain `pyinfra inventory.py deploy.py`."""
         return self._run(self._pyinfra_line(*flags))
 
+    def python(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """A Python program, started in the project's folder."""
+        return self._run([*as_operator(self.host), sys.executable, *words], stdin)
+
     def typed(self, *words: str, answers: Sequence[tuple[str, str]]) -> Shown:
         """A command of gpuhost on a terminal; `answers`: (prompt, answer)."""
         return self._typed(self._gpuhost_line(*words), answers)

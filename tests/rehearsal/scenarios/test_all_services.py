@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import runpy
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -13,42 +11,28 @@ from typing import Any
 import pytest
 
 from ..instruments.control import Told
-from ..instruments.converged import GPU, converged_host
+from ..instruments.converged import GPU
+from ..instruments.eight import eight_services
 from ..instruments.proof import Proof
-from ..standins import sd35
-from ..world.scenery import group_data, weights
+from ..instruments.sessions import counted
+from ..world.scenery import group_data
 from ..world.world import World
 from .test_binds import uid
+from .test_deploy import COMMANDS_OF_A_PLAN
 from .test_sideways import each_reaches_itself_alone, not_held
 
 pytestmark = pytest.mark.rehearsal
 SHIPPED = group_data()
 ALL, ALWAYS = set(SHIPPED["enabled_services"]), {"orchestrator", "comfyui-qwen"}
-TOKEN = "hf_of_the_rehearsal"  # noqa: S105
 MEDIUM = "it needs 2 NVIDIA GPUs, this host has 1"
 
 
 @pytest.fixture(scope="module")
 def converged(furnished: World) -> Iterator[Proof]:
     """A copy of a host that went the whole path, whose site now enables what is shipped."""
-    proof = Proof(converged_host(furnished, "eight"))
-    host = proof.host
-    data = runpy.run_path(str(host.run_dir / "group_data" / "all.py"))
-    named = {name: value for name, value in data.items() if not name.startswith("_") and name != "enabled_services"}
-    # The stand-ins' files have hashes of their own.
-    hashes = {
-        name: {"sha256": dict.fromkeys(model["sha256"], hashlib.sha256(weights(name)).hexdigest())}
-        for name, model in SHIPPED["models"].items()
-        if "sha256" in model
-    }
-    images = {"sd35": {"args": {"BASE_IMAGE": sd35.BASE_IMAGE}}}
-    # Nor do they need the memory of the real ones, which this machine may not have.
-    small = {name: {"memory_least": "1g"} for name, entry in SHIPPED["services"].items() if entry.get("memory_least")}
-    host.write_inventory({**named, "models": hashes, "images": images, "services": small})
-    furnished.hub_grant(TOKEN, [])
-    proof.control.environment["HF_TOKEN"] = TOKEN
+    proof = eight_services(furnished, "eight")
     yield proof
-    furnished.destroy(host)
+    furnished.destroy(proof.host)
 
 
 def orchestrator(proof: Proof, method: str, path: str) -> Any:
@@ -111,7 +95,6 @@ def shut_in(proof: Proof, running: set[str]) -> dict[str, int]:
 
 def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> None:
     host, control = converged.host, converged.control
-    host.set_gpus([GPU, GPU, GPU])
     plan = control.plan()
     assert plan.code == 2 and skipped(plan) == {}, (plan.errors, plan.stderr[-3000:])
     told = control.apply()
@@ -141,6 +124,9 @@ def test_all_eight_on_three_cards_then_on_one_then_without(converged: Proof) -> 
     assert accounts.keys() == ALL and len({*accounts.values()} - {0}) == len(ALL)
     second = control.apply()
     assert (second.code, second.changes) == (0, []), second.errors
+    with counted(host) as asked_of_eight:
+        assert control.plan().changes == []
+    assert asked_of_eight.commands == COMMANDS_OF_A_PLAN
 
     host.set_gpus([GPU])
     host.reboot()

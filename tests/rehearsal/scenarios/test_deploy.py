@@ -16,6 +16,7 @@ from gpuhost.run.lock import LOCKED
 from ..instruments.control import Control
 from ..instruments.converged import converged_host, saved_converged
 from ..instruments.proof import Proof
+from ..instruments.sessions import counted
 from ..world.freshhost import free_port
 from ..world.run import wait_for
 from ..world.saved import SAME_IN_A_COPY
@@ -24,6 +25,8 @@ from ..world.snapshot import diff_snapshots
 from ..world.world import World
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(8)]
+# Of a host, whatever it runs: whether sudo works, the host itself, all the rest.
+COMMANDS_OF_A_PLAN = 3
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,15 @@ def test_a_restored_host_is_what_was_saved_and_converged(converged: Proof, furni
     converged.answers("verify")
     converged.secrets_in_step()
     converged.nothing_to_do()
+
+
+@pytest.mark.core
+def test_a_plan_asks_a_host_in_few_round_trips(converged: Proof) -> None:
+    """As many with two services as with eight (test_all_services.py). Whoever asks for something new names it ahead
+    (`asks` in tasks/)."""
+    with counted(converged.host) as asked:
+        converged.nothing_to_do()
+    assert asked.commands == COMMANDS_OF_A_PLAN
 
 
 def test_the_ssh_line_at_the_end_reaches_the_services_from_the_operators_machine(converged: Proof) -> None:

@@ -41,12 +41,13 @@ NOT_ASKED = "what the host answered is not what was asked"
 @pytest.mark.parametrize(
     ("ok", "said", "what"),
     [
-        (True, "/a\tregular file\t600\nend\n", NOT_ASKED),
-        (True, "/a\tregular file\t600\troot\t0\troot\t0\tsoon\thunter2\nend\n", NOT_ASKED),
-        (True, "/a\tregular file\t600\troot\t0\troot\t0\t1.5\thunter2\n", NOT_ASKED),  # it broke off
+        (True, "stat\t/a\tregular file\t600\nend\n", NOT_ASKED),
+        (True, "stat\t/a\tregular file\t600\troot\t0\troot\t0\tsoon\nend\n", NOT_ASKED),
+        (True, "hunter2\t/a\t0\nend\n", NOT_ASKED),
+        (True, "stat\t/a\tregular file\t600\troot\t0\troot\t0\t1.5\nsha256\t/a\thunter2\n", NOT_ASKED),  # it broke off
         (False, "sh: stat: not found\n", "sh: stat: not found"),
     ],
-    ids=["too little", "no time", "no end", "it failed"],
+    ids=["too little", "no time", "another word", "no end", "it failed"],
 )
 def test_secret_files_that_cannot_be_read_fail_their_own_host(
     monkeypatch: pytest.MonkeyPatch, ok: bool, said: str, what: str

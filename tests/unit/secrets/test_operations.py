@@ -30,7 +30,8 @@ RETIRED = Path("secrets/_local.retired.json")
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(preflight, "_privileges", list)  # whoever runs this
+    for name in ("_sudo", "_root"):  # whoever runs this
+        monkeypatch.setattr(preflight, name, list)
     read = Site(Path(), ["@local"], {"@local": sample.catalog()}, {})  # by config.py
     monkeypatch.setattr(preflight, "site", lambda: read)
     yield

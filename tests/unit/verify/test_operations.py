@@ -87,8 +87,8 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stage:
         def name(self) -> str:
             return made.name
 
-        def get_fact(self, fact: type, parts: list[str]) -> SimpleNamespace:
-            assert parts == ["containers"]
+        def get_fact(self, fact: type, parts: tuple[str, ...]) -> SimpleNamespace:
+            assert parts == ("containers",)
             return SimpleNamespace(containers=made.containers)
 
     class State:
