@@ -40,7 +40,7 @@ class Fake:
         self.outcome, self.lines = Outcome(0, [HOST], ""), list[str]()
         self.asked: list[tuple[str, dict[str, str], list[str]]] = []
         monkeypatch.setattr(pyinfra_run, "look", self._look)
-        monkeypatch.setattr(pyinfra_run, "plan", lambda target, only, watch: self._look(target, *only, watch=watch))
+        monkeypatch.setattr(pyinfra_run, "plan", lambda target, only, watch: self._look(target, ",".join(only), watch))
 
     def _look(self, target: Target, stage: str, watch: Any = print) -> Outcome:
         self.asked.append((stage, dict(target.data), list(target.options)))
