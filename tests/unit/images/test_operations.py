@@ -28,7 +28,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, paths: Paths) -> list[Script]:
     carried: list[Script] = []
     monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *_, **__: DockerReading()))
     monkeypatch.setattr(operations, "carry_out", lambda changes, commands: carried.extend(commands) or ())
-    list(operations.images._inner(WANTED, paths))
+    list(operations.images._inner(WANTED, paths, {}))
     return carried
 
 
