@@ -120,19 +120,33 @@ def counts(changes: Sequence[Change]) -> str:
 
 def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
     """Hosts with their changes. The file of a host's secrets has its name: where several are the same but for that, it
-    is shown as HOST.env."""
+    is shown as HOST.env. Of what was measured on each, what took longest is shown."""
     plans: dict[str, list[Change]] = {}
     for change in changes:
         plans.setdefault(change["host"], []).append(Change.of(change))
     together: list[tuple[list[str], list[Change]]] = []
     for host, made in plans.items():
-        anywhere = [replace(change, reason=change.reason.replace(f"/{host}.env", "/HOST.env")) for change in made]
+        anywhere = [_anywhere(change, host) for change in made]
         same = next((hosts for hosts, others in together if others == anywhere), None)
         if same is None:
             together.append(([host], anywhere))
         else:
             same.append(host)
-    return [(hosts, plans[hosts[0]] if len(hosts) == 1 else made) for hosts, made in together]
+    return [
+        (hosts, plans[hosts[0]] if len(hosts) == 1 else list(map(_slowest, made, *(plans[host] for host in hosts))))
+        for hosts, made in together
+    ]
+
+
+def _anywhere(change: Change, host: str) -> Change:
+    """As it is compared with that of another host: without the host's name, and what was measured there."""
+    impact = change.impact and replace(change.impact, disk_bytes=0, seconds=change.impact.seconds and 1.0)
+    return replace(change, reason=change.reason.replace(f"/{host}.env", "/HOST.env"), impact=impact)
+
+
+def _slowest(change: Change, *on_hosts: Change) -> Change:
+    seconds = [each.impact.seconds for each in on_hosts if each.impact and each.impact.seconds]
+    return replace(change, impact=replace(change.impact, seconds=max(seconds))) if change.impact and seconds else change
 
 
 def _is_named(change: Change) -> bool:

@@ -244,6 +244,18 @@ def test_for_how_long_a_service_is_away(impact: Impact, wanted: list[str]) -> No
     assert lines([event(replace(recreated, action="remove"))])[3:-1] == []  # it says so itself
 
 
+def test_hosts_on_which_a_start_took_another_time_are_shown_once_with_the_longest() -> None:
+    def recreated(host: str, seconds: float | None, disk_bytes: int | None = 0) -> dict[str, Any]:
+        impact = Impact(("api",), ("api",), seconds=seconds, disk_bytes=disk_bytes)
+        return event(Change("stacks", Resource("service", "api"), "recreate", "memory", impact=impact), host)
+
+    shown = lines([recreated("one", 43.2), recreated("two", 61.0, 7), recreated("three", 5.0, None)])
+    assert shown[0] == "one, two, three (the same on all 3):"
+    assert shown[3] == "        stops for about 61 s, as at its last start"
+    shown = lines([recreated("one", 43.2), recreated("two", None)])  # of one nobody knows it
+    assert [line for line in shown if line.endswith(":")] == ["one:", "two:"]
+
+
 @pytest.mark.parametrize("change", [WRITE, START, FETCH, COSTLY, with_impact(START, Running())])
 def test_a_change_is_read_back_from_its_event(change: Change) -> None:
     assert Change.of(json.loads(json.dumps(event(change)))) == change
