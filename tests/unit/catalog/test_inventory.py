@@ -9,6 +9,7 @@ import pytest
 from pyinfra.api.state import State
 
 from gpuhost.catalog.inventory import Request, read, site_folder
+from gpuhost.catalog.inventory import inventory as as_pyinfra_has_it
 from gpuhost.catalog.types import Catalog
 from gpuhost.errors import Problem, UserError
 from tests.unit import sample
@@ -128,6 +129,15 @@ def test_hosts_instead_of_an_inventory(project: Path) -> None:
     site = read(Request("@local,gpu7", data={"ssh_hostname": "192.0.2.7"}))
     assert (list(site.catalogs), site.folder) == (["@local", "gpu7"], Path())
     assert site.layers["gpu7"].origin("engine_source") == "group_data/all.py"
+
+
+def test_the_inventory_as_pyinfra_has_it(project: Path) -> None:
+    write_group_data(project, {"all": sample.data()})
+    made = as_pyinfra_has_it(Request("inventory.py"))
+    assert sorted(host.name for host in made) == ["@local", "gpu1", "gpu2"]
+    (project / "broken.py").write_text("hosts = [")
+    with pytest.raises(UserError, match=r"broken\.py, line 1: SyntaxError"):
+        as_pyinfra_has_it(Request("broken.py"))
 
 
 def test_a_function_that_makes_an_inventory(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

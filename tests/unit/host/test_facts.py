@@ -257,7 +257,12 @@ def test_of_a_host_that_says_nothing_nothing_is_known() -> None:
     texts = ("arch", "init", "docker_version", "nvidia_error", "nvidia_module", "nvidia_library")
     flags = ("wsl", "docker_silent", "docker_desktop", "live_restore", "swarm", "nouveau", "secure_boot")
     none = {"daemon_json": None, "daemon_json_kind": None, "cpus": 0, "memory_kib": 0, "nvidia_pci": 0}
-    assert known == {**dict.fromkeys(texts, ""), **dict.fromkeys(flags, False), **none}
+    assert known == {
+        **dict.fromkeys(texts, ""),
+        **dict.fromkeys(flags, False),
+        **none,
+        "docker_root": "/var/lib/docker",
+    }
     assert parse([]).url_marks == {"os": "unknown", "suite": "", "arch": ""} and parse([]).os_version == ""
 
 
@@ -267,7 +272,8 @@ def test_a_route_is_that_of_its_whole_network() -> None:
 
 
 def test_a_swarm_that_docker_does_not_speak_of_is_none() -> None:
-    assert not parse(["docker_info\tfalse\t"]).swarm and not parse(["docker_info\tfalse\tinactive"]).swarm
+    for said in ("", "inactive"):
+        assert not parse([f"docker_info\tfalse\t{said}\t/var/lib/docker"]).swarm
 
 
 @pytest.mark.parametrize(
