@@ -46,6 +46,7 @@ from tests.small_host.programs import CLIENT, DIES, PROGRAMS
 from tests.small_host.situations import (
     ACCOUNTS,
     DAMAGES,
+    DATA,
     NEW_NAME,
     ROOT,
     catalog_changes,
