@@ -46,6 +46,7 @@ from tests.small_host.programs import CLIENT, DIES, PROGRAMS
 from tests.small_host.situations import (
     ACCOUNTS,
     DAMAGES,
+    DATA,
     NEW_NAME,
     ROOT,
     catalog_changes,
@@ -58,7 +59,9 @@ Event = dict[str, Any]
 Seen = dict[str, str]
 UNITS = Path("/etc/systemd/system")
 # What must not be there unless a fresh host has it: compose files, secret files, units.
-_NO_OTHERS = re.compile(r"/stacks/(?!archived/)[^/]+/(docker-compose[^/]*\.yml|secrets/[^/]+/.+)$|/gpuhost-[^/]+$")
+_NO_OTHERS = re.compile(
+    rf"^{DATA}/stacks/(?!archived/)[^/]+/(docker-compose[^/]*\.yml|secrets/[^/]+/.+)$|^{UNITS}/gpuhost-[^/]+$"
+)
 FOREIGN_FILES = ("data/mine", "data/stacks/mine/note", "data/stacks/front/note", "data/outputs/mine", "tools/mine")
 
 
