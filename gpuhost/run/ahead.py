@@ -105,6 +105,8 @@ def _asked(
 
 def _answers(questions: list[Question], arguments: Mapping[str, Any]) -> dict[Question, Answer]:
     """What the current host says to each; without those that it does not come to."""
+    if arguments.get("_get_pty"):  # a terminal would show the script among the answers
+        return {}
     mark = token_hex(16)  # which nothing on the host can know
     given = {**arguments, "_stdin": script(questions, mark)}
     try:

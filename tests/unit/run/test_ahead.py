@@ -138,6 +138,13 @@ def test_what_did_not_come_back_whole_is_asked_again(planning: Planning) -> None
     assert run_now("echo c").stdout == "c" and planning.sent == ["exec sh", "echo c"]
 
 
+def test_over_a_terminal_each_is_asked_alone(planning: Planning) -> None:
+    """It would show the script among the answers."""
+    planning.host.data._get_pty = True
+    together(lambda: run_now("echo a"))
+    assert planning.sent == []
+
+
 def test_no_answer_is_a_sentence_of_who_needs_it(planning: Planning, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(host: Host, command: StringCommand, **arguments: Any) -> tuple[bool, CommandOutput]:
         raise OSError("gone")
