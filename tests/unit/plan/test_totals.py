@@ -172,8 +172,7 @@ def shown(*hosts: str, **other: Measured) -> list[str]:
     events = [each for host in hosts for each in measured(host, other.get(host, SEEN))]
     changes = with_impacts([event(MODEL, host) for host in hosts], events)
     told = list(plan_lines(changes, Shown(), totals(changes, events)))
-    begin = next(at for at, line in enumerate(told) if line.startswith("Plan: ")) + 1
-    return [line for line in told[begin:] if not line.startswith("All ")]
+    return told[next(at for at, line in enumerate(told) if line.startswith("Plan: ")) + 1 :]
 
 
 def test_below_each_hosts_plan_stands_what_it_costs_there() -> None:
