@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..world.freshhost import FreshHost
-from ..world.snapshot import diff_snapshots
+from ..world.snapshot import diff_snapshots, written
 from .control import Control, Told
 
 STAGES = ("engine", "gpu", "layout", "secrets", "models", "images", "installs", "stacks")
@@ -53,15 +53,17 @@ class Proof:
     def bare_plan(self) -> Told:
         """The plan of a bare host lists every stage, exits 2, and leaves the host as it was."""
         self.host.ssh("sudo -n true")  # sudo leaves a file of its own in the home at its first use
-        before = self.host.snapshot()
+        before, times = self.host.snapshot(), self.host.times()
         with self._phase("plan on the bare host"):
             told = self.control.plan()
+        touched = written(times, self.host.times())
         self._note("plan on the bare host", told)
         expect(told.code == 2, "the plan of a bare host exits 2", (told.code, told.errors, told.stderr))
         stages = {stage for stage, _, _ in told.changes}
         wanted = {stage for stage in STAGES if self.gpu or stage not in ("gpu", "installs", "models")}
         expect(stages == wanted, "the plan of a bare host lists every stage", sorted(wanted ^ stages))
         expect(not (changed := diff_snapshots(before, self.host.snapshot())), "a plan changes nothing", changed)
+        expect(not touched, "a plan writes nothing, not even what is there", touched)
         return told
 
     def first_apply(self, planned: Told) -> None:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,7 +22,7 @@ from ..world.freshhost import free_port
 from ..world.run import wait_for
 from ..world.saved import SAME_IN_A_COPY
 from ..world.scenery import group_data
-from ..world.snapshot import diff_snapshots
+from ..world.snapshot import diff_snapshots, written
 from ..world.world import World
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(8)]
@@ -45,6 +46,28 @@ def test_a_restored_host_is_what_was_saved_and_converged(converged: Proof, furni
     converged.answers("verify")
     converged.secrets_in_step()
     converged.nothing_to_do()
+
+
+def test_a_plan_of_what_was_damaged_writes_nothing_here_nor_there(converged: Proof, tmp_path: Path) -> None:
+    """Not even the same again: no file has another time, but what services write, and caches of this side."""
+    home, scratch, site = tmp_path / "home", tmp_path / "tmp", converged.host.inventory.parent
+    for folder in (home, scratch):
+        folder.mkdir()
+    own = {"HOME": str(home), "TMPDIR": str(scratch), "XDG_STATE_HOME": str(home / "state")}
+    control = Control(converged.host, environment=own)
+    converged.host.root("chmod 666 /opt/gpuhost/programs/hostside/wire.py; docker pause orchestrator", check=True)
+    there, here = converged.host.times(), _times(site)
+    assert control.plan().code == 2
+    services = ("/srv/genai/services/", "/srv/genai/outputs/")
+    assert [path for path in written(there, converged.host.times()) if not path.startswith(services)] == []
+    assert _times(site) == here
+    assert [path for path in _times(tmp_path) if not path.is_dir() and ".cache" not in path.parts] == []
+    assert converged.control.apply().code == 0
+
+
+def _times(folder: Path) -> dict[Path, tuple[int, int]]:
+    found = {path: path.lstat() for path in folder.rglob("*") if not path.is_socket()}
+    return {path: (each.st_mtime_ns, each.st_ctime_ns) for path, each in found.items() if "state" not in path.parts}
 
 
 @pytest.mark.core

@@ -18,7 +18,7 @@ from .gpus import DATA_DIR, PROGRAM, Gpu, gpu_files
 from .network import LABEL, Network
 from .pki import ssh_key
 from .run import Completed, run, wait_for
-from .snapshot import parse_snapshot, snapshot_script
+from .snapshot import parse_snapshot, snapshot_script, times_script
 
 SudoMode = Literal["nopasswd", "password", "none"]
 SUDO_PASSWORD = "rehearsal only"  # noqa: S105  (of a throw-away host)
@@ -209,6 +209,10 @@ class FreshHost:
         seen = parse_snapshot(self.root("sh -s", input=snapshot_script(), check=True).stdout)
         self.timings[f"{self.name} snapshot"] = round(time.monotonic() - started, 2)
         return seen
+
+    def times(self) -> str:
+        """When each of its files was last touched, to compare by written()."""
+        return self.root("sh -s", input=times_script()).stdout
 
     def set_gpus(self, gpus: list[Gpu]) -> None:
         """Replace the GPUs while the host runs; none removes nvidia-smi too. The CDI specification follows."""

@@ -67,6 +67,17 @@ def snapshot_script() -> str:
     return SCRIPT.replace("@PRUNE@", rf"\( {prune} \) -prune -o")
 
 
+def times_script() -> str:
+    """When each file and folder was last written and changed."""
+    prune = " -o ".join(f"-path {path}" for path in EXCLUDED)
+    return rf"find / \( {prune} \) -prune -o -printf '%T@ %C@ %p\n' 2>/dev/null"
+
+
+def written(before: str, after: str) -> list[str]:
+    """The paths that came, went, or were touched between two outputs of that, be it with the same content again."""
+    return sorted({line.split(" ", 2)[2] for line in set(before.splitlines()) ^ set(after.splitlines())})
+
+
 def parse_snapshot(output: str) -> dict[str, Any]:
     """Sections by name; "files" maps path -> "type mode owner [sha256 or -> target]", others are sorted lists."""
     sections: dict[str, list[str]] = {}
