@@ -251,8 +251,10 @@ def _mistyped(hosts: Sequence[Host], inventory: Inventory, groups: Mapping[str, 
     for host in hosts:
         for layer in _all_layers(host, inventory, groups):
             for key in layer.values:
+                if not key.startswith(("ssh_", "_")) or key in _PYINFRA:
+                    continue
                 near = nearest(key, _PYINFRA)
-                if key not in _PYINFRA and (key.startswith("ssh_") or (key.startswith("_") and near)):
+                if near or key.startswith("ssh_"):
                     hint = f"did you mean `{near}`?" if near else f"pyinfra knows {', '.join(_SSH)}"
                     found[Problem(f"{layer.origin}: `{key}` is nothing that pyinfra knows", hint)] = None
     return list(found)
