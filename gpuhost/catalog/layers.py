@@ -101,7 +101,7 @@ class Layered:
         found = self._root
         for key in path:
             if found.fields is None:
-                break
+                return found
             if key not in found.fields:
                 return None
             found = found.fields[key]

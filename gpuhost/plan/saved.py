@@ -78,7 +78,7 @@ def read(file: Path) -> SavedPlan:
             if there.st_uid not in (os.geteuid(), 0) or there.st_mode & 0o022:
                 hint = f"look whether it says what you want, then `chown $(id -un) {file}; chmod go-w {file}`"
                 raise UserError(Problem(f"others can write to the plan {file}", hint))
-            text = stream.read(BYTES_MAX + 1)
+            text = stream.read(BYTES_MAX)
     except OSError as error:
         hint = "`gpuhost plan --out plan.json` makes one; without a file `gpuhost apply` plans by itself"
         raise UserError(Problem(f"the plan {file} cannot be read: {error.strerror}", hint)) from None

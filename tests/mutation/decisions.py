@@ -88,7 +88,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("host/facts.py", "cpus: int = 0", "0 -> 1", _SET_BEFORE),
     Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),
     Equivalent("models/meter.py", "daemon=True", "True -> False", "__exit__ waits for the thread"),
-    Equivalent("models/manifest.py", "json.dumps", "without", "how the file looks to a person"),
     Equivalent("models/manifest.py", "os.fsync", "os.fsync(file.fileno()) -> pass", _POWER),
     Equivalent("models/manifest.py", "file.flush()", "file.flush() -> pass", _POWER),
     Equivalent("models/hub_errors.py", "[:200]", "200 -> 201", "how much of another program's text is shown"),

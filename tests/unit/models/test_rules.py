@@ -183,6 +183,9 @@ def test_bytes_that_another_revision_has_are_not_downloaded() -> None:
     seen = reading(blobs={f"{HUB}/blobs/{SHA}": FileStat(10, 1, 1)})
     [found] = reconcile([vae(commit=NEXT)], seen, "/data/models", "/hub", 0)
     assert (found.action, found.fetch_bytes) == ("fetch", 0)
+    by_git = reading(blobs={f"{HUB}/blobs/{GIT}": FileStat(10, 1, 1)})
+    [found] = reconcile([vae(known(None), commit=NEXT)], by_git, "/data/models", "/hub", 0)
+    assert found.fetch_bytes == 0
     half = reading(blobs={f"{HUB}/blobs/{SHA}": FileStat(9, 1, 1)})
     [found] = reconcile([vae(commit=NEXT)], half, "/data/models", "/hub", 0)
     assert found.fetch_bytes == 10
