@@ -131,7 +131,7 @@ CHANGES = [
     value("another port", Q, {"port": 8288}, "ports"),
     value("open to the network", Q, {"bind": "0.0.0.0"}, "ports", f"file:{RULES}"),
     value("another argument", Q, {"arguments": ["--max-upload-size=99"]}, "command"),
-    value("more cores", Q, {"cpus": 2}, "cpus"),
+    value("one core", Q, {"cpus": 1}, "cpus"),
     value("less shared memory", Q, {"shm": "8g"}, "shm"),
     value("another health check", Q, {"health": {"interval_s": 20}}, "healthcheck"),
     value("one more shipped file", Q, {"shipped_files": {"more.json": "workflows/flux-1-dev.json"}}, "."),
