@@ -17,7 +17,7 @@ from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuhost.errors import UserError
+from gpuhost.errors import Problem, UserError
 from gpuhost.secrets import envfile
 
 NEW = "new-value_1$2b$12$./"
@@ -382,3 +382,13 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
     killed_in("fsync", hold)
     with envfile.locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("blank", [0, 1, 3])
+def test_the_line_that_says_nothing_is_named(blank: int, ends: str) -> None:
+    """Not the blank ones before it."""
+    text = "A=1\n" + ends * blank + "no name = here\nB=2\n"
+    with pytest.raises(UserError) as caught:
+        envfile.bindings("x.env", text, "look at it")
+    assert list(caught.value.problems) == [Problem(f"line {2 + blank} of x.env is no `NAME=value`", "look at it")]
