@@ -39,7 +39,7 @@ def local_ports(catalogs: Mapping[str, Catalog]) -> dict[tuple[str, str], int]:
     for host, catalog in catalogs.items():
         for name, entry in catalog.enabled().items():
             if is_tunnelled(host, entry):
-                steps = range(entry.port, _LAST_PORT, _APART)
+                steps = range(entry.port, _LAST_PORT + 1, _APART)
                 free = next(port for port in chain(steps, range(1024, _LAST_PORT)) if port not in taken)
                 found[host, name] = free
                 taken.add(free)

@@ -101,10 +101,26 @@ def test_what_has_no_name_for_people_is_counted_in_a_long_plan() -> None:
     assert everything[-1] == lines([*events, *MANY])[-1] == "Plan: 20 to add, 3 to change, 1 to remove."
 
 
-@pytest.mark.parametrize("kind", ["engine", "image", "install", "model", "network", "packages", "secret", "service"])
+@pytest.mark.parametrize(
+    "kind",
+    ["engine", "image", "install", "model", "network", "packages", "secret", "service", "network", "programs", "stack"],
+)
 def test_what_people_have_a_name_for_is_listed_in_a_long_plan(kind: str) -> None:
     shown = "\n".join(lines([*MANY, *map(event, made(kind, "mine"))]))
     assert "mine" in shown and "    + 1 " not in shown
+
+
+@pytest.mark.parametrize(
+    ("action", "shown"),
+    [
+        *((each, "+") for each in ("build", "create", "fetch", "generate", "import", "install", "make", "pull")),
+        ("remove", "-"),
+        *((each, "~") for each in ("write", "recreate", "restart", "enable", "correct")),
+    ],
+)
+def test_what_comes_to_be_what_goes_and_what_changes(action: str, shown: str) -> None:
+    [line] = lines(map(event, made("file", "x", action=action)))[2:-1]
+    assert line.startswith(f"    {shown} file x")
 
 
 def test_how_long_a_short_plan_is() -> None:

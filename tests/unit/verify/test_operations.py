@@ -321,6 +321,10 @@ def test_where_no_port_is_free_in_steps_the_next_one_is_taken() -> None:
     high = sample.run({"services.api.port": 65500, "enabled_services": ["api"]}).catalog
     ports = local_ports({f"gpu{number}": high for number in range(3)})
     assert list(ports.values()) == [65500, 1024, 1025]
+    last = sample.run({"services.api.port": 65535, "enabled_services": ["api"]}).catalog
+    near = sample.run({"services.api.port": 65436, "enabled_services": ["api"]}).catalog
+    assert list(local_ports({"gpu0": last}).values()) == [65535]
+    assert list(local_ports({"gpu0": near, "gpu1": near}).values()) == [65436, 1024]
 
 
 def test_which_services_of_a_host_answer() -> None:
