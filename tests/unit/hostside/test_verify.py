@@ -529,6 +529,13 @@ def test_a_header_that_http_forbids_is_not_quoted(fake: FakeDocker, port: int, v
     assert "lines-of-secret" not in repr(lines)
 
 
+def test_a_piece_of_base64_is_masked_from_eight_digits_on() -> None:
+    """A shorter one is found in innocent text."""
+    assert Redactor(["abcdef"]).text(base64.b64encode(b"abcdef").decode()) == "[redacted]"
+    short = base64.b64encode(b"abcde").decode()
+    assert Redactor(["abcde"]).text(short) == short
+
+
 def test_a_secret_is_masked_as_programs_quote_it() -> None:
     secret = "\"quotes\" \\ and\n'lines' é"  # noqa: S105
     redactor = Redactor([secret])

@@ -298,6 +298,11 @@ def test_refuses_to_start_without_a_good_token(environ: dict[str, str], cause: s
         read_token(environ)
 
 
+def test_a_docker_that_hangs_is_reported_before_anybody_gives_up() -> None:
+    """The health check waits for our answer, and Docker (5 s, group_data/all.py) for the health check."""
+    assert broker.READ_S < healthcheck.TIMEOUT_S < 5.0 < connections.LIFE_S
+
+
 def test_it_asks_where_the_broker_listens() -> None:
     folder = Paths.of(sample.catalog()).broker
     unit = text("gpuhost-broker.socket.j2", folder=folder, group="root")
