@@ -659,6 +659,12 @@ def test_a_service_knows_every_secret_that_it_names() -> None:
         ("services.painter.stop_timeout_s", 1, 0),
         ("services.painter.gpu", {"count": 1}, {"count": 0}),
         ("services.painter.gpu", {"count": 1, "vram_mib": 1}, {"count": 1, "vram_mib": 0}),
+        (
+            "services.painter.gpu",
+            {"count": 1, "vram_mib": 9, "vram_least_mib": 9},
+            {"count": 1, "vram_mib": 9, "vram_least_mib": 10},
+        ),
+        ("services.painter.gpu", {"count": 1, "vram_mib": 9}, {"count": 1, "vram_least_mib": 9}),
         ("services.painter.health.interval_s", 1, 0),
         ("services.painter.health.timeout_s", 1, 0),
         ("services.painter.health.retries", 1, 0),

@@ -15,7 +15,7 @@ from gpuhost.catalog.types import Model
 from gpuhost.errors import Problem
 from gpuhost.models import rules
 from gpuhost.models.facts import FileStat, ModelsReading
-from gpuhost.models.rules import ModelStatus, Wanted, reconcile, wanted
+from gpuhost.models.rules import ModelStatus, PlannedFile, Wanted, reconcile, wanted
 from gpuhost.plan.change import Difference, Impact
 from hostside.protocol import Manifest, ManifestEntry, ModelFile, manifest_key
 
@@ -177,6 +177,16 @@ def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
         "2 of its files: it is not there; 1 of its files: it is in the cache and was never verified"
     )
     assert {each.file.known_from for each in found.files} == {"lock"}
+
+
+def test_what_is_done_with_a_model_is_called_by_the_most_costly() -> None:
+    [vae_] = reconcile([vae()], reading(entry=None, cached=None), "/data/models", "/hub", 0)
+    file = vae_.files[0].file
+
+    def action(*actions: Any) -> str:
+        return rules.PlannedModel("m", [PlannedFile(replace(file, action=each), "w") for each in actions], None).action
+
+    assert (action("link", "verify"), action("verify", "fetch", "link"), action("link")) == ("verify", "fetch", "link")
 
 
 def test_bytes_that_another_revision_has_are_not_downloaded() -> None:
