@@ -153,7 +153,7 @@ def judge(path: str, spec: Spec, reading: InstallReading) -> Finding | None:
     if tree and tree.state == "unknown":
         return _damaged(tree, "there is no record of what was installed, so nobody can say whether it still is that")
     found = _installed(reading.stamps[path])
-    if found is None or canonical(found) != canonical(spec) or (tree and tree.state == "unfinished"):
+    if canonical(found) != canonical(spec) or (tree and tree.state == "unfinished"):
         return Finding("install", "it was not finished")
     if tree and tree.touched:
         more = f" and {tree.touched - 1} more were" if tree.touched > 1 else " was"
