@@ -137,3 +137,8 @@ def test_a_list_is_replaced_as_a_whole_and_keeps_what_it_holds() -> None:
 
 def test_no_layer_at_all() -> None:
     assert (Layered([]).values, Layered([]).origin("engine_source")) == ({}, "group_data/all.py")
+
+
+def test_what_is_no_mapping_or_an_empty_one_is_a_leaf() -> None:
+    found = list(leaves({"a": {"b": 1, "c": {"d": []}}, "e": {}, "f": {"g": {}}}))
+    assert found == [(("a", "b"), 1), (("a", "c", "d"), []), (("e",), {}), (("f", "g"), {})]
