@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host
@@ -16,6 +17,7 @@ from gpuhost.network import rules
 from gpuhost.network.facts import FirewallReading, FirewallState
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
+from gpuhost.systemd.operations import reads_again
 
 # `nft -f` takes all of a file or nothing: while new rules are loaded the old ones hold.
 _LOAD = r"""
@@ -39,6 +41,8 @@ def networks(wanted: Mapping[str, Network], rules_file: str, backups: str) -> Co
     """Every wanted network exists, and the rules that keep them apart are loaded, now and before Docker starts."""
     files = rules.files(wanted, rules_file)
     firewall = look(files)
+    if reads_again("layout", files[-1].path):
+        firewall = replace(firewall, stale_unit=True)
     docker = host.get_fact(DockerState, parts=parts("networks"))
     changes = rules.reconcile(files, wanted, firewall, docker.networks)
     changes = with_text_diffs(changes, files, firewall.files)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
@@ -38,6 +39,7 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
     if problem := blocked(observed):
         yield from fail_host(*problem)
         return
+    states = _as_planned(stage, wanted, states)
     changes = reconcile(stage, wanted, observed, states)
     if stopped := _stopped_with_docker(changes, states):
         yield Script(f"systemctl start {shlex.join(sorted(stopped))}")
@@ -59,6 +61,21 @@ def units(stage: str, wanted: Sequence[Unit], backups: str) -> Commands:
         yield Script(f"systemctl enable --quiet {running} && systemctl start {running}")
 
     yield from carry_out(changes, act())
+
+
+def _as_planned(stage: str, wanted: Sequence[Unit], states: Mapping[str, UnitState]) -> dict[str, UnitState]:
+    """What the plan found unread is read in its turn, though an earlier step of this run let systemd read it: for that
+    it reads the files of all units."""
+    found = dict(states)
+    for each in wanted:
+        if reads_again(stage, each.file.path):
+            found[each.name] = replace(found.get(each.name, UnitState()), stale=True)
+    return found
+
+
+def reads_again(stage: str, path: str) -> bool:
+    """Whether this run carries out a plan in which the file of a unit was to be written, or read."""
+    return state.is_executing and (path, "write") in (current().planned_actions(host.name, stage) or ())
 
 
 def _stopped_with_docker(changes: Sequence[Change], states: Mapping[str, UnitState]) -> set[str]:

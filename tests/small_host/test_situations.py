@@ -58,7 +58,7 @@ def proved(prove: Prove, situation: Situation) -> None:
 _SLOW = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
-@settings(_SLOW, max_examples=8, derandomize=True)
+@settings(_SLOW, max_examples=6, derandomize=True)
 @given(situations)
 def test_a_few_situations(prove: Prove, situation: Situation) -> None:
     proved(prove, situation)

@@ -30,17 +30,18 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.inventory import Inventory
 from pyinfra.api.operations import run_ops
-from pyinfra.api.state import State
+from pyinfra.api.state import State, StateStage
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 
 from gpuhost.plan import report
 from gpuhost.plan.spec import canonical, digest
 from gpuhost.project import PROJECT
+from gpuhost.run import ahead, session
 from gpuhost.run import data as data_names
-from gpuhost.run import session
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import Script
+from gpuhost.run.stage import read_ahead
 from tasks import layout, stacks
 from tests.small_host.programs import CLIENT, DIES, PROGRAMS
 from tests.small_host.situations import (
@@ -199,6 +200,9 @@ class SmallHost:
             [host] = state.inventory
             with ctx_host.use(host):
                 self._before(run)
+                if planned is None:
+                    state.set_stage(StateStage.Prepare)
+                    read_ahead(run)  # a plan knows by then what it asks
                 layout.layout(run)
                 stacks.stacks(run)
             if planned is not None:
@@ -382,6 +386,7 @@ def main(folder: Path) -> None:
     """Prove what is asked for until nobody asks any more."""
     logging.disable(logging.CRITICAL)
     Script.execute = _execute  # type: ignore[method-assign]
+    ahead.take_part()
     host, Death.file = SmallHost(folder), folder / DIES
     host.mount()
     answers, sys.stdout = sys.stdout, sys.stderr

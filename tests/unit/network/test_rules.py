@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpuhost.catalog.types import Network
+from gpuhost.engine.facts import DockerReading, DockerState
 from gpuhost.files.facts import FileState
 from gpuhost.files.rules import FileSpec, encoded
+from gpuhost.network import operations
 from gpuhost.network.facts import FirewallReading, FirewallState
 from gpuhost.network.rules import UNIT, bridge, files, interface, options, reconcile
 from gpuhost.plan.change import Change
+from gpuhost.plan.report import Report
+from gpuhost.run.session import Session
+from gpuhost.systemd import operations as systemd
 
 RULES = "/opt/tools/firewall.nft"
 CLOSED, OPEN = Network(subnet="172.20.1.0/24"), Network(subnet="172.20.2.0/24", egress=True)
@@ -144,3 +150,26 @@ def test_the_fact_reads_files_and_what_is_loaded() -> None:
         False,
     )
     assert seen.files[RULES].sha256 == digest
+
+
+@pytest.mark.parametrize(
+    ("executing", "planned", "found"),
+    [(True, [["layout", "file", f"/etc/systemd/system/{UNIT}", "write"]], 1), (True, [], 0), (False, None, 0)],
+)
+def test_its_unit_is_read_when_the_plan_found_it_unread_though_an_earlier_step_let_systemd_read_it(
+    monkeypatch: pytest.MonkeyPatch, executing: bool, planned: list[list[str]] | None, found: int
+) -> None:
+    changes: list[Change] = []
+    answers: dict[Any, object] = {
+        FirewallState: right(),
+        DockerState: DockerReading(networks={name: [] for name in NETWORKS}),
+    }
+    here = SimpleNamespace(name="gpu1", get_fact=lambda fact, **_: answers[fact])
+    session = Session(Report(None), None if planned is None else {"gpu1": planned})
+    for module in (operations, systemd):
+        monkeypatch.setattr(module, "host", here)
+    monkeypatch.setattr(systemd, "state", SimpleNamespace(is_executing=executing))
+    monkeypatch.setattr(systemd, "current", lambda: session)
+    monkeypatch.setattr(operations, "carry_out", lambda wanted, steps: changes.extend(wanted) or ())
+    list(operations.networks._inner(wanted=NETWORKS, rules_file=RULES, backups="/backups"))
+    assert [change.action for change in changes] == ["write"] * found

@@ -145,6 +145,20 @@ def test_a_file_that_is_right_and_was_not_read_is_not_written_again(monkeypatch:
     assert f"own {FOLDER}/ours.service" in write and f"put {FOLDER}/ours.service" not in write
 
 
+def test_what_the_plan_found_unread_is_read_though_an_earlier_step_let_systemd_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """systemd reads the files of all units at once; what was planned is then done, and said to be done."""
+    files, read = right(SERVICE, SOCKET), {"ours.service": UnitState(), "ours.socket": RUNS}
+    planned = ["stacks", "file", SERVICE.file.path, "write"]
+    own, reload, start = scripts(monkeypatch, files, read, [planned])
+    assert f"own {SERVICE.file.path}" in own and f"put {SERVICE.file.path}" not in own
+    assert "daemon-reload" in reload and "start ours.socket" in start
+    assert scripts(monkeypatch, files, read, []) == [] == scripts(monkeypatch, files, read)
+    for other in (["layout", *planned[1:]], [*planned[:3], "create"], ["stacks", "file", "/other", "write"]):
+        assert scripts(monkeypatch, files, read, [other]) == []
+
+
 WANTED = Unit(plain(f"{FOLDER}/wanted.service", "[Service]\n[Install]\nWantedBy=multi-user.target docker.service\n"))
 
 
