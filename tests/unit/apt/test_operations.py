@@ -144,7 +144,7 @@ def test_holds_are_planned_as_they_will_be(
     seen = Seen(monkeypatch, apt, AptReading(installed, held))
     assert seen.of(apt.held, stage="gpu", packages={"a": "1", "b": "1"}, stamp="/state/apt") == subjects
     assert {change.key for change in seen.changes} == {("gpu", "package", name, "hold") for name in subjects}
-    assert seen.asked == {"packages": {"a": "1", "b": "1"}, "stamp": "/state/apt"}
+    assert seen.asked == {"packages": ["a", "b"], "stamp": "/state/apt", "install": ()}
     assert seen.scripts == [f"apt-mark hold {' '.join(subjects)}"] or not subjects
 
 
