@@ -124,8 +124,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("catalog/profiles.py", "strict=False", "without strict", "it is what zip does by itself"),
     Equivalent("trees/look.py", "strict=False", "without strict", "it is what zip does by itself"),
     Equivalent("services/render.py", "autoescape=False", "without autoescape", "it is what jinja2 does by itself"),
-    Equivalent("verify/answers.py", "connect=min(", "", "how patient it is"),
-    Equivalent("orchestrator/healthcheck.py", "timeout=TIMEOUT_S", "without timeout", "how patient it is"),
     Equivalent("verify/questions.py", "WRONG_TOKEN = ", '"gpuhost-asks', "any other wrong one would do"),
     Equivalent("models/meter.py", "EVERY_S = ", "5.0 -> 6.0", "how often somebody is told"),
     Equivalent("models/meter.py", "RECENT = ", "6 -> 7", "how far back an average goes"),
@@ -145,7 +143,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("secrets/store.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "file.flush()", "file.flush() -> pass", _POWER),
-    Equivalent("images/registry.py", "timeout=20", "without timeout=20", "how patient it is"),
     Equivalent("images/registry.py", "timeout=20", "20 -> 21", "how patient it is"),
     Equivalent("images/registry.py", "_ANSWER_S = ", "60.0 -> 61.0", "how patient it is"),
     Equivalent(
