@@ -144,6 +144,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("trees/record.py", "check=False", "without check=False", "it is what subprocess does by itself"),
     Equivalent("trees/record.py", "file.flush()", "file.flush() -> pass", _POWER),
     Equivalent("images/registry.py", "timeout=20", "20 -> 21", "how patient it is"),
+    Equivalent(
+        "images/registry.py", "timeout=20", "without timeout=20", "how patient it is: httpx waits 5 s by itself"
+    ),
+    Equivalent("verify/answers.py", "connect=min(", "", "how patient it is: each has a bound"),
     Equivalent("images/registry.py", "_ANSWER_S = ", "60.0 -> 61.0", "how patient it is"),
     Equivalent(
         "images/registry.py", "until", "time.monotonic() > until -> time.monotonic() >=", "no clock hits that moment"
