@@ -3,9 +3,10 @@ and three hosts ask the hub for, when they give models to each other.
 
     python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--away 50] [--shared 1024]
 
-Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Far: the same, from a hub whose answers take
-`--away` ms, as a real one's do. Each round runs both, in turn, into a new folder, over as many connections; the best
-of each counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
+Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Both: all of them in one go. Far: the small ones,
+from a hub whose answers take `--away` ms, as a real one's do. Each round runs fetch and curl, in turn, into a new
+folder, over as many connections; the best of each counts. The fetch hashes, syncs to the disk, links and writes a
+manifest meanwhile; curl only writes.
 
 The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
 seconds tell more than the ratio, and where those of the hub are near the time that passed, it is the hub that is timed.
@@ -65,9 +66,11 @@ def main() -> None:
     parser.add_argument("--shared", type=int, default=1024, metavar="MIB")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuhost-bench-", dir=asked.folder) as folder:
-        compare("large", Path(folder), _large(Path(folder), asked.large), AT_ONCE, asked.rounds)
-        compare("small", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds)
-        compare("far", Path(folder), _small(asked.small), SMALL_AT_ONCE, asked.rounds, asked.away / 1000)
+        large, small = _large(Path(folder), asked.large), _small(asked.small)
+        compare("large", Path(folder), large, AT_ONCE, asked.rounds)
+        compare("both", Path(folder), {**large, **small}, SMALL_AT_ONCE, asked.rounds)
+        compare("small", Path(folder), small, SMALL_AT_ONCE, asked.rounds)
+        compare("far", Path(folder), small, SMALL_AT_ONCE, asked.rounds, asked.away / 1000)
         for hosts in (1, 3):
             share(Path(folder) / f"shared-{hosts}", hosts, asked.shared)
 
