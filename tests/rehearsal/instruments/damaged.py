@@ -15,7 +15,8 @@ from .proof import Proof, expect
 
 Snapshot = dict[str, Any]
 # What a repair leaves behind, and what a service writes while it runs.
-GROWS = (f"{STATE}/backups/*", f"{STATE}/backups", f"{DATA}/services/*/data/*", "/root/*")
+# `measures`: how long each start took.
+GROWS = (f"{STATE}/backups/*", f"{STATE}/backups", f"{STATE}/measures", f"{DATA}/services/*/data/*", "/root/*")
 SERVICES = {O, Q}
 _PLANT = r"""
 set -eu

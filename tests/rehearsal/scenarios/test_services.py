@@ -146,23 +146,19 @@ def test_a_plan_says_for_how_long_a_service_is_away_and_the_apply_takes_about_so
         text, plan = converged.control.text("plan", "--no-diff").stdout, converged.control.plan()
         applied = converged.control.text("apply", "--yes", "--no-diff")
         assert applied.returncode == 0, applied.stderr
-        after = measures(converged)
-        for service in both:
+        after, away = measures(converged), {service: away_s(converged, service, began_s) for service in both}
+        for service, real in away.items():
             expected = before["service", service]
             assert impact_of(plan, service)["seconds"] == expected
-            real = away_s(converged, service, began_s)
             print(f"{service}: planned {expected} s, away {real:.1f} s, noted then {after['service', service]} s")
             assert f"stops for about {about(expected)}, as at its last start" in text
-            assert abs(after["service", service] - real) < 4  # the end of the one before, compose's own time
-            assert real < 4 * expected + 20  # of a machine on which others work, too
         [totals] = (plan.document or {})["totals"].values()
         [(minutes, seconds)] = re.findall(r"made in (?:(\d+) min )?(\d+) s", applied.stdout)
         took_s = int(minutes or 0) * 60 + int(seconds)
         print(f"the whole: planned {totals['seconds']} s, took {took_s} s\n{text}")
-        # The plan's own time is a part of it, for the apply looks as well.
-        assert (
-            sum(before["service", each] for each in both) + 5 < totals["seconds"] < 2 * took_s < 8 * totals["seconds"]
-        )
+        assert totals["seconds"] > sum(before["service", each] for each in both)  # and it looks, and asks
+        for service, real in away.items():  # noted from before the old one's end, until it was seen to be healthy
+            assert real - 1 < after["service", service] < took_s
         assert (totals["seconds_unknown"], totals["reboot"], totals["disks"]) == ([], "no", [])
         assert totals["ports"] == [
             {"address": "127.0.0.1:8288", "service": "comfyui-qwen", "now": True, "beyond_host": False}
