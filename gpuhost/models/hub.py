@@ -5,6 +5,7 @@ Nothing is downloaded. huggingface_hub is imported at the first question: a run 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -98,7 +99,12 @@ def _client(endpoint: str, token: str | None) -> HfApi:
 
 @cache
 def _be_patient() -> None:
-    """Once in a process: huggingface_hub asks for a tree without any time limit."""
+    """Once in a process: huggingface_hub asks for a tree without any time limit, and closes its client in each child
+    that is forked.
+
+    A child waits there for a lock that a greenlet of its parent holds (the question of another host), and while it
+    waits it goes on as a second run, over the same connections, instead of becoming `git`, or what else was to run.
+    """
     import httpx2
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -107,6 +113,11 @@ def _be_patient() -> None:
         def build_request(self, *arguments: Any, **named: Any) -> httpx2.Request:
             return super().build_request(*arguments, **{**named, "timeout": ANSWER_S})
 
+        def close(self) -> None:
+            if os.getpid() == process:
+                super().close()
+
+    process = os.getpid()
     set_client_factory(lambda: Patient(follow_redirects=True))
     constants.HF_HUB_DISABLE_TELEMETRY = True
     disable_progress_bars()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+from huggingface_hub.utils import close_session, filter_repo_objects, get_session  # type: ignore[attr-defined]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,6 +168,23 @@ def test_what_answers_and_is_no_hub(server: HubServer) -> None:
 def test_a_run_without_a_question_does_not_load_the_client() -> None:
     program = "import sys, tasks.preflight, gpuhost.cli.main; assert 'huggingface_hub' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PROJECT, timeout=60)
+
+
+def test_a_forked_child_leaves_the_client_to_its_parent(server: HubServer) -> None:
+    """It would wait for what another greenlet of the parent holds, and go on as that one."""
+    hub.resolve(REPO, server.store.add(REPO, FILES, gated=False, commit=None), endpoint=server.url)
+    client = get_session()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"closed" if client.is_closed else b"as it was")
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read, "rb") as told:
+        assert told.read() == b"as it was"
+    close_session()
+    assert client.is_closed
 
 
 NAMES = st.text("ab/.*?[]", min_size=1, max_size=8)
