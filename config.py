@@ -1,10 +1,14 @@
 """Read by pyinfra before the inventory: group_data is checked before any host is contacted."""
 
 import os
+import sys
 
 from pyinfra import config
 
-from gpuhost.run.entry import check_command_line
+# pyinfra turns Python's cache of compiled modules off: without it every run compiles all of ours again.
+sys.dont_write_bytecode = bool(sys.flags.dont_write_bytecode)
+
+from gpuhost.run.entry import check_command_line  # noqa: E402
 
 config.REQUIRE_PYINFRA_VERSION = "~=3.10.0"
 # `gpuhost --use-sudo-password` asks once and hands the answer to its pyinfra runs.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from pyinfra.api.state import State
 from pyinfra.connectors.sshuserclient.client import StrictPolicy
 
 from gpuhost.errors import UserError
+from gpuhost.project import PROJECT
 from gpuhost.run import entry
 from gpuhost.run.entry import check_command_line, explain_connection
 from tests.unit import sample
@@ -184,3 +188,14 @@ def test_data_without_a_value_is_a_mistake(project: Path, capsys: pytest.Capture
         "error: --data `engine_source` has no value",
         "hint: write it as --data NAME=VALUE",
     ]
+
+
+@pytest.mark.parametrize("unwanted", [False, True])
+def test_modules_are_compiled_once_unless_the_user_does_not_want_it(tmp_path: Path, unwanted: bool) -> None:
+    """pyinfra would have them compiled in every run."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1" * unwanted}
+    command = [sys.executable, "-m", "pyinfra", "no-such-inventory.py", "deploy.py", "--dry"]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "no-such-inventory.py" in done.stderr
+    ours = tmp_path.joinpath(*PROJECT.parts[1:], "gpuhost")
+    assert bool(list(ours.rglob("entry.*.pyc"))) is not unwanted
