@@ -1,15 +1,15 @@
 """What a plan asks of a host, asked in one round trip.
 
 A plan changes nothing, so what a host answers is the same whenever it is asked. Each stage names what it will ask
-(`asks`, in run/stage.py); all of that travels as one script, and whoever asks later, a fact, an operation of pyinfra's
-or a command of ours, finds the answer here. What nobody named, or what did not come back whole, is asked when it is
-needed. A run that acts asks the host itself, each time.
+(`asks`, in run/stage.py); all of that travels as one script, whose parts run beside each other, and whoever asks later,
+a fact, an operation of pyinfra's or a command of ours, finds the answer here. What nobody named, or what did not come
+back whole, is asked when it is needed. A run that acts asks the host itself, each time.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any
@@ -113,23 +113,35 @@ def _answers(questions: list[Question], arguments: Mapping[str, Any]) -> dict[Qu
         _, output = _ask_the_host(ctx_host.get(), StringCommand("exec sh"), **given)
     except (TimeoutError, OSError, EOFError, SSHException):  # who asks next says so
         return {}
-    said = {stream: sections(_lines(output, stream), mark) for stream in ("stdout", "stderr")}
+    said = sections((each.line for each in output if each.buffer_name == "stdout"), mark)
     return {
         question: (code == 0, CommandOutput([*_as_lines("stdout", out), *_as_lines("stderr", err)]))
-        for question, (out, code), (err, _) in zip(questions, said["stdout"], said["stderr"], strict=False)
+        for question, (out, code), (err, _) in zip(questions, said, said, strict=False)
     }
 
 
-def script(questions: Iterable[Question], mark: str) -> str:
-    """What a shell reads from its stdin: each command in a shell of its own. `printf` is the shell's: no input of a
-    command is an argument of a program. Pure."""
-    lines = [rf"""answered() {{ printf '\n%s %s\n' {mark} "$1"; printf '\n%s %s\n' {mark} "$1" >&2; }}"""]
-    for each in questions:
-        command = f"sh -c {shlex.quote(each.command)}"
-        told = each.stdin if not each.stdin or each.stdin.endswith("\n") else f"{each.stdin}\n"  # as pyinfra does
-        lines.append(f"printf %s {shlex.quote(told)} | {command}" if told else f"{command} </dev/null")
-        lines.append("answered $?")
-    return "\n".join([*lines, ""])
+# A command, its input, whether it has any: what it prints as it comes, its exit code, what it printed as errors.
+_ANSWER = r"""
+answer() {
+  { error="$({ if [ "$3" ]; then printf %s "$2" | sh -c "$1"; else sh -c "$1" </dev/null; fi; } 2>&1 >&3 3>&-)"; } 3>&1
+  printf '\n@MARK@ %s\n%s\n@MARK@ 0\n' $? "$error"
+}
+"""
+
+
+def script(questions: Sequence[Question], mark: str) -> str:
+    """What a shell reads from its stdin: all commands at once, each in a shell of its own, their answers in this order.
+    `printf` is the shell's: no input of a command is an argument of a program. Pure."""
+    answers = [f"answer {shlex.quote(each.command)} {_told(each.stdin)}" for each in questions]
+    together = answers[-1]
+    for answer in reversed(answers[:-1]):  # what the others say waits in their pipe
+        together = f"{{ {together}\n}} | {{ {answer}\ncat; }}"
+    return f"{_ANSWER.replace('@MARK@', mark)}{together}\n"
+
+
+def _told(stdin: str) -> str:
+    told = stdin if not stdin or stdin.endswith("\n") else f"{stdin}\n"  # as pyinfra does
+    return f"{shlex.quote(told)} {'told' if told else ''}"
 
 
 def sections(lines: Iterable[str], mark: str) -> Iterator[tuple[list[str], int]]:
@@ -142,10 +154,6 @@ def sections(lines: Iterable[str], mark: str) -> Iterator[tuple[list[str], int]]
             found = []
         else:
             found.append(line)
-
-
-def _lines(output: CommandOutput, stream: str) -> list[str]:
-    return [each.line for each in output if each.buffer_name == stream]
 
 
 def _as_lines(stream: str, lines: Iterable[str]) -> list[OutputLine]:

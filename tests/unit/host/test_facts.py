@@ -302,6 +302,20 @@ def test_lines_of_another_kind_are_left_alone() -> None:
     assert parse(["Welcome to this host!", "", "motd\tx"]) == HostReading()
 
 
+def test_the_rest_is_read_while_nvidia_smi_wakes_the_driver(tmp_path: Path) -> None:
+    """Each waits for the other."""
+    begun, done = tmp_path / "begun", tmp_path / "done"
+    os.mkfifo(begun)
+    os.mkfifo(done)
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho > {begun}; cat {done}; false\n")
+    (tmp_path / "getconf").write_text(f"#!/bin/sh\ncat {begun} >/dev/null; echo > {done}; echo 7\n")
+    for name in ("nvidia-smi", "getconf"):
+        (tmp_path / name).chmod(0o755)
+    script = f"PATH={tmp_path}:$PATH\n{command('/')}"
+    reading = parse(sh(script))
+    assert reading.cpus == 7 and reading.nvidia_error == "" and reading.memory_kib > 0
+
+
 def test_the_script_reads_this_machine_without_python(tmp_path: Path) -> None:
     root = tmp_path / "a folder" / "not made yet"
     reading = HostState().process(sh(command(str(root))))

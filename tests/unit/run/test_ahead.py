@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +134,40 @@ def test_a_run_without_a_plan_asks_nothing_ahead(monkeypatch: pytest.MonkeyPatch
     assert made.sent == []
 
 
-def test_what_did_not_come_back_whole_is_asked_again(planning: Planning) -> None:
-    """The shell dies in the middle."""
-    together(lambda: run_now("echo a"), lambda: run_now("kill -9 $PPID"), lambda: run_now("echo c"))
-    assert run_now("echo a").stdout == "a" and planning.sent == ["exec sh"]
-    assert run_now("echo c").stdout == "c" and planning.sent == ["exec sh", "echo c"]
+@pytest.mark.parametrize("lines", range(12))
+def test_what_did_not_come_back_whole_is_asked_again(
+    planning: Planning, monkeypatch: pytest.MonkeyPatch, lines: int
+) -> None:
+    """The connection breaks after so many lines: an answer has three, its marks with them, and an empty one."""
+    whole = ahead._ask_the_host
+
+    def breaks(host: Host, command: StringCommand, **arguments: Any) -> tuple[bool, CommandOutput]:
+        _, output = whole(host, command, **arguments)
+        return False, CommandOutput(output.combined_lines[:lines])
+
+    monkeypatch.setattr(ahead, "_ask_the_host", breaks)
+    together(lambda: run_now("echo a"), lambda: run_now("echo b; echo c >&2"))
+    monkeypatch.setattr(ahead, "_ask_the_host", whole)
+    assert run_now("echo a").stdout == "a" and run_now("echo b; echo c >&2").stdout == "b"
+    asked_again = ["echo a", "echo b; echo c >&2"][min(lines // 5, 2) :]
+    assert planning.sent == ["exec sh", *asked_again]
+
+
+def test_they_are_asked_beside_each_other(planning: Planning, tmp_path: Path) -> None:
+    """Each waits for the other."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    os.mkfifo(one)
+    os.mkfifo(two)
+    asked = [partial(run_now, f"echo 1 > {one}; cat {two}"), partial(run_now, f"cat {one}; echo 2 > {two}")]
+    together(*asked)
+    assert [ask().stdout for ask in asked] == ["2", "1"] and planning.sent == ["exec sh"]
+
+
+def test_much_of_one_does_not_hold_up_the_others(planning: Planning) -> None:
+    """More than a pipe holds, of each."""
+    asked = [partial(run_now, f"yes {letter} | head -n 100000") for letter in "abc"]
+    together(*asked)
+    assert [len(ask().stdout) for ask in asked] == [199_999] * 3 and planning.sent == ["exec sh"]
 
 
 def test_over_a_terminal_each_is_asked_alone(planning: Planning) -> None:
@@ -187,5 +219,6 @@ def test_the_lines_of_each_are_told_apart(answers: list[tuple[list[str], bool, i
 
 def test_no_input_is_an_argument_of_a_program() -> None:
     script = ahead.script([Question("cat >/dev/null", "hunter2", "")], "m")
-    [line] = [line for line in script.splitlines() if "hunter2" in line]
-    assert line.startswith("printf %s ")  # the shell's own: no process is begun with it
+    seen = subprocess.run(["sh", "-x"], input=script, capture_output=True, text=True, check=True).stderr
+    begun = {line.lstrip("+ ").split()[0] for line in seen.splitlines() if "hunter2" in line}
+    assert begun == {"answer", "printf"}  # the shell's own: no process is begun with it
