@@ -133,16 +133,16 @@ def _rank(service: Service, card: _Card) -> tuple[int | str, ...]:
 
 def short_of_memory(services: Mapping[str, Service], memory_bytes: int) -> dict[str, str]:
     """service -> why the host's memory does not carry it: what always runs has it together, in the order of
-    `services`, and each that runs on demand is alone beside that, for it can be started when others are stopped."""
+    `services`, and each that runs on demand has it alone, for it can be started when others are stopped."""
     found: dict[str, str] = {}
     taken: dict[str, int] = {}
-    for name in sorted(services, key=lambda name: _on_demand(services[name])):
-        least = services[name].memory_least
-        need, others = size_bytes(least) if least else 0, {} if _on_demand(services[name]) else taken
+    for name, service in services.items():
+        least = service.memory_least
+        need, others = size_bytes(least) if least else 0, {} if _on_demand(service) else taken
         if need > memory_bytes - sum(others.values()):
             beside = f", of which {_gib(sum(others.values()))} are for {' and '.join(others)}" if others else ""
             found[name] = f"it needs {_gib(need)} of memory, this host has {_gib(memory_bytes)}{beside}"
-        elif need and not _on_demand(services[name]):
+        elif need and not _on_demand(service):
             taken[name] = need
     return found
 

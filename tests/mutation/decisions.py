@@ -84,6 +84,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("secrets/store.py", "return False", "False -> None", "either is no"),
     Equivalent("engine/containers.py", '"swap": swap_text', "0 -> 1", "without a limit there is no swap either"),
     Equivalent("host/preflight.py", 'return ""', '"" -> None', "either way nothing is said"),
+    Equivalent("plan/text.py", "disk_bytes=0", "0 -> 1", "the same for all hosts is all that counts"),
     Equivalent("catalog/inventory.py", "_SSH = sorted", "sorted -> list", "the order in which a name is looked for"),
     Equivalent("host/facts.py", "cpus: int = 0", "0 -> 1", _SET_BEFORE),
     Equivalent("models/meter.py", "daemon=True", "without daemon", "__exit__ waits for the thread"),

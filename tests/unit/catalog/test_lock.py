@@ -141,6 +141,7 @@ def test_gpuhosts_own_folder_as_the_site(site: Path) -> None:
             for path in ("/etc/x", "../x", "a/../../x", "", "a\0b")
         ),
         (json.dumps(content(models={"a/b": {"main": {**MODEL, "commit": "main"}}})), "`models.a/b.main.commit`"),
+        (json.dumps(content()).replace('"size": 0', '"size": -1'), "input should be greater than or equal to 0"),
     ],
 )
 def test_what_is_no_lock_is_refused(site: Path, text: str, what: str) -> None:

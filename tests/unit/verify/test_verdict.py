@@ -280,6 +280,11 @@ def test_up_and_answering_is_ok() -> None:
     assert verdict.ok and verdict.failures == []
 
 
+def test_a_value_that_was_rotated_away_and_is_refused_is_as_it_should_be() -> None:
+    refused = probe("refuses the retired TOKEN", 401, authenticated=True, expected_status=401)
+    assert judge([seen([CLOSED, probe(authenticated=True), refused])]).ok
+
+
 def test_every_failing_service_is_named_once() -> None:
     verdict = judge([seen([OPEN, STALE]), seen(), seen([NO_PORT], service="flux")])
     assert [failure.service for failure in verdict.failures] == ["sd35", "flux"]
