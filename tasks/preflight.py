@@ -19,6 +19,7 @@ from gpuhost.images.rules import unpinned as unpinned_images
 from gpuhost.installs.rules import STALE, UNPINNED
 from gpuhost.models import preflight as models
 from gpuhost.run import ahead, lock
+from gpuhost.run.beside import beside
 from gpuhost.run.connection import tune
 from gpuhost.run.entry import site
 from gpuhost.run.host_run import HostRun
@@ -56,6 +57,9 @@ def preflight() -> HostRun | None:
         if unknown:
             raise UserError(Problem(f"there is no stage `{unknown[0]}`", suggest(unknown[0], list(STAGES), "stage")))
         secrets = SecretStore(catalog, host.name, site=read.folder)
+        needs_secrets = not read_only or "verify" in read_only
+        if needs_secrets:
+            secrets.check_hashes(beside)
         found = _sudo()
         if not found:
             ahead.together(*_asks(catalog, asked))
@@ -69,7 +73,7 @@ def preflight() -> HostRun | None:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)
                 found += [_stale(name, read.pins.shown) for name in run.stale_installs()]
-            needed = run.secret_names if not read_only or "verify" in read_only else []
+            needed = run.secret_names if needs_secrets else []
             found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
             found += secrets.unsendable(run.token_names if needed else [])
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later

@@ -13,7 +13,8 @@ import os
 import re
 import secrets as entropy
 import subprocess
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import bcrypt
@@ -50,6 +51,7 @@ class SecretStore:
         self._declared = catalog.secrets
         self._environ = os.environ if environ is None else environ
         self._read: tuple[object, dict[str, tuple[str, str]]] | None = None  # of files as they then were
+        self._checks: dict[tuple[str, str], Callable[[], bool]] = {}  # (hash, password) -> what waits for the answer
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -159,9 +161,20 @@ class SecretStore:
 
     def derives(self, name: str) -> bool:
         """False when a secret should be the hash of another one and is not."""
+        pair = self._derivation(name)
+        return pair is None or self._checks.get(pair, partial(_is_hash_of, *pair))()
+
+    def check_hashes(self, begin: Callable[[Callable[[], bool]], Callable[[], bool]]) -> None:
+        """Begin what `derives` waits for: a quarter of a second of the processor each. `begin`: starts a work, gives
+        what waits for its end. Raises UserError."""
+        for pair in filter(None, map(self._derivation, self._declared)):
+            self._checks[pair] = begin(partial(_is_hash_of, *pair))
+
+    def _derivation(self, name: str) -> tuple[str, str] | None:
+        """The hash and the password, where both are there."""
         known = self.known()
         source = known.get(str(self._declared[name].derive_from))
-        return source is None or name not in known or _is_hash_of(known[name][0], source[0])
+        return (known[name][0], source[0]) if source and name in known else None
 
     def fingerprint(self, name: str, value: str) -> str:
         """The keyed fingerprint (64 hex) of a name and a value, as the host's programs make it too. Raises NotYet."""

@@ -269,6 +269,23 @@ def test_a_hash_of_another_password_is_refused() -> None:
     assert store(LOGIN_HASH="no hash").mismatched(["LOGIN_HASH"])
 
 
+def test_hashes_are_compared_ahead_and_again_when_they_changed() -> None:
+    store().generate(["LOGIN_HASH"])
+    found, begun = store(), []
+
+    def begin(work: Callable[[], bool]) -> Callable[[], bool]:
+        begun.append(work())
+        return lambda: begun[-1]
+
+    found.check_hashes(begin)
+    assert begun == [True] and found.mismatched(["LOGIN_HASH", "GIVEN"]) == []
+    begun.append(False)
+    assert not found.derives("LOGIN_HASH")  # it is the answer of the one that was begun
+    write(OWN, re.sub("LOGIN_PASSWORD=.*", "LOGIN_PASSWORD=another", Path(OWN).read_text()))
+    begun.append(True)
+    assert not found.derives("LOGIN_HASH")
+
+
 def test_a_hash_alone_needs_no_password() -> None:
     assert store(LOGIN_HASH="$2b$12$given").mismatched(["LOGIN_HASH"]) == []
 
