@@ -1,13 +1,15 @@
 """How long the plan of a converged host with all eight services takes, beside the least that it can take.
 
-    python -m bench.plan [--hosts 1 5 20] [--machines 5] [--rounds 3] [--work DIR]     (as root: it boots containers)
+    python -m bench.plan [--hosts 5 20] [--rounds 3] [--work DIR]     (as root: it boots a container)
 
 The floor is what nobody can leave out: a Python that imports what a plan imports, one SSH connection, and over it the
 scripts by which that plan reads the host, one after the other in one shell. They are taken from a plan of the same run.
-Each round runs the floor and `gpuhost plan` in turn, then `gpuhost status`; the best of each counts. Several hosts are
-copies of the one, each a machine of its own with its own sshd and Docker, as far as `--machines` goes: more hosts than
-that are further names of the same machines, each with a connection of its own. They and this program share the cores of
-one machine, so the processor's seconds of this program alone are printed, too. Commands are counted by each sshd.
+Each round runs the floor and `gpuhost plan` in turn, then `gpuhost status`; the best of each counts. Commands are
+counted by the host's sshd.
+
+Several hosts: they are names of the one machine, each with a connection of its own. Twenty real machines do not share
+two processors, so its sshd then answers each command with what the machine said to the same one before, after the time
+that it took it alone. How many answers were not known, and so came from the machine itself, is printed: none should.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import runpy
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +31,9 @@ from tests.rehearsal.instruments.control import Control
 from tests.rehearsal.instruments.converged import converged_host
 from tests.rehearsal.instruments.eight import TOKEN, eight_services
 from tests.rehearsal.instruments.proof import Proof, expect
-from tests.rehearsal.instruments.sessions import Sessions, counted
+from tests.rehearsal.instruments.sessions import counted
 from tests.rehearsal.world.freshhost import FreshHost
 from tests.rehearsal.world.machine import prepare
-from tests.rehearsal.world.run import run
-from tests.rehearsal.world.saved import SavedHost, save
 from tests.rehearsal.world.scenery import furnish
 from tests.rehearsal.world.world import World
 
@@ -80,8 +80,7 @@ class Took:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 5, 20])
-    parser.add_argument("--machines", type=int, default=5)
+    parser.add_argument("--hosts", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path)
     asked = parser.parse_args()
@@ -91,49 +90,51 @@ def main() -> None:
         world = stack.enter_context(World(folder / "world"))
         furnish(world)
         two = Proof(converged_host(world, "two"))
-        print(f"two services:   {commands(two.control, [two.host])} commands", flush=True)
+        print(f"two services:   {commands(two.control, two.host)} commands", flush=True)
         world.destroy(two.host)
         eight = eight_services(world, "eight")
         applied = eight.control.apply()
         expect(applied.code == 0, "all eight services can be applied", applied.errors)
-        saved = stack.enter_context(_saved(eight.host, folder))
-        machines = [eight.host]
-        while len(machines) < min(asked.machines, max(asked.hosts)):
-            machines.append(copied(world, eight.host, saved, f"copy{len(machines)}"))
-        measured(machines, sorted(asked.hosts), asked.rounds)
+        measured(eight.host, sorted({1, *asked.hosts}), asked.rounds)
 
 
-def measured(machines: Sequence[FreshHost], numbers: Sequence[int], rounds: int) -> None:
-    """Prints a paragraph for each number of hosts."""
-    one = 0.0
-    for number in numbers:
-        used = machines[:number]
-        control = Control(used[0], environment={"HF_TOKEN": TOKEN}, inventory=_inventory(used, number))
-        took = compared(control, used[0], rounds)
-        one = one or took["plan"].seconds
-        names = f"{number} hosts (names of {len(used)} machines)" if number > len(used) else f"{number} hosts"
-        print(f"{names}, eight services each: {commands(control, used)} commands a machine")
-        for name, each in took.items():
-            print(f"  {name:6} {each}")
-        print(f"  ratio  {took['plan'].seconds / took['floor'].seconds:.2f} of the floor of one host,", end=" ")
-        print(f"{took['plan'].seconds / one:.2f} of the plan of one; load {os.getloadavg()[0]:.1f}", flush=True)
+def measured(host: FreshHost, numbers: Sequence[int], rounds: int) -> None:
+    """Prints a paragraph for the machine, then one for each number of hosts that answer as it did."""
+    control = _control(host, 1)
+    took = compared(control, host, rounds)
+    print(f"the machine itself, eight services: {commands(control, host)} commands")
+    _print(took)
+    print(f"  ratio  {took['plan'].seconds / took['floor'].seconds:.2f} of the floor; load {os.getloadavg()[0]:.1f}")
+    with replayed(host) as replay:
+        compared(control, host, 1, floor=False)
+        replay.unknown()
+        one = 0.0
+        for number in numbers:
+            took = compared(_control(host, number), host, rounds, floor=False)
+            one = one or took["plan"].seconds
+            print(f"{number} hosts that answer as it did ({replay.unknown()} commands with no known answer)")
+            _print(took)
+            print(f"  ratio  {took['plan'].seconds / one:.2f} of one; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
-def commands(control: Control, hosts: Sequence[FreshHost]) -> str:
-    """How many a plan of these hosts gives to each of them; a range when they differ."""
-    with ExitStack() as stack:
-        each: list[Sessions] = [stack.enter_context(counted(host)) for host in hosts]
+def _print(took: Mapping[str, Took]) -> None:
+    for name, each in took.items():
+        print(f"  {name:6} {each}")
+
+
+def commands(control: Control, host: FreshHost) -> int:
+    """How many a plan gives to its host."""
+    with counted(host) as seen:
         planned = control.plan()
-    expect(planned.code == 0 and not planned.changes, "the hosts are converged", (planned.errors, planned.changes))
-    found = sorted({one.commands for one in each})
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    expect(planned.code == 0 and not planned.changes, "the host is converged", (planned.errors, planned.changes))
+    return seen.commands
 
 
-def compared(control: Control, host: FreshHost, rounds: int) -> dict[str, Took]:
+def compared(control: Control, host: FreshHost, rounds: int, floor: bool = True) -> dict[str, Took]:
     """The best of each."""
-    scripts = _scripts(control, host)
+    scripts = _scripts(control, host) if floor else ""
     runs = {
-        "floor": lambda: _floor(control, host, scripts),
+        **({"floor": lambda: _floor(control, host, scripts)} if floor else {}),
         "plan": lambda: expect(control.plan().code == 0, "the hosts are converged"),
         "status": lambda: expect(control.text("status").returncode == 0, "every service is well"),
     }
@@ -170,43 +171,70 @@ def _floor(control: Control, host: FreshHost, scripts: str) -> None:
     expect(done.returncode == 0, "the scripts run", done.stderr[-2000:])
 
 
-# -- copies ------------------------------------------------------------------------------------------------------------
+# -- several hosts -----------------------------------------------------------------------------------------------------
+
+
+_ANSWERS = "/var/tmp/gpuhost-bench"
+_SETTING = "/etc/ssh/sshd_config.d/bench.conf"
+# What sshd runs in the place of each command. Of two scripts with another mark between their answers the rest is equal.
+_REPLAY = """#!/usr/bin/python3
+import hashlib, os, pickle, re, subprocess, sys, time
+began, command, told = time.monotonic(), os.environ.get("SSH_ORIGINAL_COMMAND", ""), sys.stdin.buffer.read()
+found = re.search(rb"n([0-9a-f]{32}) %s", told)
+mark = found[1] if found else b"<none>"
+name = hashlib.sha256(command.encode() + b"|" + told.replace(mark, b"<mark>")).hexdigest()
+path = os.path.join("@ANSWERS@", name)
+if not os.path.exists(path):
+    done = subprocess.run(["sh", "-c", command], input=told, capture_output=True)
+    with open(path, "xb") as file:
+        said = [each.replace(mark, b"<mark>") for each in (done.stdout, done.stderr)]
+        pickle.dump((time.monotonic() - began, done.returncode, *said), file)
+with open(path, "rb") as file:
+    took, code, out, err = pickle.load(file)
+time.sleep(max(0, began + took - time.monotonic()))
+sys.stdout.buffer.write(out.replace(b"<mark>", mark))
+sys.stderr.buffer.write(err.replace(b"<mark>", mark))
+sys.exit(code)
+""".replace("@ANSWERS@", _ANSWERS)
+
+
+@dataclass
+class Replay:
+    """A machine that says again what it said."""
+
+    host: FreshHost
+    known: int = 0
+
+    def unknown(self) -> int:
+        """How many answers came from the machine itself since it was last asked."""
+        before, self.known = self.known, int(self.host.root(f"ls {_ANSWERS} | wc -l", check=True).stdout)
+        return self.known - before
 
 
 @contextmanager
-def _saved(host: FreshHost, folder: Path) -> Iterator[SavedHost]:
-    """As the host is now. It runs again afterwards."""
-    made = save(host, folder / "saved", f"gpuhost-bench:{host.world}")
+def replayed(host: FreshHost) -> Iterator[Replay]:
+    """Meanwhile the host's sshd answers what it was asked before without asking the host again."""
+    setting = f"MaxStartups 200\nMatch User admin\n    ForceCommand {_ANSWERS}.program\n"
+    host.root(f"cat > {_ANSWERS}.program && chmod 755 {_ANSWERS}.program", input=_REPLAY, check=True)
+    host.root(f"install -d -m 777 {_ANSWERS} && cat > {_SETTING} && systemctl reload ssh", input=setting, check=True)
     try:
-        yield made
+        yield Replay(host)
     finally:
-        run(["docker", "image", "rm", "--force", made.image], check=False)
+        host.root(f"rm -r {_SETTING} {_ANSWERS} {_ANSWERS}.program && systemctl reload ssh", check=True)
 
 
-def copied(world: World, eight: FreshHost, saved: SavedHost, name: str) -> FreshHost:
-    """A copy that has nothing left to do: a copied file has another inode, so its models are looked at again."""
-    host = world.restore(saved, name)
-    data = runpy.run_path(str(eight.run_dir / "group_data" / "all.py"))
-    host.write_inventory({key: value for key, value in data.items() if not key.startswith("_")})
-    applied = Control(host, environment={"HF_TOKEN": TOKEN}).apply()
-    expect(applied.code == 0, "a copy can be applied", applied.errors)
-    return host
-
-
-def _inventory(machines: Sequence[FreshHost], number: int) -> Path:
-    """One inventory for so many hosts, beside the group data of the first."""
-    entries = []
-    for index in range(number):
-        host, again = machines[index % len(machines)], index // len(machines)
-        [(name, data)] = runpy.run_path(str(host.inventory))["hosts"]
-        if again:  # another name has its secrets by that name
-            name = f"{name}-{again}"
-            for file in (host.run_dir / "secrets").glob(f"{host.name}.*"):
-                shutil.copy2(file, file.with_name(file.name.replace(host.name, name, 1)))
-        entries.append((name, data))
-    path = machines[0].run_dir / f"inventory{number}.py"
+def _control(host: FreshHost, number: int) -> Control:
+    """Of so many names of one machine, beside its group data."""
+    [(name, data)] = runpy.run_path(str(host.inventory))["hosts"]
+    entries = [(name, data)]
+    for index in range(1, number):
+        other = f"{name}-{index}"  # another name has its secrets by that name
+        for file in (host.run_dir / "secrets").glob(f"{name}.*"):
+            shutil.copy2(file, file.with_name(file.name.replace(name, other, 1)))
+        entries.append((other, data))
+    path = host.run_dir / f"inventory{number}.py"
     path.write_text(f"hosts = {entries!r}\n")
-    return path
+    return Control(host, environment={"HF_TOKEN": TOKEN}, inventory=path)
 
 
 if __name__ == "__main__":
