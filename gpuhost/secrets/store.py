@@ -27,6 +27,9 @@ from hostside.fingerprint import fingerprint as keyed_fingerprint
 
 ENVIRONMENT = "the environment"
 BCRYPT_BYTES = 72  # what bcrypt looks at
+_PASSWORD_BYTES = 18
+# Powers of two. As long as we generate them nobody guesses one at any speed, and every plan and login pays for more.
+_ROUNDS, _ROUNDS_OF_LONG, _LONG = 12, 10, 4 * _PASSWORD_BYTES // 3  # characters
 _IN_HEADERS = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
@@ -339,9 +342,11 @@ def _seen(path: Path) -> tuple[int, ...] | None:
 def _new_value(secret: Secret, known: Mapping[str, str]) -> str:
     match secret.generate:
         case "bcrypt":
-            return bcrypt.hashpw(known[str(secret.derive_from)].encode(), bcrypt.gensalt(12)).decode()
+            password = known[str(secret.derive_from)]
+            rounds = _ROUNDS_OF_LONG if len(password) >= _LONG else _ROUNDS
+            return bcrypt.hashpw(password.encode(), bcrypt.gensalt(rounds)).decode()
         case "password":
-            return entropy.token_urlsafe(18)
+            return entropy.token_urlsafe(_PASSWORD_BYTES)
         case "username":
             return "genai"
         case _:

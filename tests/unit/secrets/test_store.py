@@ -192,7 +192,7 @@ def test_a_password_and_its_hash_belong_together() -> None:
     made = store()
     made.generate(["LOGIN_HASH"])
     hashed = made.value("LOGIN_HASH")
-    assert hashed.startswith("$2b$12$")
+    assert hashed.startswith("$2b$10$")
     assert bcrypt.checkpw(made.value("LOGIN_PASSWORD").encode(), hashed.encode())
 
 
@@ -267,6 +267,16 @@ def test_a_hash_of_another_password_is_refused() -> None:
         assert problem.what == "`LOGIN_HASH` is not the hash of `LOGIN_PASSWORD`"
         assert problem.hint == f"remove `LOGIN_HASH` from {OWN}: it is then made anew" and problem.host == "gpu1"
     assert store(LOGIN_HASH="no hash").mismatched(["LOGIN_HASH"])
+
+
+def test_a_password_that_a_person_chose_is_hashed_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    salt = bcrypt.gensalt
+    monkeypatch.setattr(bcrypt, "gensalt", lambda rounds: (seen.append(rounds), salt(4))[1])
+    store().generate(["LOGIN_HASH"])
+    Path(OWN).unlink()
+    store(LOGIN_PASSWORD="x" * 23).generate(["LOGIN_HASH"])
+    assert seen == [10, 12]
 
 
 def test_hashes_are_compared_ahead_and_again_when_they_changed() -> None:
