@@ -3,6 +3,7 @@ write leads to what another one, or root, is given; and what none may have. Pure
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -79,6 +80,7 @@ def engine_sockets(specs: Mapping[str, Spec]) -> Iterator[Cause]:
                     break
 
 
+@functools.lru_cache(4096)
 def _inside(path: str, folder: str) -> bool:
     return PurePosixPath(folder) in PurePosixPath(path).parents
 
