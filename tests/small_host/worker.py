@@ -369,6 +369,8 @@ def _no_beginning(events: list[Event], planned: list[Event]) -> list[str]:
 def _otherwise(good: Seen, now: Seen) -> Iterator[str]:
     """What a fresh host has and this one has not, or otherwise."""
     foreign = {f"{ROOT}/{name}" for name in FOREIGN_FILES}
+    ours = {str(folder) for path in good.keys() - foreign for folder in Path(path).parents}
+    foreign |= {str(Path(path).parent) for path in foreign} - ours  # a folder that is there for its sake alone
     for path, seen in good.items():
         if now.get(path) != seen and path not in foreign:
             yield f"{path} is {now.get(path, 'gone')}, on a fresh host {seen}"
