@@ -47,7 +47,8 @@ engine_packages = {
     "ubuntu": ["docker.io", "docker-buildx", "docker-compose-v2"],
 }
 engine_version = None  # "28.3.3": Docker's own packages in this version, held; None: what is there, or the newest
-# Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is.
+# Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is. One that is dropped here is
+# taken out there where gpuhost wrote it and nobody has changed it since; `runtimes` stay.
 # A site adds its own, such as "registry-mirrors": ["https://mirror.example"], or "live-restore": True: containers then
 # outlive every end of dockerd, and a shutdown of the host waits for them. A restart that we cause stops none anyway.
 engine_config = {

@@ -104,7 +104,12 @@ def _install(run: HostRun, subject: str, packages: list[str], options: str = "",
 def configuration(run: HostRun) -> None:
     """Our keys in daemon.json, and a dockerd that loaded them and answers."""
     engine.configured(
-        name="engine | dockerd", wanted=run.engine_config, backups=run.paths.backups, lives_on=run.lives_on
+        name="engine | dockerd",
+        wanted=run.engine_config,
+        written=run.reading.engine_written,
+        stamp=run.paths.engine_stamp,
+        backups=run.paths.backups,
+        lives_on=run.lives_on,
     )
     engine.new_enough(name="engine | Docker is new enough", cdi=bool(run.reading.gpus) and run.gpu_access == "cdi")
 

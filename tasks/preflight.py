@@ -139,10 +139,11 @@ def _note_what_is_made(run: HostRun) -> None:
 
 
 def _read(catalog: Catalog) -> HostReading:
-    roots, measured = [catalog.data_root, catalog.state_root], Paths.of(catalog).measures
+    roots, paths = [catalog.data_root, catalog.state_root], Paths.of(catalog)
     ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
     accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
-    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, measured=measured)
+    files = {"measured": paths.measures, "engine_stamp": paths.engine_stamp}
+    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, **files)
 
 
 def _placement(catalog: Catalog, reading: HostReading) -> Placement:

@@ -535,7 +535,8 @@ class Catalog(Entry):
     engine_packages: dict[Literal["docker", "debian", "ubuntu"], list[str]]
     """Packages of the engine, by source and distribution."""
     engine_config: dict[str, Any]
-    """Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is."""
+    """Keys of /etc/docker/daemon.json that are ours; every other key in the file stays as it is. One that is dropped
+    here is taken out there where gpuhost wrote it and nobody has changed it since; `runtimes` stay."""
     apt_repositories: dict[Literal["docker", "nvidia"], AptRepository]
     """Where the engine and NVIDIA's toolkit come from."""
     apt_key_fingerprints: dict[Literal["docker", "nvidia"], Fingerprint]

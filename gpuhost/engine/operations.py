@@ -15,6 +15,7 @@ from gpuhost.engine import rules as engine
 from gpuhost.engine.facts import OWN, RAN, DockerState, parts
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
+from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, failing
 from hostside import labels
@@ -96,27 +97,42 @@ why="$(dockerd --validate --config-file="$new" 2>&1)" || {
 
 
 @operation()
-def configured(wanted: Mapping[str, Any], backups: str, lives_on: bool) -> Commands:
-    """dockerd runs, starts at boot, and has loaded a daemon.json that holds our keys; other keys stay. `lives_on`:
-    containers outlive its restart."""
+def configured(
+    wanted: Mapping[str, Any], written: Mapping[str, Any], stamp: str, backups: str, lives_on: bool
+) -> Commands:
+    """dockerd runs, starts at boot, and has loaded a daemon.json that holds our keys, and of those that gpuhost wrote
+    (`written`, as the file `stamp` says) no other; other keys stay. `lives_on`: containers outlive its restart."""
     reading = host.get_fact(DockerState, parts=parts())
-    changes = engine.reconcile(reading, wanted)
+    changes = engine.reconcile(reading, wanted, written, stamp)
     actions = {change.action for change in changes}
-    merged = engine.merge(reading.config, wanted)
+    to = engine.merging(reading.config, wanted, written)
+    writes = bool(to.keys or to.taken)
 
     def act() -> Commands:
-        if "write" in actions:
-            text = _text(merged)
+        if writes:
+            text = _text(to.config)
             yield Script(_VALIDATE, stdin=text)
+            # Told before it is so, and until it is so no more: no key of ours is forgotten when a run dies here.
+            told = engine.merge(written, to.written)
+            if told != written:
+                yield _told(stamp, told, backups)
             # Somebody may have made it 0600 on purpose: whose it is and who may read it stays.
             spec = plain(engine.CONFIG, text, *(reading.config_owner or ("644", "root", "root")))
             yield write_step([spec], {spec.path: text}, backups)
+        if to.taken or to.changed or to.gone:
+            yield _told(stamp, to.written, backups)
         if "enable" in actions:  # before the restart: systemd starts no unit that is masked
             yield Script("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
-            yield _restart(merged, backups, lives_on, "write" in actions)
+            yield _restart(to.config, backups, lives_on, writes)
 
     yield from carry_out(changes, act())
+
+
+def _told(stamp: str, written: Mapping[str, Any], backups: str) -> Script:
+    """What is gpuhost's work in daemon.json. Nobody else reads it: an address may have a password in it."""
+    text = f"{canonical(written)}\n"
+    return write_step([plain(stamp, text, "600")], {stamp: text}, backups)
 
 
 def _text(config: Mapping[str, Any]) -> str:

@@ -9,13 +9,16 @@ import ipaddress
 import json
 import re
 import shlex
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpuhost.gpu import facts as gpu
 from gpuhost.gpu.facts import Gpu as Gpu
 from gpuhost.host import measures
 from gpuhost.host.measures import Measure
+from gpuhost.plan.spec import parse as parse_spec
 from gpuhost.run.fact import HostFact
 from hostside import labels
 
@@ -48,6 +51,7 @@ if [ -L $json ] || [ -e $json ]; then
   text="$(head -c 1048576 $json 2>/dev/null | base64 -w0)"
   if [ -f $json ] && head -c 1 $json >/dev/null 2>&1; then printf 'daemon_json\t%s\n' "$text"; fi
 fi
+[ ! -f @ENGINESTAMP@ ] || printf 'engine_written\t%s\n' "$(head -c 1048576 @ENGINESTAMP@ | base64 -w0)"
 # Docker Desktop lends its engine to a distribution of WSL2 by these links.
 case "$(readlink -f "$(command -v docker || true)" /run/docker.sock 2>/dev/null)" in
   */docker-desktop/*) printf 'docker_desktop\tyes\n';;
@@ -173,6 +177,7 @@ class HostReading:
     apt_sources: list[tuple[str, str]] = field(default_factory=list)  # (file, URL or `other`) of every source not ours
     daemon_json: str | None = None  # base64
     daemon_json_kind: tuple[str, str] | None = None  # what lies at its path in stat's words, where a link leads to
+    engine_written: dict[str, Any] = field(default_factory=dict)  # what of it is gpuhost's work, where it lies in it
     users: dict[str, int] = field(default_factory=dict)  # name -> uid, of those that have an account's name or id
     groups: dict[str, int] = field(default_factory=dict)  # name -> gid, likewise
     above: list[FolderAbove] = field(default_factory=list)  # our folders, up to the root
@@ -311,6 +316,10 @@ def _container(reading: HostReading, values: list[str]) -> None:
     reading.containers.append(HostContainer(name, state, restart, ours, numbers, uuids, removed == "true", known))
 
 
+def _engine_written(reading: HostReading, values: list[str]) -> None:
+    reading.engine_written = parse_spec(b64decode(values[0]).decode(errors="replace")) or {}
+
+
 def _gpu(reading: HostReading, values: list[str]) -> None:
     found = gpu.gpu(values[0])
     if isinstance(found, str):
@@ -342,6 +351,7 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
     "group": lambda r, v: r.groups.update({v[0]: int(v[1])}),
     "daemon_json": lambda r, v: setattr(r, "daemon_json", v[0]),
     "daemon_json_kind": lambda r, v: setattr(r, "daemon_json_kind", (v[0], v[1])),
+    "engine_written": _engine_written,
     "docker_desktop": lambda r, v: setattr(r, "docker_desktop", True),
     "docker_info": _docker_info,
     "docker_network": _network,
@@ -363,12 +373,21 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
 
 class HostState(HostFact[HostReading]):
     """The reading of a host. `roots`: the folders whose free space counts, besides Docker's; `ours`: those in which our
-    things lie; `accounts`: (name, uid, gid) of each of ours; `measured`: the file of measures."""
+    things lie; `accounts`: (name, uid, gid) of each of ours; `measured`: the file of measures; `engine_stamp`: that of
+    what we wrote into daemon.json."""
 
-    def command(self, roots: list[str], ours: list[str], accounts: list[tuple[str, int, int]], measured: str) -> str:
+    def command(
+        self,
+        roots: list[str],
+        ours: list[str],
+        accounts: list[tuple[str, int, int]],
+        measured: str,
+        engine_stamp: str,
+    ) -> str:
         """The script, with these quoted into it."""
         marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "GPUS": gpu.SCRIPT}
         marks |= {"DOCKERROOT": DOCKER_ROOT, "MEASURES": shlex.quote(measured)}
+        marks["ENGINESTAMP"] = shlex.quote(engine_stamp)
         marks["USERS"] = shlex.join(text for name, uid, _ in accounts for text in (name, str(uid)))
         marks["GROUPS"] = shlex.join(text for name, _, gid in accounts for text in (name, str(gid)))
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _SCRIPT)

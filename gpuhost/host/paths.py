@@ -175,6 +175,11 @@ class Paths:
         return f"{self.state}/apt-updated"
 
     @property
+    def engine_stamp(self) -> str:
+        """What of Docker's daemon.json gpuhost wrote; root only."""
+        return f"{self.state}/engine-config.json"
+
+    @property
     def model_manifest(self) -> str:
         """What was fetched and verified of the models; in a folder of the account that fetches them."""
         return f"{self.state}/models/manifest.json"

@@ -13,7 +13,7 @@ from gpuhost.apt.sources import declaring
 from gpuhost.catalog.checks import free_id
 from gpuhost.catalog.types import Account, Catalog, Service
 from gpuhost.engine.containers import size_bytes
-from gpuhost.engine.rules import CDI_VERSION, LIVE_RESTORE, differing, too_old
+from gpuhost.engine.rules import CDI_VERSION, LIVE_RESTORE, dotted, merging, too_old
 from gpuhost.errors import Cause, Problem
 from gpuhost.gpu import driver
 from gpuhost.host.facts import HostReading
@@ -105,9 +105,11 @@ def _daemon_json(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
         return
     if not isinstance(value, dict):
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
-    elif kind == "symbolic link" and (keys := differing(value, catalog.engine_config)):
+        return
+    to = merging(value, catalog.engine_config, reading.engine_written)
+    if kind == "symbolic link" and (keys := [*to.keys, *to.taken]):
         yield (
-            f"/etc/docker/daemon.json is a link to {target}, and these keys differ there: {', '.join(keys)}",
+            f"/etc/docker/daemon.json is a link to {target}, and these keys differ there: {dotted(keys)}",
             f"put the file itself in its place: `cp --remove-destination {target} /etc/docker/daemon.json`",
         )
 

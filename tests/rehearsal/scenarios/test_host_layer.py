@@ -19,6 +19,7 @@ from ..world.world import World
 pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(6)]
 
 JSON = "/etc/docker/daemon.json"
+STAMP = "/var/lib/gpuhost/engine-config.json"
 SECOND = Gpu("NVIDIA L4", 23034)
 # Three of somebody's: one that ends with Docker, one that Docker removes then, one that is frozen.
 THEIRS = r"""
@@ -161,7 +162,7 @@ def test_a_daemon_json_that_is_no_file_of_ours_to_write(proof: Proof) -> None:
 
 
 def test_what_dockerd_itself_refuses_is_not_written(proof: Proof) -> None:
-    """Its own `--validate` reads the new file first; a mirror that the data names is taken, and stays theirs then."""
+    """Its own `--validate` reads the new file first."""
     host = proof.host
     before, pid = host.root(f"cat {JSON}").stdout, host.root("cat /run/docker.pid").stdout
     with site(host, "engine_config = {'no-such-key': True}\n"):
@@ -169,14 +170,37 @@ def test_what_dockerd_itself_refuses_is_not_written(proof: Proof) -> None:
         told_once(told, "dockerd refuses the new daemon.json: .*no-such-key", "check engine_config in group_data")
     assert host.root(f"cat {JSON}").stdout == before and host.root("cat /run/docker.pid").stdout == pid
     assert host.root("ls /run/gpuhost-daemon.*").stdout == ""
-    with site(host, "engine_config = {'registry-mirrors': ['https://mirror.example']}\n"):
+
+
+def test_a_key_that_the_data_drops_is_taken_out_of_daemon_json(proof: Proof) -> None:
+    """What gpuhost wrote, and nobody else: not what was there already, nor what somebody changed since."""
+    host = proof.host
+    before = json.loads(host.root(f"cat {JSON}").stdout)
+    theirs = {**before, "debug": True}
+    host.root(f"cat > {JSON}; systemctl restart docker", input=json.dumps(theirs), check=True)
+    data = "{'registry-mirrors': ['https://mirror.example'], 'debug': True, 'max-concurrent-downloads': 5}"
+    with site(host, f"engine_config = {data}\n"):
         told = proof.control.apply()
         assert told.code == 0, told.errors
         assert set(told.changes) == {("engine", JSON, "write"), ("engine", "dockerd", "restart")}
         shown = host.root("docker info --format '{{json .RegistryConfig.Mirrors}}'").stdout
         assert json.loads(shown) == ["https://mirror.example/"]
+        assert host.root(f"stat -c %a {STAMP}").stdout.strip() == "600"
         proof.second_run()
-    host.root(f"cat > {JSON}; systemctl restart docker", input=before, check=True)
+    host.root(f"sed -i /downloads/s/5/4/ {JSON}", check=True)
+    host.root("systemctl restart docker", check=True)
+    planned = proof.control.plan()
+    assert planned.document, planned.errors
+    whys = {change["resource"]["name"]: change["reason"] for change in planned.document["changes"]}
+    assert whys.pop(JSON) == "no longer in `engine_config`: registry-mirrors"
+    assert whys.pop(STAMP).startswith("max-concurrent-downloads: no longer in `engine_config`, changed by hand: stays")
+    assert list(whys) == ["dockerd"]
+    told = proof.control.apply()
+    assert told.code == 0, told.errors
+    assert json.loads(host.root("docker info --format '{{json .RegistryConfig.Mirrors}}'").stdout) in (None, [])
+    assert json.loads(host.root(f"cat {JSON}").stdout) == {**theirs, "max-concurrent-downloads": 4}
+    proof.second_run()
+    host.root(f"cat > {JSON}; systemctl restart docker", input=json.dumps(before), check=True)
     proof.second_run()
 
 

@@ -134,7 +134,7 @@ class Host:
         """What preflight reads, of which here the part about Docker counts."""
         for name, line in LINES.items():
             (self.folder / name).write_text(line + "\n")
-        return HostState().read(self.sh(HostState().command(["/"], [], [("svc", 10001, 10001)], "/absent")))
+        return HostState().read(self.sh(HostState().command(["/"], [], [("svc", 10001, 10001)], "/absent", "/absent")))
 
     @property
     def asked(self) -> list[str]:

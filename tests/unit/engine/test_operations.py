@@ -7,22 +7,25 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpuhost.engine import operations as engine
 from gpuhost.engine.facts import OWN, RAN, DockerReading
 from gpuhost.engine.rules import CONFIG
+from gpuhost.files.rules import FileSpec
+from gpuhost.run.remote import Script
 from tests.unit.apt.test_operations import Seen
+
+STAMP = "/state/engine-config.json"
+NONE_YET: dict[str, Any] = {"written": {}, "stamp": STAMP, "backups": "/backups", "lives_on": True}
 
 
 def test_a_masked_engine_is_unmasked_before_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """systemd starts no unit that is masked."""
     seen = Seen(monkeypatch, engine, DockerReading(installed=True, at_boot="masked", config={"debug": True}), True)
-    assert seen.of(engine.configured, wanted={"debug": True}, backups="/backups", lives_on=True) == [
-        "dockerd",
-        "docker.service",
-    ]
+    assert seen.of(engine.configured, wanted={"debug": True}, **NONE_YET) == ["dockerd", "docker.service"]
     enable, restart = seen.scripts
     assert enable == "systemctl unmask docker.service && systemctl enable docker.service"
     assert "systemctl restart docker" in restart
@@ -38,8 +41,7 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
 ) -> None:
     reading = DockerReading(installed=True, active=True, at_boot="enabled", config={}, config_owner=owner)
     seen = Seen(monkeypatch, engine, reading, True)
-    asked = {"wanted": {"debug": True}, "backups": "/backups", "lives_on": True}
-    assert "/etc/docker/daemon.json" in seen.of(engine.configured, **asked)
+    assert "/etc/docker/daemon.json" in seen.of(engine.configured, wanted={"debug": True}, **NONE_YET)
     [put] = [script for script in seen.scripts if "put /etc/docker/daemon.json" in script]
     assert put.endswith(f"put /etc/docker/daemon.json {own}")
 
@@ -47,9 +49,58 @@ def test_who_may_read_daemon_json_is_the_operators_affair(
 def test_dockerd_itself_reads_the_new_file_first(monkeypatch: pytest.MonkeyPatch) -> None:
     reading = DockerReading(installed=True, active=True, at_boot="enabled", config={"theirs": 1})
     seen = Seen(monkeypatch, engine, reading, True)
-    seen.of(engine.configured, wanted={"debug": True}, backups="/backups", lives_on=True)
-    validate, put, restart = seen.scripts
+    seen.of(engine.configured, wanted={"debug": True}, **NONE_YET)
+    validate, told, put, restart = seen.scripts
     assert validate == engine._VALIDATE and "put /etc/docker/daemon.json" in put and "restart docker" in restart
+    assert told.endswith(f"put {STAMP} 600 root root")
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "written", "files"),
+    [
+        # What is ours is told before it is there, and until it is not there any more.
+        ({}, {"debug": True}, {}, [(STAMP, {"debug": True}), (CONFIG, {"debug": True})]),
+        ({"debug": True, "a": 1}, {}, {"debug": True}, [(CONFIG, {"a": 1}), (STAMP, {})]),
+        (
+            {"debug": True},
+            {"bip": "x"},
+            {"debug": True},
+            [(STAMP, {"debug": True, "bip": "x"}), (CONFIG, {"bip": "x"}), (STAMP, {"bip": "x"})],
+        ),
+        # Somebody's hand, mended: the stamp is right.
+        ({"debug": False}, {"debug": True}, {"debug": True}, [(CONFIG, {"debug": True})]),
+        # Another value from the data.
+        ({"bip": "x"}, {"bip": "y"}, {"bip": "x"}, [(STAMP, {"bip": "y"}), (CONFIG, {"bip": "y"})]),
+        # Nothing of ours is there: it is let go.
+        ({"debug": False}, {}, {"debug": True}, [(STAMP, {})]),
+        ({}, {}, {"debug": True}, [(STAMP, {})]),
+        ({"debug": True}, {}, {}, []),
+    ],
+    ids=["ours", "no longer", "both", "mended", "another value", "changed", "gone", "theirs"],
+)
+def test_the_files_that_are_written_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+    here: dict[str, Any],
+    wanted: dict[str, Any],
+    written: dict[str, Any],
+    files: list[tuple[str, dict[str, Any]]],
+) -> None:
+    """A run may die between any two of them: what is ours is never taken for somebody else's."""
+    steps: list[tuple[str, dict[str, Any]]] = []
+
+    def write(specs: list[FileSpec], contents: dict[str, str], backups: str) -> Script:
+        [spec] = specs
+        assert backups == "/backups" and contents[spec.path].endswith("}\n")
+        steps.append((spec.path, json.loads(contents[spec.path])))
+        return Script("true")
+
+    monkeypatch.setattr(engine, "write_step", write)
+    reading = DockerReading(installed=True, active=True, at_boot="enabled", config=here)
+    seen = Seen(monkeypatch, engine, reading, True)
+    subjects = seen.of(engine.configured, wanted=wanted, **{**NONE_YET, "written": written})
+    assert steps == files
+    assert ("dockerd" in subjects) == (CONFIG in subjects) == (CONFIG in dict(files))
+    assert (subjects == []) == (files == [])
 
 
 VALIDATES = """#!/bin/sh

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import asdict, replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,8 +30,9 @@ def sh(script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def command(*roots: str, measured: str = "/absent") -> str:
-    return HostState().command(list(roots), list(roots), [("svc", 10001, 10001), ("svc-api", 10002, 10002)], measured)
+def command(*roots: str, measured: str = "/absent", stamp: str = "/absent") -> str:
+    accounts = [("svc", 10001, 10001), ("svc-api", 10002, 10002)]
+    return HostState().command(list(roots), list(roots), accounts, measured, stamp)
 
 
 def docker() -> str:
@@ -197,7 +199,7 @@ def test_a_stanza_that_is_switched_off_does_not_hide_the_others(tmp_path: Path) 
 def test_who_has_the_accounts_names_and_ids(host: HostReading) -> None:
     assert (host.users, host.groups) == ({"admin": 10001}, {"svc": 10001})
     own = HostState().command(
-        ["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)], "/absent"
+        ["/"], ["/"], [("root", 0, 0), ("daemon", 1, 1), ("nobody-of-ours", 54321, 54321)], "/absent", "/absent"
     )
     found = HostState().process(sh(own))
     assert (found.users, found.groups) == ({"root": 0, "daemon": 1}, {"root": 0, "daemon": 1})
@@ -208,7 +210,7 @@ def test_what_lies_above_our_folders_is_read_as_it_is_called_and_where_links_lea
     (real / "inner").mkdir(parents=True)
     real.chmod(0o777)
     link.symlink_to(real)
-    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)], "/absent")
+    script = HostState().command(["/"], [f"{link}/inner/ours", "/"], [("root", 0, 0)], "/absent", "/absent")
     above = {folder.path: folder for folder in HostState().process(sh(script)).above}
     assert {"/", str(tmp_path), str(real), str(link), f"{real}/inner", f"{link}/inner"} <= above.keys()
     assert f"{real}/inner/ours" not in above
@@ -245,6 +247,21 @@ def test_the_engine_that_runs(host: HostReading) -> None:
     assert host.daemon_json_kind == ("symbolic link", "/opt/theirs.json")
     other = parse(["docker_info\tfalse\tactive\t/mnt/docker", "docker_desktop\tyes"])
     assert not other.live_restore and other.swarm and other.docker_desktop and other.docker_root == "/mnt/docker"
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [('{"debug":true}\n', {"debug": True}), ("", {}), ("[]", {}), ('{"deb', {}), ("\0\n", {})],
+    ids=["written", "empty", "no object", "cut", "after a power cut"],
+)
+def test_what_of_daemon_json_is_our_work(tmp_path: Path, text: str, seen: dict[str, Any]) -> None:
+    """Where nobody knows, it is nobody's."""
+    file = tmp_path / "a stamp"
+    assert HostState().process(sh(command("/", stamp=str(file)))).engine_written == {}
+    file.write_text(text)
+    assert HostState().process(sh(command("/", stamp=str(file)))).engine_written == seen
+    file.write_bytes(b"\xff{}")
+    assert HostState().process(sh(command("/", stamp=str(file)))).engine_written == {}
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
@@ -362,7 +379,7 @@ def test_texts_of_any_content(tmp_path: Path) -> None:
 
 
 def test_an_account_is_looked_for_by_its_name_and_by_its_ids() -> None:
-    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)], "/absent")
+    script = HostState().command(["/"], [], [("svc", 10001, 10002), ("other", 10003, 10004)], "/absent", "/absent")
     assert "getent passwd svc 10001 other 10003 |" in script
     assert "getent group svc 10002 other 10004 |" in script
 

@@ -77,6 +77,7 @@ def test_where_everything_lies() -> None:
         "jobs": "/run/gpuhost/jobs",
         "cdi_stamp": "/var/lib/state/cdi.json",
         "apt_stamp": "/var/lib/state/apt-updated",
+        "engine_stamp": "/var/lib/state/engine-config.json",
         "firewall_rules": "/opt/tools/firewall.nft",
     }
     assert PATHS.parents == tuple(f"/srv/data/{name}" for name in ("stacks", "installs", "services", "cache"))

@@ -247,6 +247,16 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "/etc/docker/daemon.json is a link to /opt/theirs.json, and these keys differ there: features",
         "put the file itself in its place: `cp --remove-destination /opt/theirs.json /etc/docker/daemon.json`",
     ),
+    "daemon.json is a link, and a key is to be taken out": (
+        {
+            "daemon_json": encoded('{"features": {"cdi": true}, "debug": true, "mtu": 9}'),
+            "daemon_json_kind": ("symbolic link", "/opt/theirs.json"),
+            "engine_written": {"debug": True, "mtu": 8},
+        },
+        {},
+        "/etc/docker/daemon.json is a link to /opt/theirs.json, and these keys differ there: debug",
+        "put the file itself in its place: `cp --remove-destination /opt/theirs.json /etc/docker/daemon.json`",
+    ),
     "daemon.json is a link to nothing": (
         {"daemon_json_kind": ("symbolic link", "/opt/theirs.json")},
         {},
