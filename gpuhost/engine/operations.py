@@ -23,12 +23,17 @@ from hostside import labels
 # What runs is written down first, in the order in which it was started, so that a run that dies here is made good by
 # the next one. Then containers outlive the restart, where they can: dockerd takes live-restore by a reload, from a copy
 # of daemon.json that has it (@OWN@ is the file itself meanwhile), and loses it again by another one: kept, it would let
-# the host's shutdown wait for programs that nobody asked to end. What stopped is started again; what Docker removed at
-# its end (`--rm`) cannot be.
+# the host's shutdown wait for programs that nobody asked to end. A file that asks for it itself is no copy; one that
+# asks for it no more is, for a new dockerd without it ends what an old one left running. What stopped is started again;
+# what Docker removed at its end (`--rm`) cannot be.
 _RESTART = r"""
 set -eu; mkdir -p -m 755 "$(dirname @RAN@)"; umask 077; json=@JSON@; lent=no; healthy=
 IFS= read -r with_live; IFS= read -r without_live
 live() { [ "$(docker info --format '{{.LiveRestoreEnabled}}' 2>/dev/null)" = "$1" ]; }
+# An option of its command line, which must not stand in the file, too.
+flagged() {
+  tr '\0' '\n' < "/proc/$(systemctl show -p MainPID --value docker)/cmdline" |
+    grep -qx -e --live-restore -e --live-restore=true; }
 wait_for() { i=0; until "$@" >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 120 ] || return 1; sleep 0.5; done; }
 checked() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1" 2>/dev/null)" != starting ]; }
 lend() {
@@ -42,11 +47,15 @@ if systemctl is-active --quiet docker && docker info >/dev/null 2>&1; then
     sort | cut -d' ' -f2- > @RAN@.new
   touch @RAN@  # that of an earlier run that died
   awk '!seen[$1]++' @RAN@ @RAN@.new > @RAN@.all; sync @RAN@.all; mv -f @RAN@.all @RAN@; rm -f @RAN@.new
-  if [ @LIVE@ = yes ] && [ -s @RAN@ ] && ! live true; then
-    [ -e $json ] || echo '{}' > $json
-    ln $json @OWN@; lent=yes; lend "$with_live"
+  if [ @LIVE@ = yes ] && [ -s @RAN@ ] && ! flagged; then
+    if [ @KEPT@ = yes ]; then live true || systemctl reload docker || true
+    else
+      [ -e $json ] || echo '{}' > $json
+      ln $json @OWN@; lent=yes; lend "$with_live"
+    fi
     wait_for live true || {
-      mv -f @OWN@ $json; rm -f @RAN@
+      [ $lent = no ] || mv -f @OWN@ $json
+      rm -f @RAN@
       echo "error: dockerd does not take live-restore without a restart, which would stop containers" >&2
       echo "hint: journalctl -u docker; or \`systemctl restart docker\` yourself when they may stop" >&2; exit 1; }
   fi
@@ -142,6 +151,7 @@ def _text(config: Mapping[str, Any]) -> str:
 def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: bool) -> Script:
     marks = {"BACKUPS": backups, "RAN": RAN, "OWN": OWN, "JSON": engine.CONFIG}
     marks |= {"LABEL": labels.SERVICE, "LIVE": "yes" if lives_on else "no", "WRITTEN": "yes" if written else "no"}
+    marks["KEPT"] = "yes" if merged.get(engine.LIVE_RESTORE) is True else "no"
     lent = [_text({**merged, engine.LIVE_RESTORE: value}) for value in (True, False)]
     script = re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _RESTART)
     return Script(script, stdin="".join(f"{base64.b64encode(text.encode()).decode()}\n" for text in lent))

@@ -91,6 +91,24 @@ def test_a_restart_of_docker_stops_no_container(proof: Proof) -> None:
 
 
 @pytest.mark.usefixtures("theirs")
+def test_live_restore_comes_and_goes_with_the_data_and_stops_no_container(proof: Proof) -> None:
+    host, asked = proof.host, "docker info --format '{{.LiveRestoreEnabled}}'"
+    before = started(proof)
+    with site(host, "engine_config = {'live-restore': True}\n"):
+        told = proof.control.apply()
+        assert told.code == 0, told.errors
+        assert host.root(asked).stdout.strip() == "true" and started(proof) == before
+        proof.second_run()
+    planned = proof.control.plan()
+    assert planned.document and impact(planned)["stops"] == []
+    assert planned.document["changes"][0]["reason"] == "no longer in `engine_config`: live-restore"
+    told = proof.control.apply()
+    assert told.code == 0, told.errors
+    assert host.root(asked).stdout.strip() == "false" and started(proof) == before
+    proof.second_run()
+
+
+@pytest.mark.usefixtures("theirs")
 def test_in_a_swarm_what_stops_is_named_asked_for_and_runs_again(proof: Proof) -> None:
     """There is no live-restore in a swarm."""
     host = proof.host

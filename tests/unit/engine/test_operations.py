@@ -173,6 +173,7 @@ SYSTEMCTL = """
 case "$*" in
   *is-active*) [ -e "$HOST/runs" ];;
   *is-enabled*) exit 1;;
+  "show -p MainPID --value docker") cat "$HOST/pid" 2>/dev/null || echo 0;;
   "reload docker")
     echo reload >> "$HOST/did"; [ ! -e "$HOST/deaf" ] || exit 0
     case "$(cat "$HOST/daemon.json")" in
@@ -205,9 +206,10 @@ class Docker:
             (folder / "containers" / identifier).write_text(f"{state}\n")
             (folder / "started" / identifier).write_text(f"2026-11-21T11:41:1{number}Z")
 
-    def restart(self, live: bool, written: bool = False) -> subprocess.CompletedProcess[str]:
-        """Our step."""
-        step = engine._restart({"debug": True}, "/backups", live, written)
+    def restart(self, live: bool, written: bool = False, kept: bool = False) -> subprocess.CompletedProcess[str]:
+        """Our step. `kept`: the file that should be there asks for live-restore."""
+        config = {"debug": True, **({"live-restore": True} if kept else {})}
+        step = engine._restart(config, "/backups", live, written)
         script = step.get_raw_value()
         for path, name in ((RAN, "ran"), (OWN, "own"), (CONFIG, "daemon.json")):
             script = script.replace(path, f"{self.folder}/{name}")
@@ -224,6 +226,10 @@ class Docker:
         )
 
     @property
+    def states(self) -> dict[str, str]:
+        return {each.name: each.read_text().strip() for each in (self.folder / "containers").iterdir()}
+
+    @property
     def did(self) -> list[str]:
         return (self.folder / "did").read_text().splitlines()
 
@@ -238,10 +244,38 @@ def test_live_restore_is_lent_for_the_time_of_the_restart(tmp_path: Path) -> Non
     assert (tmp_path / "daemon.json").read_text() == OURS
 
 
-def test_a_dockerd_that_has_it_keeps_it(tmp_path: Path) -> None:
+ASKS = '{"debug": true, "live-restore": true}'
+
+
+@pytest.mark.parametrize(("has", "did"), [(True, ["restart"]), (False, ["reload", "restart"])])
+def test_a_file_that_asks_for_it_is_not_taken_back(tmp_path: Path, has: bool, did: list[str]) -> None:
+    """dockerd has it before the restart, and keeps it."""
+    docker = Docker(tmp_path, one="running")
+    (tmp_path / "daemon.json").write_text(ASKS)
+    if has:
+        (tmp_path / "live").touch()
+    assert docker.restart(live=True, written=True, kept=True).returncode == 0 and docker.did == did
+    assert (tmp_path / "live").exists() and docker.states == {"one": "running"}
+    assert (tmp_path / "daemon.json").read_text() == ASKS and not (tmp_path / "own").exists()
+
+
+def test_a_file_that_asks_for_it_no_more_ends_no_container(tmp_path: Path) -> None:
+    """A dockerd that had it leaves them to the new one, which would end them without it."""
     docker = Docker(tmp_path, one="running")
     (tmp_path / "live").touch()
-    assert docker.restart(live=True).returncode == 0 and docker.did == ["restart"]
+    assert docker.restart(live=True, written=True).returncode == 0 and docker.did == ["reload", "restart", "reload"]
+    assert json.loads((tmp_path / "read").read_text())["live-restore"] is True
+    assert not (tmp_path / "live").exists() and (tmp_path / "daemon.json").read_text() == OURS
+
+
+@pytest.mark.parametrize("flag", ["--live-restore", "--live-restore=true"])
+def test_a_dockerd_whose_command_line_asks_for_it_has_it_already(tmp_path: Path, flag: str) -> None:
+    """In its file, too, dockerd refuses it."""
+    docker = Docker(tmp_path, one="running")
+    (tmp_path / "live").touch()
+    with subprocess.Popen(["sh", "-c", "read _", flag], stdin=subprocess.PIPE) as dockerd:
+        (tmp_path / "pid").write_text(str(dockerd.pid))
+        assert docker.restart(live=True).returncode == 0 and docker.did == ["restart"]
     assert (tmp_path / "live").exists()
 
 
