@@ -47,14 +47,12 @@ Show = Callable[[list[dict[str, Any]], Mapping[str, Totals]], None]
 class Applied:
     """`outcome`: of the last run, which is the plan's when nothing was applied; `problems`: what that run did not
     report itself; `already_done`: the planned changes that were not necessary any more when their turn came;
-    `seconds`: how long the changes took; `log`: the file with all that was printed meanwhile, "" without one; `told`:
-    the notes that stood beside the plan."""
+    `seconds`: how long the changes took; `told`: the notes that stood beside the plan."""
 
     outcome: Outcome
     problems: Sequence[Problem] = ()
     already_done: Sequence[dict[str, Any]] = ()
     seconds: float = 0.0
-    log: str = ""
     told: Sequence[str] = ()
 
 
@@ -164,14 +162,14 @@ def apply(
             print("Nothing to do.")
         return Applied(looked("verify", lambda watch: pyinfra.look(target, "verify", watch=watch), as_json), told=told)
     began = time.monotonic()
-    outcome, log = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
+    outcome = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
-    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, log, told)
+    return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, told)
 
 
-def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str]:
-    """A run whose lines all go to a log; what it does now is shown unless `silent`. With the path of the log."""
+def watched(run: Callable[[Watch], Outcome], silent: bool) -> Outcome:
+    """A run whose lines all go to a log; what it does now is shown unless `silent`."""
     with ExitStack() as stack:
         log = begin("apply")
         if log:
@@ -184,7 +182,7 @@ def watched(run: Callable[[Watch], Outcome], silent: bool) -> tuple[Outcome, str
             if progress:
                 progress.line(line)
 
-        return run(watch), log.name if log else ""
+        return replace(run(watch), log=log.name if log else "")
 
 
 def _question(count: int, foreign: Mapping[str, Sequence[str]]) -> str:
@@ -213,8 +211,8 @@ def print_applied(applied: Applied | None, options: argparse.Namespace, document
             print(line)
     parts = {"already_done": change_fields(applied.already_done), **(document or {})}
     code = print_result(applied.outcome, options, applied.problems, parts, planned=True, told=applied.told)
-    if applied.log and (code != OK or not options.json):
-        print(f"all that was printed meanwhile: {applied.log}", file=sys.stderr)
+    if applied.outcome.log and (code != OK or not options.json):
+        print(f"all that was printed meanwhile: {applied.outcome.log}", file=sys.stderr)
     return code
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from gpuhost.plan import report, text
 from gpuhost.plan.document import VERSION, document, error_document
 from gpuhost.plan.impact import with_impacts
 from gpuhost.plan.totals import Totals
+from gpuhost.run.log import kept
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import login_lines, verdict_lines
@@ -27,6 +29,7 @@ from gpuhost.verify.addresses import login_lines, verdict_lines
 INVENTORY = "inventory.py"
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
+LAST_LINES = 30  # of pyinfra's, below a problem
 USAGE = 64  # a command line that cannot be read: EX_USAGE of sysexits.h, for 2 is taken
 _UNUSABLE = re.compile(r"^Usage: .*^Error: (.*?)\.?\s*$", re.DOTALL | re.MULTILINE)  # what click says and ends with
 RESULTS = {OK: "ok", CHANGES: "changes", ERROR: "error", STOPPED: "stopped"}
@@ -40,7 +43,8 @@ def exit_code(outcome: Outcome, changes: Sequence[Any] = ()) -> int:
 
 
 def problems_of(outcome: Outcome) -> list[Problem]:
-    """The problems that a run reported; when it failed without one, the last lines that pyinfra printed."""
+    """The problems that a run reported; when it failed without one, how pyinfra ended and the last lines that it
+    printed, all of which are kept in a log."""
     stopped = [_stopped(outcome)] if outcome.stopped else []
     reported = stopped + [
         Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
@@ -51,9 +55,30 @@ def problems_of(outcome: Outcome) -> list[Problem]:
     if unusable := _UNUSABLE.search(outcome.output):
         what = f"an option for pyinfra cannot be used: {unusable[1]}"
         return [Problem(what, "pyinfra's options follow `--`; its own help: `pyinfra --help`")]
-    lines = tuple(outcome.output.splitlines()[-30:])
-    where = "below" if lines else "above"
-    return [Problem("pyinfra stopped, and gpuhost does not know why", f"its own words are {where}", detail=lines)]
+    return [_unexplained(outcome)]
+
+
+def _unexplained(outcome: Outcome) -> Problem:
+    lines = outcome.output.splitlines()
+    hints = ["`journalctl -k` says whether this machine ran out of memory"] if outcome.code == -signal.SIGKILL else []
+    if not lines:
+        hints.append("it printed nothing")
+    elif log := outcome.log or kept(outcome.output):
+        hints.append(f"its last words are below, all of them in {log}")
+    else:
+        hints.append("its last words are below")
+    what = f"pyinfra {_end(outcome.code)}, and gpuhost does not know why"
+    return Problem(what, "; ".join(hints), detail=tuple(lines[-LAST_LINES:]))
+
+
+def _end(code: int) -> str:
+    """How a program ended. `code`: as subprocess has it."""
+    if code == 0:
+        return "reached no host"
+    if code > 0:
+        return f"ended with code {code}"
+    named = {each.value: each.name for each in signal.Signals}
+    return f"was ended by {named.get(-code, f'the signal {-code}')}"
 
 
 def _stopped(outcome: Outcome) -> Problem:

@@ -120,7 +120,7 @@ def _proved(model: Mapping[str, Any]) -> str:
 
 def _verify(options: argparse.Namespace) -> int:
     hosts = target(options)
-    outcome, log = watched(lambda watch: pyinfra.look(hosts, "model_verify", watch=watch), options.json)
+    outcome = watched(lambda watch: pyinfra.look(hosts, "model_verify", watch=watch), options.json)
     problems = problems_of(outcome)
     hashed = list(report.select(outcome.events, "models_verified"))
     code = ERROR if problems else OK
@@ -133,8 +133,8 @@ def _verify(options: argparse.Namespace) -> int:
     print_problems(*problems)
     for each in hashed if code == OK else ():
         print(printable(f"[{each['host']}] {each['files']} files, {size(each['bytes'])}: every hash is the known one"))
-    if code != OK and log:
-        print_problems(Problem("not every file could be verified", f"all that was printed: {log}"))
+    if code != OK and outcome.log:
+        print_problems(Problem("not every file could be verified", f"all that was printed: {outcome.log}"))
     return code
 
 

@@ -1,4 +1,5 @@
-"""The log of an apply: all that pyinfra printed, in a file of the operator's own (0600); the last ones are kept."""
+"""The log of an apply, and of a run whose end nobody can explain: all that pyinfra printed, in a file of the operator's
+own (0600); the last ones are kept."""
 
 from __future__ import annotations
 
@@ -33,6 +34,17 @@ def begin(command: str) -> TextIO | None:
         with suppress(OSError):
             old.unlink()
     return log
+
+
+def kept(output: str) -> str:
+    """A log of what a run printed that had none; its path, "" when it cannot be written."""
+    log = begin("unexplained")
+    if log is None:
+        return ""
+    with log:
+        for line in output.splitlines():
+            print(line_as_text(line), file=log)
+    return log.name
 
 
 def _own(path: str, flags: int) -> int:

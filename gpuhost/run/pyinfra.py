@@ -32,13 +32,15 @@ Watch = Callable[[str], None]  # is told each line that pyinfra prints, as it co
 @dataclass(frozen=True)
 class Outcome:
     """What a run gave: pyinfra's exit code, the report's events, what it printed. `stopped`: by Ctrl-C, and whether
-    the step at hand was `finished` or `left` to the host; "" when nobody did. `seconds`: how long it took."""
+    the step at hand was `finished` or `left` to the host; "" when nobody did. `seconds`: how long it took; `log`: the
+    file with all that it printed, "" without one."""
 
     code: int
     events: list[dict[str, Any]]
     output: str
     stopped: Literal["", "finished", "left"] = ""
     seconds: float = 0.0
+    log: str = ""
 
     def problems(self) -> list[dict[str, Any]]:
         """Why it failed, in the order in which it was reported."""

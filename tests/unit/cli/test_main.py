@@ -238,17 +238,70 @@ def test_an_error_is_told_on_stderr(fake: Fake, capsys: pytest.CaptureFixture[st
     assert "apply" not in fake.asked
 
 
-def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.plan = Outcome(1, [], "pyinfra says: no such module")
+LINES = [f"line {number}" for number in range(1, 101)]
+UNKNOWN = "and gpuhost does not know why"
+
+
+@pytest.mark.parametrize("command", ["plan", "verify", "apply"])
+@pytest.mark.parametrize(
+    ("code", "what", "hint"),
+    [
+        (3, f"pyinfra ended with code 3, {UNKNOWN}", ""),
+        (0, f"pyinfra reached no host, {UNKNOWN}", ""),
+        (-15, f"pyinfra was ended by SIGTERM, {UNKNOWN}", ""),
+        (
+            -9,
+            f"pyinfra was ended by SIGKILL, {UNKNOWN}",
+            "`journalctl -k` says whether this machine ran out of memory; ",
+        ),
+        (-40, f"pyinfra was ended by the signal 40, {UNKNOWN}", ""),
+    ],
+)
+def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(
+    fake: Fake, capsys: pytest.CaptureFixture[str], command: str, code: int, what: str, hint: str
+) -> None:
+    """Its last lines, and a file with all of them, which nobody else can read."""
+    fake.plan = fake.look = Outcome(code, [], "".join(f"{line}\x1b[1m\x07\n" for line in LINES))
+    assert cli.main([command]) == 1
+    error, told, *lines = capsys.readouterr().err.splitlines()
+    begin, _, path = told.partition("its last words are below, all of them in ")
+    assert (error, begin) == (f"error: {what}", f"hint: {hint}")
+    assert [line.split("\\")[0] for line in lines] == [f"  | {line}" for line in LINES[-30:]]
+    assert Path(path).read_text().splitlines() == [f"{line}\\x07" for line in LINES]
+    assert Path(path).stat().st_mode & 0o777 == 0o600
+    assert cli.main([command, "--json"]) == 1
+    [problem] = json.loads(capsys.readouterr().out)["errors"]
+    assert problem["what"] == what and len(problem["detail"]) == 30
+
+
+def test_a_log_that_is_there_is_the_one_that_is_named(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan, fake.apply = Outcome(0, CHANGES, ""), Outcome(3, [HOST], "its own words\n")
+    assert cli.main(["apply", "--yes"]) == 1
+    error, hint, words, log = capsys.readouterr().err.splitlines()[-4:]
+    path = log.removeprefix("all that was printed meanwhile: ")
+    assert (error, hint) == (
+        f"error: pyinfra ended with code 3, {UNKNOWN}",
+        f"hint: its last words are below, all of them in {path}",
+    )
+    assert words == "  | its own words" and path.endswith("-apply.log")
+
+
+def test_a_run_that_printed_nothing(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(1, [], "")
     assert cli.main(["plan"]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: pyinfra stopped, and gpuhost does not know why",
-        "hint: its own words are below",
-        "  | pyinfra says: no such module",
+        f"error: pyinfra ended with code 1, {UNKNOWN}",
+        "hint: it printed nothing",
     ]
-    assert cli.main(["plan", "--json"]) == 1
-    [problem] = json.loads(capsys.readouterr().out)["errors"]
-    assert problem["detail"] == ["pyinfra says: no such module"]
+
+
+def test_where_no_log_can_be_written_the_last_words_are_all(
+    fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    fake.plan = Outcome(1, [], "no such module")
+    assert cli.main(["plan"]) == 1
+    assert capsys.readouterr().err.splitlines()[1:] == ["hint: its last words are below", "  | no such module"]
 
 
 VERDICT: Event = {"event": "verdict", "host": "gpu1", "ok": True, "services": ["api"], "failed": []}
