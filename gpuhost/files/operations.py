@@ -109,10 +109,11 @@ def with_text_diffs(
     observed: Mapping[str, FileState],
     secrets: Iterable[str] = (),
     shipped: bool = False,
+    stamp: str = "",
 ) -> list[Change]:
     """The changes of files that hold no secret with what changes in their text, in a plan. One question to the host,
     when there is something to show. `secrets`: values that are masked, should a file hold one after all; `shipped`:
-    the files are programs of ours, whose lines nobody wants to see unasked."""
+    the files are programs of ours, whose lines nobody wants to see unasked; `stamp`: as of unified(), likewise."""
     asked = text_diffs()
     if not asked or (shipped and asked != "all"):
         return list(changes)
@@ -125,7 +126,7 @@ def with_text_diffs(
         if (path in there and path in before) or (path not in observed and asked == "all"):
             after = resolve([known[path]])[path]
             if after is not None and before.get(path) != after:
-                diffs[path] = unified(before.get(path), after, mask)
+                diffs[path] = unified(before.get(path), after, mask, "" if asked == "all" else stamp)
     return [replace(change, text_diff=diffs.get(change.resource.name, ())) for change in changes]
 
 

@@ -41,6 +41,7 @@ from gpuhost.services.placement import sharing
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
+from hostside import labels
 from hostside.protocol import HeldFile, HeldVariable, SecretAuditAnswer
 from hostside.vram import shared_mib
 from hostside.wire import to_json
@@ -167,7 +168,8 @@ def rendered(run: HostRun) -> Commands:
         if spec.path in renewals and not same(spec, contents[spec.path], observed.get(spec.path))
     }
     changes = [_of_renewal(change, renewed.get(change.resource.name)) for change in changes]
-    changes = with_text_diffs(changes, wanted, observed, run.secrets.masked())
+    # What differs in a service's spec stands below the service.
+    changes = with_text_diffs(changes, wanted, observed, run.secrets.masked(), stamp=labels.SPEC)
     changes = _with_secret_diffs(run, stacks, changes, observed)
     written = {change.resource.name for change in changes}
     dropped = _dropped(stacks, run, _secret_files(run))

@@ -35,6 +35,25 @@ def test_secrets_are_masked_before_anything_is_cut() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "lines"),
+    [
+        # With something else, far from it or beside it, the stamp is no news.
+        ("a: 1\n  x.spec: old\n", "a: 2\n  x.spec: new\n", ("@@ -1,2 +1,2 @@", "-a: 1", "+a: 2", "   x.spec: ...")),
+        ("x.spec: old\nb\nc\nd\n", "x.spec: new\nb\nc\nD\n", ("@@ -2,3 +2,3 @@", " b", " c", "-d", "+D")),
+        ("a\n", "a\nx.spec: new\n", ("@@ -1 +1,2 @@", " a", "+x.spec: ...")),
+        # Alone it is all that there is to be seen.
+        ("a\nx.spec: old\n", "a\nx.spec: new\n", ("@@ -1,2 +1,2 @@", " a", "-x.spec: old", "+x.spec: new")),
+        # Another key, or the word in a value, is no stamp.
+        ("x.spec2: a\nb\n", "x.spec2: b\nc\n", ("@@ -1,2 +1,2 @@", "-x.spec2: a", "-b", "+x.spec2: b", "+c")),
+        ("y: x.spec: a\nb\n", "y: x.spec: b\nc\n", ("@@ -1,2 +1,2 @@", "-y: x.spec: a", "-b", "+y: x.spec: b", "+c")),
+        ("xyspec: a\nb\n", "xyspec: b\nc\n", ("@@ -1,2 +1,2 @@", "-xyspec: a", "-b", "+xyspec: b", "+c")),
+    ],
+)
+def test_a_stamp_is_shown_when_nothing_else_differs(before: str, after: str, lines: tuple[str, ...]) -> None:
+    assert unified(before, after, nothing, "x.spec") == lines
+
+
 def test_what_is_long_or_no_text() -> None:
     lines = unified(None, "line\n" * 1000, nothing)
     assert len(lines) == LINES_MAX + 1 and lines[-1] == "(and 801 lines more)"
@@ -81,6 +100,19 @@ def test_unasked_nobody_reads_programs_nor_new_files(monkeypatch: pytest.MonkeyP
     assert set(diffs.values()) == {()} and read == []
     diffs, _ = shown(monkeypatch, "all", shipped=True)
     assert diffs == {"/etc/plain": CHANGED, "/etc/secret": (), "/etc/fresh": ("@@ -0,0 +1 @@", "+first")}
+
+
+def test_a_stamp_is_shown_when_all_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+
+    def diff(before: str, after: str, mask: object, stamp: str) -> tuple[str, ...]:
+        given.append(stamp)
+        return ()
+
+    monkeypatch.setattr(files, "unified", diff)
+    shown(monkeypatch, "changed", stamp="x.spec")
+    shown(monkeypatch, "all", stamp="x.spec")
+    assert given == ["x.spec", "", ""]
 
 
 def test_a_run_that_acts_reads_none(monkeypatch: pytest.MonkeyPatch) -> None:

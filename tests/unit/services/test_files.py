@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from gpuhost.files import operations as file_operations
+from gpuhost.files.diffs import unified
 from gpuhost.services import operations
 from gpuhost.services.files import ComposeFiles, foreign, is_compose_file
 from gpuhost.services.stacks import Stacks
+from hostside import labels
 from tests.unit import sample
 
 SECRETS = {"LABEL_HMAC_KEY": "key", "API_TOKEN": "a-secret-token", "LOGIN_HASH": "$2b$12$hash", "LOGIN_USER": "someone"}
@@ -188,10 +190,23 @@ def test_compose_is_asked_of_each_stack_with_a_new_file_before_any_is_written(
     monkeypatch.setattr(operations, "observe", lambda *_: {})
     monkeypatch.setattr(operations, "reconcile", reconcile)
     monkeypatch.setattr(operations, "same", lambda *_: True)
-    monkeypatch.setattr(operations, "with_text_diffs", lambda changes, *_: changes)
+    monkeypatch.setattr(operations, "with_text_diffs", lambda changes, *_, **__: changes)
     monkeypatch.setattr(operations, "_with_secret_diffs", lambda run, stacks, changes, observed: changes)
     monkeypatch.setattr(file_operations, "carry_out", carry_out)
     list(operations.rendered._inner(run))
     *before, writes = seen
     assert [re.findall(r"docker compose -p (\S+)", script) for script in before] == [[stack] for stack in asked]
     assert "put /data/stacks/" in writes and "docker compose" not in writes
+
+
+def test_of_a_compose_file_the_stamps_are_no_news_beside_what_differs() -> None:
+    """Those of the other services of a stack neither; a stamp alone is."""
+    compose = Stacks.of(sample.run(None, SECRETS)).compose("front")
+    later = Stacks.of(sample.run({"images.api.args.BASE_IMAGE": "docker.io/library/python:3.12.12"}, SECRETS))
+    lines = unified(compose, later.compose("front"), str, labels.SPEC)
+    changed = [line for line in lines if line[0] in "+-"]
+    assert [line.split(":")[0] for line in changed] == ["-    image", "+    image"]
+    assert sum("gpuhost.spec" in line for line in unified(compose, later.compose("front"), str)) == 2
+    rotated = Stacks.of(sample.run(None, {**SECRETS, "API_TOKEN": "another-secret-token"})).compose("front")
+    changed = [line for line in unified(compose, rotated, str, labels.SPEC) if line[0] in "+-"]
+    assert len(changed) == 2 and all("gpuhost.spec: " in line for line in changed)
