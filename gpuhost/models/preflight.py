@@ -17,7 +17,7 @@ from gpuhost.models.decided import Decided, decide
 from gpuhost.models.facts import ModelsReading, ModelsState
 from gpuhost.models.neighbours import host_models
 from gpuhost.models.rules import PlannedModel, Wanted
-from gpuhost.plan.sizes import about, size
+from gpuhost.plan.sizes import size
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import current
 
@@ -80,8 +80,8 @@ def check(run: HostRun) -> tuple[Decided, list[Problem], list[Note]]:
         current().report.add("speed", host.name, bytes_per_s=reading.bytes_per_s)
     if need:
         have = sum(each.bytes for each in found.models) - need
-        takes = f", about {about(need / reading.bytes_per_s)} at the last speed" if reading.bytes_per_s else ""
-        notes.append(("fetch", f"models: {size(need)} to fetch, {size(have)} are there{takes}"))
+        # How long it takes stands with all that takes time, below the plan.
+        notes.append(("fetch", f"models: {size(need)} to fetch, {size(have)} are there"))
     if run.catalog.share_models:
         account, cache_dir = run.catalog.account, f"{run.paths.hub_cache}/hub"
         found = replace(found, shared=host_models(planned, reading, cache_dir, account.uid, unheard))
