@@ -16,7 +16,6 @@ from typing import Any
 from gpuhost.cli.arguments import Commands, add_examples, planned_target, run_options, shown_options
 from gpuhost.cli.console import (
     ERROR,
-    INVENTORY,
     OK,
     confirmed,
     counted,
@@ -35,6 +34,7 @@ from gpuhost.plan.performed import already_done, unplanned
 from gpuhost.plan.report import select
 from gpuhost.plan.totals import Totals
 from gpuhost.run import pyinfra
+from gpuhost.run.data import INVENTORY
 from gpuhost.run.log import begin, line_as_text
 from gpuhost.run.pyinfra import Outcome, Target, Watch
 from hostside.wire import printable

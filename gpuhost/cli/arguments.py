@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any, NoReturn, TypeAlias
 
 from gpuhost.cli.complete import completed_by, hosts
-from gpuhost.cli.console import CHANGES, ERROR, INVENTORY, OK
+from gpuhost.cli.console import CHANGES, ERROR, OK
 from gpuhost.errors import Problem, UserError, nearest, suggest
 from gpuhost.project import PROJECT
-from gpuhost.run.data import DIFFS_DATA, STAGES
+from gpuhost.run.data import DIFFS_DATA, INVENTORY, STAGES
 from gpuhost.run.pyinfra import Target
 
 
@@ -119,7 +119,7 @@ def inventory_file(named: str) -> Path:
     """The inventory that a file or a site's folder names, in full. Raises UserError."""
     path = Path(named)
     if path.is_dir():
-        path = path / "inventory.py"
+        path = path / INVENTORY
         if not path.is_file():
             raise UserError(Problem(f"there is no inventory.py in {named}", f"`gpuhost init {named}` makes one"))
     if not path.is_file():

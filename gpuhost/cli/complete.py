@@ -46,9 +46,9 @@ def _of_each(site: Site, names: Callable[[Catalog], Iterable[str]]) -> set[str]:
 
 
 def _names(parsed: argparse.Namespace, names: Callable[[Site], Iterable[str]]) -> list[str]:
-    from gpuhost.cli.console import INVENTORY
     from gpuhost.cli.site import site
     from gpuhost.errors import UserError
+    from gpuhost.run.data import INVENTORY
 
     options = argparse.Namespace(inventory=getattr(parsed, "inventory", None) or INVENTORY, limit=[], pyinfra=[])
     try:

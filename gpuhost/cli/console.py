@@ -21,12 +21,12 @@ from gpuhost.plan import report, text
 from gpuhost.plan.document import VERSION, document, error_document
 from gpuhost.plan.impact import with_impacts
 from gpuhost.plan.totals import Totals
+from gpuhost.run.data import INVENTORY
 from gpuhost.run.log import kept
 from gpuhost.run.pyinfra import Outcome
 from gpuhost.verify.addresses import lines as address_lines
 from gpuhost.verify.addresses import login_lines, verdict_lines
 
-INVENTORY = "inventory.py"
 OK, ERROR, CHANGES = 0, 1, 2
 STOPPED = 130  # by Ctrl-C, as shells have it
 LAST_LINES = 30  # of pyinfra's, below a problem
@@ -117,9 +117,13 @@ def print_result(
 
 def again(options: argparse.Namespace) -> str:
     """What names the same inventory and hosts on another command line: ` -i lab -l gpu1`, "" when none was named."""
-    words = [] if options.inventory == INVENTORY else ["-i", options.inventory]
-    words += [word for name in options.limit for word in ("-l", name)]
-    return f" {shlex.join(words)}" if words else ""
+    limits = [word for name in options.limit for word in ("-l", name)]
+    return f"{same_inventory(options)} {shlex.join(limits)}" if limits else same_inventory(options)
+
+
+def same_inventory(options: argparse.Namespace) -> str:
+    """What names the same inventory on another command line: ` -i lab`, "" when none was named."""
+    return "" if options.inventory == INVENTORY else f" {shlex.join(['-i', options.inventory])}"
 
 
 def print_notes(outcome: Outcome, planned: bool = False, told: Sequence[str] = ()) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from gpuhost.cli.arguments import Commands, add_examples, host_options
 from gpuhost.cli.complete import completed_by, services
-from gpuhost.cli.console import OK
+from gpuhost.cli.console import OK, same_inventory
 from gpuhost.cli.site import inventory_hosts, service_hosts, site
 from gpuhost.errors import Problem, UserError
 from gpuhost.verify.addresses import Forward, command_line, local_ports, tunnel, url
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     host, *others = service_hosts(found, name)
     if others:
         what = f"{name} runs on {len(others) + 1} hosts: {', '.join([host, *others])}"
-        raise UserError(Problem(what, f"name one: gpuhost open {name} --limit {host}"))
+        raise UserError(Problem(what, f"name one: gpuhost open {name} --limit {host}{same_inventory(options)}"))
     data = inventory_hosts(options)[host].data.dict()
     entry, local = found.catalogs[host].services[name], local_ports(found.catalogs).get((host, name))
     address = url(host, data, entry, local)
@@ -48,11 +48,12 @@ def run(options: argparse.Namespace) -> int:
     words = tunnel(host, data, [Forward(local, entry.bind, entry.port)])
     print(address, flush=True)
     print(f"tunnel: {command_line(words)}", file=sys.stderr)
-    return OK if options.only_print else _hold(words, local)
+    return OK if options.only_print else _hold(words, local, f"gpuhost trust {host}{same_inventory(options)}")
 
 
-def _hold(words: Sequence[str], local: int) -> int:
-    """Keep the tunnel open until the person or the other side ends it. Raises UserError when it cannot be opened."""
+def _hold(words: Sequence[str], local: int, trust: str) -> int:
+    """Keep the tunnel open until the person or the other side ends it. Raises UserError when it cannot be opened.
+    `trust`: the command that asks whether the host's key is trusted."""
     if _listens(local):
         what = f"port {local} of this machine is in use"
         raise UserError(Problem(what, "a tunnel is open already, or another program has it: open the address above"))
@@ -74,7 +75,7 @@ def _hold(words: Sequence[str], local: int) -> int:
     except FileNotFoundError:
         raise UserError(Problem("there is no `ssh` on this machine", "install an OpenSSH client")) from None
     what = f"the tunnel ended (ssh: exit code {ssh.returncode})"
-    raise UserError(Problem(what, "the lines above are ssh's own; `gpuhost trust HOST` when the host key is not known"))
+    raise UserError(Problem(what, f"the lines above are ssh's own; `{trust}` when the host key is not known"))
 
 
 def _listens(port: int) -> bool:

@@ -3,6 +3,8 @@
 # The stages of a deploy, in order, to which `--only` may limit a plan and an apply.
 STAGES = ("engine", "layout", "gpu", "secrets", "models", "images", "installs", "stacks", "verify")
 
+INVENTORY = "inventory.py"  # of the folder where the person stands, or of a site's, unless another file is named
+
 REPORT_DATA = "gpuhost_report"  # the file that the run's events are written to
 ALLOW_DATA = "gpuhost_allow"  # the file that holds what was planned: nothing else is done
 ONLY_DATA = "gpuhost_only"  # the stages to which the run is limited, with commas

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from gpuhost.errors import Cause, Problem, UserError
 from gpuhost.plan.report import Report
 from gpuhost.run import ahead, stop
 from gpuhost.run.connection import refuse_unknown_keys
-from gpuhost.run.data import CWD_DATA, REPORT_DATA
+from gpuhost.run.data import CWD_DATA, INVENTORY, REPORT_DATA
 from gpuhost.run.output import show_as_text
 
 # pyinfra finds out anew for each fact and operation which arguments all of them have: a tenth of a plan of many hosts.
@@ -43,13 +44,14 @@ def check_command_line() -> None:
     if REPORT_DATA in overrides:  # `gpuhost` runs this
         stop.listen()
     report = Report(overrides.get(REPORT_DATA))
-    logger.addHandler(_ConnectionHints(report))
+    cwd = Path(overrides.get(CWD_DATA) or Path.cwd())
+    logger.addHandler(_ConnectionHints(report, named(parameters["inventory"], cwd)))
     try:
         if loose := [key for key, equals, _ in entries if not equals]:
             raise UserError(Problem(f"--data `{loose[0]}` has no value", "write it as --data NAME=VALUE"))
         request = Request(
             parameters["inventory"],
-            cwd=Path(overrides.get(CWD_DATA) or Path.cwd()),
+            cwd=cwd,
             data=overrides,
             limits=parameters["limit"] or (),
             excluded=parameters["exclude"] or (),
@@ -73,7 +75,17 @@ def site() -> Site:
     return _site
 
 
-# pyinfra's own words for a failed connection -> sentence, hint; {host} is the host's name in the inventory
+def named(inventory: str, cwd: Path) -> str:
+    """What names an inventory on a command line of `gpuhost` where the person stands: ` -i lab`; "" for the one that is
+    taken there by itself, and for one that is no file."""
+    file = Path(inventory).parent.resolve() / Path(inventory).name
+    if not file.is_file() or file == cwd / INVENTORY:
+        return ""
+    path = file.parent if file.name == INVENTORY else file
+    return f" -i {shlex.quote(str(path.relative_to(cwd) if path.is_relative_to(cwd) else path))}"
+
+
+# pyinfra's own words for a failed connection -> sentence, hint; {host} is the host's name, and what names its inventory
 _CONNECTION = (
     (
         r"SSH host key error \(Host key for (\S+) does not match",
@@ -99,29 +111,30 @@ _CONNECTION = (
 )
 
 
-def explain_connection(message: str, host: str = "HOST") -> Cause | None:
-    """The cause of a failed connection; None when the line is no such failure."""
-    for pattern, what, hint in _CONNECTION:
+def explain_connection(message: str, host: str, inventory: str = "") -> Cause | None:
+    """The cause of a failed connection; None when the line is no such failure. `inventory`: of named()."""
+    for pattern, what, how in _CONNECTION:
         found = re.search(pattern, message)
         if found:
             groups = [group or "" for group in found.groups()]
             user = f" for user {groups[0].strip(',')}" if groups and groups[0] else ""
-            return Cause(what.format(*(groups or [""]), user), hint.replace("{host}", host))
+            hint = how.replace("{host}", f"{host}{inventory}")
+            return Cause(what.format(*(groups or [""]), user), hint)
     return None
 
 
 class _ConnectionHints(logging.Handler):
     """pyinfra reports a failed connection in its log only: read there, and printed with a hint."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, inventory: str) -> None:
         super().__init__(logging.ERROR)
-        self._report = report
+        self._report, self._inventory = report, inventory
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called for every error that pyinfra logs."""
         message = re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage())
         name = re.match(r"\s*\[(.+?)\]", message)  # a line without a host comes again with it
-        cause = explain_connection(message, name[1]) if name else None
+        cause = explain_connection(message, name[1], self._inventory) if name else None
         if name and cause:
             problem = Problem(*cause, host=name[1])
             self._report.add("problem", problem.host, what=problem.what, hint=problem.hint)

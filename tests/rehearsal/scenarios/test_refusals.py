@@ -220,7 +220,7 @@ def test_a_password_that_sudo_refuses_or_that_nobody_can_type(bare: FreshHost) -
 
 def test_a_host_is_not_trusted_until_somebody_looked(bare: FreshHost) -> None:
     """Last on this host: it is another one afterwards."""
-    trusts = r"`gpuhost trust refused` shows"
+    trusts = rf"`gpuhost trust refused -i \S*{bare.run_dir.name}` shows"
     bare.known_hosts.write_text("")
     refused(bare, r"the SSH host key of \S+ is not known$", trusts)
     assert bare.known_hosts.read_text() == ""

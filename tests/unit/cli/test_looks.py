@@ -112,7 +112,8 @@ def test_logs_of_one_host_and_of_several(fake: Fake, capsys: pytest.CaptureFixtu
         (["open", "orchestrater", "-l", "gpu1"], "hint: did you mean `orchestrator`?"),
         (["logs", "qwen3-micro"], "error: no host of this command line has `qwen3-micro` enabled"),
         (["logs", "orchestrator", "--tail", "-1"], "error: --tail -1 is no number of lines"),
-        (["open", "orchestrator"], "hint: name one: gpuhost open orchestrator --limit gpu1"),
+        (["open", "orchestrator"], "hint: name one: gpuhost open orchestrator --limit gpu1\n"),
+        (["open", "orchestrator", "-i", "."], "hint: name one: gpuhost open orchestrator --limit gpu1 -i .\n"),
     ],
 )
 def test_what_cannot_be(fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
@@ -190,9 +191,10 @@ def test_a_tunnel_is_held_until_ctrl_c(ssh: Path) -> None:
 
 def test_a_tunnel_that_cannot_be(ssh: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (ssh / "mode").write_text("refuse")
-    assert cli.main(["open", "orchestrator", "--limit", "gpu1"]) == 1
+    assert cli.main(["open", "orchestrator", "--limit", "gpu1", "-i", "."]) == 1
     said = capsys.readouterr()
     assert "error: the tunnel ended (ssh: exit code 255)" in said.err
+    assert "`gpuhost trust gpu1 -i .` when the host key is not known" in said.err
     port = int(said.out.rpartition(":")[2])
     with socket.create_server(("127.0.0.1", port)):
         assert cli.main(["open", "orchestrator", "--limit", "gpu1"]) == 1

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyinfra_state: Stat
     logger.handlers[:] = handlers
 
 
-def enter(project: Path, limit: tuple[str, ...] | None = None) -> Path:
+def enter(project: Path, limit: tuple[str, ...] | None = None, data: Sequence[str] = ()) -> Path:
     """What config.py does; the report's path."""
     report = project / "report.jsonl"
     context = click.Context(click.Command("pyinfra"))
-    context.params = {"inventory": "inventory.py", "data": [f"gpuhost_report={report}"], "limit": limit, **OTHERS}
+    told = [f"gpuhost_report={report}", *data]
+    context.params = {"inventory": "inventory.py", "data": told, "limit": limit, **OTHERS}
     with context:
         check_command_line()
     return report
@@ -143,9 +144,45 @@ def test_a_failed_connection_is_explained_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("inventory", "named"),
+    [
+        ("inventory.py", ""),
+        ("lab/inventory.py", " -i lab"),
+        ("my lab/inventory.py", " -i 'my lab'"),
+        ("lab/others.py", " -i lab/others.py"),
+        ("others.py", " -i others.py"),
+        ("../elsewhere/inventory.py", " -i {tmp_path}/elsewhere"),
+        ("@local", ""),
+    ],
+)
+def test_an_inventory_is_named_as_from_where_the_person_stands(tmp_path: Path, inventory: str, named: str) -> None:
+    here = tmp_path / "here"
+    for path in ("inventory.py", "lab/inventory.py", "my lab/inventory.py", "lab/others.py", "others.py"):
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).touch()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/inventory.py").touch()
+    path = inventory if inventory == "@local" else str(Path(os.path.normpath(here / inventory)))
+    assert entry.named(path, here) == named.format(tmp_path=tmp_path)
+
+
+def test_a_hint_names_the_inventory_that_was_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that it can be typed as it stands."""
+    above = project.parent
+    monkeypatch.setattr("pyinfra.connectors.ssh.SSHClient.connect", lambda *_, **__: (_ for _ in ()).throw(strict()))
+    report = enter(project, data=[f"gpuhost_cwd={above}"])
+    [host] = State(Inventory((["gpu1"], {})), Config()).inventory
+    host.connect()
+    hint = f"`gpuhost trust gpu1 -i {project.name}` shows its fingerprint, and asks"
+    assert events(report)[-1]["hint"] == hint and f"hint: {hint}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["[gpu1] Connected", "[gpu1] Error: executed 0/1 commands", ""])
 def test_other_lines_are_not_explained(line: str) -> None:
-    assert explain_connection(line) is None
+    assert explain_connection(line, "gpu1") is None
 
 
 def test_a_limit_that_matches_nothing_is_a_mistake(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
