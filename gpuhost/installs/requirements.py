@@ -6,13 +6,16 @@ is read, at its commit.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from uv import find_uv_bin
@@ -26,12 +29,12 @@ FILE = "requirements.txt"
 _PLATFORM = "x86_64-manylinux_2_28"
 _GIT_S, _UV_S = 300, 600
 _MAX_FILE_BYTES = 1 << 20
+_PREFIX = "gpuhost-lock-"  # of folders that a resolution works in
 
 
 def resolve(wanted: Sources, python: str) -> list[str]:
     """The packages for a Python version, sorted: `torch==2.8.0 --hash=sha256:... --hash=...`. Raises UserError."""
-    with tempfile.TemporaryDirectory(prefix="gpuhost-lock-") as name:
-        folder = Path(name)
+    with _folder() as folder:
         files = [folder / "pyproject.toml"]
         files[0].write_text(_project(wanted))
         texts = [_requirements(folder / f"{i}.git", *each) for i, each in enumerate(wanted.repositories)]
@@ -39,6 +42,41 @@ def resolve(wanted: Sources, python: str) -> list[str]:
             files.append(folder / f"{number}-{FILE}")
             files[-1].write_text(text)
         return _packages(_compile(folder, files, python))
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for as long as it is entered. Its lock goes with this program, however that ends; a folder that nobody
+    holds is removed by the next run."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if (held := _held(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    made = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    while (held := _held(made, wait=True)) is None and not made.is_dir():  # another run took it for one that was left
+        made = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _held(folder: Path, wait: bool = False) -> int | None:
+    """What holds the lock of a folder of ours; None when another run has it (unless that is waited for), or it is none
+    of ours, or gone."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    with suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        mine = os.fstat(held)
+        if mine.st_uid == os.geteuid() and os.path.samestat(mine, folder.lstat()):
+            return held
+    os.close(held)
+    return None
 
 
 def _project(wanted: Sources) -> str:
@@ -144,6 +182,7 @@ def _compile(folder: Path, files: Sequence[Path], python: str) -> str:
         done = subprocess.run(
             words,
             cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder)},  # it has its cache there for the time
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

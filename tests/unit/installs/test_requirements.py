@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
+import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpuhost.errors import Problem, UserError
+from gpuhost.installs import requirements
 from gpuhost.installs.requirements import resolve
 from gpuhost.installs.rules import Sources
 
@@ -205,3 +210,98 @@ def test_a_link_in_the_place_of_requirements_is_not_followed(tmp_path: Path) -> 
     commit = repository(tmp_path / "tree", {}, link=str(tmp_path / "private.txt"))
     problem = refused(Sources(repositories=[(str(tmp_path / "tree"), commit)]))
     assert problem.what.startswith("requirements.txt of ") and "is no plain file" in problem.what
+
+
+# -- the folder that it works in ---------------------------------------------------------------------------------------
+
+WORKS = """
+import sys
+from gpuhost.installs.requirements import _folder
+with _folder() as folder:
+    (folder / "0.git").mkdir()
+    (folder / "0.git/pack").write_text("much")
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary ones."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
+
+
+def test_what_a_killed_run_leaves_the_next_one_removes(temporary: Path) -> None:
+    """That of a run which still works stays."""
+    begin = partial(
+        subprocess.Popen, [sys.executable, "-c", WORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with begin() as killed, begin() as works:
+        assert killed.stdout and works.stdout
+        folders = [Path(each.readline().strip()) for each in (killed.stdout, works.stdout)]
+        killed.kill()
+        killed.wait()
+        assert sorted(temporary.iterdir()) == sorted(folders)
+        with requirements._folder() as mine:
+            assert {*temporary.iterdir()} == {mine, folders[1]} and mine.stat().st_mode & 0o777 == 0o700
+        assert [*temporary.iterdir()] == [folders[1]]
+        works.communicate("")
+        assert works.returncode == 0 and [*temporary.iterdir()] == []
+
+
+def test_what_is_not_ours_stays(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = temporary / "mine"
+    outside.mkdir()
+    (temporary / "gpuhost-lock-link").symlink_to(outside)
+    (temporary / "gpuhost-lock-file").touch()
+    (temporary / "other-lock-x").mkdir()
+    before = sorted(temporary.iterdir())
+    with requirements._folder():
+        pass
+    assert sorted(temporary.iterdir()) == before
+    theirs = temporary / "gpuhost-lock-theirs"
+    theirs.mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert requirements._held(theirs) is None
+
+
+def test_a_folder_that_is_taken_for_a_left_one_is_made_again(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its making and its lock; one whose lock cannot be had is used without it."""
+    makes, made = tempfile.mkdtemp, list[str]()
+
+    def makes_and_loses(**named: str) -> str:
+        made.append(makes(**named))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", makes_and_loses)
+    with requirements._folder() as folder:
+        assert str(folder) == made[1] and folder.is_dir()
+    monkeypatch.setattr(requirements, "_held", lambda *_, **__: None)
+    with requirements._folder() as folder:
+        assert str(folder) == made[2] and len(made) == 3
+    assert [*temporary.iterdir()] == []
+
+
+def test_all_of_a_resolution_lies_in_that_folder(
+    indexes: Indexes, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What uv keeps meanwhile, too, should both be killed."""
+    indexes.add("public", "one", "1.0")
+    given: list[dict[str, str]] = []
+    run = subprocess.run
+
+    def seen(words: list[str], **named: Any) -> Any:
+        given.append({**named["env"], "cwd": str(named["cwd"])})
+        assert [str(each) for each in temporary.iterdir()] == [named["env"]["TMPDIR"]]
+        return run(words, **named)
+
+    monkeypatch.setattr(requirements.subprocess, "run", seen)
+    assert len(resolve(Sources(lines=["one"]), PYTHON)) == 1
+    assert [each["TMPDIR"] for each in given] == [each["cwd"] for each in given] and len(given) == 1
+    assert [*temporary.iterdir()] == []
