@@ -74,8 +74,8 @@ def preflight() -> HostRun | None:
                 found += bind_problems(run, host.name)
                 found += [_stale(name, read.pins.shown) for name in run.stale_installs()]
             needed = run.secret_names if needs_secrets else []
-            found += [*secrets.missing(needed), *secrets.mismatched(needed), *secrets.too_short(needed)]
-            found += secrets.unsendable(run.token_names if needed else [])
+            found += [*secrets.missing(needed), *secrets.mismatched(needed)]
+            found += secrets.unfit(needed, run.token_names if needed else [])
             secrets.retired()  # a source that cannot be read is reported here, not by a traceback later
     except UserError as error:
         found = [Problem(problem.what, problem.hint, host.name) for problem in error.problems]

@@ -15,7 +15,7 @@ from gpuhost.plan.change import Change, Resource
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.remote import unobserved
-from gpuhost.run.session import Commands, carry_out, current, failing
+from gpuhost.run.session import Commands, carry_out, current, failing, report_problem
 from gpuhost.secrets import locations
 from gpuhost.secrets.locations import SecretLocation
 from gpuhost.secrets.store import NotYet, SecretStore
@@ -41,9 +41,12 @@ def generated(store: SecretStore, names: Sequence[str]) -> Commands:
 
 @operation()
 def audited(run: HostRun) -> Commands:
-    """Changes nothing; reports every location of every secret: in sync, stale or missing."""
+    """Changes nothing; reports every location of every secret (in sync, stale or missing), and what is in sync and no
+    good: an apply refuses it."""
     if not state.is_executing:
         return
+    for problem in run.secrets.unfit(run.secret_names, run.token_names):
+        report_problem(problem)
     stacks, store = Stacks.of(run), run.secrets
     names = {*run.secret_names, *(name for name in run.catalog.secrets if store.source(name))}
     try:

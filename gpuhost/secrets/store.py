@@ -133,6 +133,11 @@ class SecretStore:
             if not self.derives(name)
         ]
 
+    def unfit(self, names: Iterable[str], sent: Iterable[str]) -> list[Problem]:
+        """A problem for each of `names` whose value no service would take or, of those that are `sent`, nobody could
+        send."""
+        return [*self.too_short(names), *self.unsendable(sent)]
+
     def too_short(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that its user would refuse, and only when it starts."""
         found = ((name, self._declared[name].min_chars, self.optional(name)) for name in names)

@@ -20,7 +20,9 @@ from gpuhost.catalog.inventory import Site
 from gpuhost.plan import report
 from gpuhost.run import data as data_names
 from gpuhost.run import session
+from gpuhost.secrets import operations
 from gpuhost.secrets.store import SecretStore
+from hostside.protocol import SecretAuditAnswer
 from tasks import preflight, secrets, verify
 from tests.unit import sample
 
@@ -57,6 +59,33 @@ def look(stage: str) -> list[dict[str, Any]]:
             run_ops(state)
         disconnect_all(state)
     return list(report.select(report.read(path), "problem"))
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("x" * 31, "`API_TOKEN` has fewer than 32 characters, which its service refuses"),
+        ("tok\u00e9n" * 8, "`API_TOKEN` has characters that an HTTP header does not carry: nobody could send it"),
+        ("x" * 32, None),
+    ],
+    ids=["too short", "unsendable", "right"],
+)
+def test_an_audit_says_what_an_apply_refuses(monkeypatch: pytest.MonkeyPatch, value: str, what: str | None) -> None:
+    """In every location it is the same."""
+    catalog = sample.catalog({"secrets.API_TOKEN.min_chars": 32})
+    read = Site(Path(), ["@local"], {"@local": catalog}, {})
+    monkeypatch.setattr(preflight, "site", lambda: read)
+    Path(".env").write_text(f"API_TOKEN={value}\nGIVEN=it is\n")
+    Path(".env").chmod(0o600)
+    SecretStore(catalog, "@local").generate(sorted(catalog.secrets))
+    monkeypatch.setattr(operations, "observe", lambda *_: SecretAuditAnswer({}, {}, [], 0))
+    told = [problem["what"] for problem in look("audit")]
+    assert told == ([what] if what else [])
+    seen = report.select(report.read(Path("report.jsonl")), "secret_location")
+    states = {each["state"] for each in seen if (each["secret"], each["kind"]) == ("API_TOKEN", "control")}
+    assert states == {"in sync"}
+    if what:  # in the same words
+        assert what in [problem["what"] for problem in look("stacks")]
 
 
 @pytest.mark.parametrize(
