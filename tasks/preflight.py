@@ -68,7 +68,7 @@ def preflight() -> HostRun | None:
             reading = _read(catalog)
             placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
-            found = [*secrets.tracked(), *(replace(each, host=host.name) for each in arguments.problems(catalog))]
+            found = [replace(each, host=host.name) for each in arguments.problems(catalog)]
             if not read_only:
                 found += problems(reading, catalog, run.services, host.name)
                 found += bind_problems(run, host.name)

@@ -22,6 +22,7 @@ from gpuhost.run import ahead, stop
 from gpuhost.run.connection import refuse_unknown_keys
 from gpuhost.run.data import CWD_DATA, INVENTORY, REPORT_DATA
 from gpuhost.run.output import show_as_text
+from gpuhost.secrets.store import SecretStore, tracked
 
 # pyinfra finds out anew for each fact and operation which arguments all of them have: a tenth of a plan of many hosts.
 arguments.all_global_arguments = functools.cache(arguments.all_global_arguments)
@@ -30,7 +31,8 @@ _site: Site | None = None
 
 
 def check_command_line() -> None:
-    """Called by config.py: reads and checks the data of every host of the inventory on pyinfra's command line.
+    """Called by config.py: reads and checks the data of every host of the inventory on pyinfra's command line, and that
+    git tracks no file of secrets.
 
     Prints every problem and exits 1 when there is one.
     """
@@ -58,6 +60,9 @@ def check_command_line() -> None:
             group_data=parameters["group_data"] or (),
         )
         _site = read(request)
+        stores = [SecretStore(_site.catalog(name), name, site=_site.folder) for name in _site.chosen]
+        if found := tracked(stores):
+            raise UserError(*found)
         report.add("hosts", "", names=list(_site.chosen))
         for sentence in _site.unused:
             report.add("unused", "", message=sentence)

@@ -107,14 +107,6 @@ class SecretStore:
         known = self.known()
         return [self._absent(name) for name in names if name not in known and not self._declared[name].generate]
 
-    def tracked(self) -> list[Problem]:
-        """A problem for each file of secrets that git tracks: it would leave with the next push."""
-        return [
-            Problem(f"{path} holds secrets and is tracked by git", f"{_untrack(path)}, then change what it held")
-            for path in [*_tracked(self.shared.parent, self.shared.name), *_tracked(self.folder)]
-            if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
-        ]
-
     def mismatched(self, names: Iterable[str]) -> list[Problem]:
         """A problem for each of `names` that does not derive from its source (one of the two was changed alone), and
         for each that cannot."""
@@ -335,6 +327,18 @@ class SecretStore:
         return found
 
 
+def tracked(stores: Iterable[SecretStore]) -> list[Problem]:
+    """A problem for each file of secrets that git tracks: it would leave with the next push. Of what several hosts have
+    together git is asked once."""
+    places = [place for each in stores for place in ((each.shared.parent, each.shared.name), (each.folder, "."))]
+    return [
+        Problem(f"{path} holds secrets and is tracked by git", f"{_untrack(path)}, then change what it held")
+        for place in dict.fromkeys(places)
+        for path in _tracked(*place)
+        if path.name.endswith((".env", ".retired.json")) and not path.name.endswith(".sops.env")
+    ]
+
+
 def _seen(path: Path) -> tuple[int, ...] | None:
     """What changes when a file does, or who may read it; None when it cannot be looked at."""
     try:
@@ -374,8 +378,8 @@ def _untrack(path: Path) -> str:
     return f"git -C {path.parent} rm --cached {path.name}" if path.is_absolute() else f"git rm --cached {path}"
 
 
-def _tracked(folder: Path, name: str = ".") -> list[Path]:
-    """What git tracks of a folder's file `name`; of the whole folder without one."""
+def _tracked(folder: Path, name: str) -> list[Path]:
+    """What git tracks of a folder's file `name`; `.`: of the whole folder."""
     # Whoever owns the checkout: a question about files runs nothing that stands in it.
     ask = ["git", "-c", "safe.directory=*", "-C", str(folder), "ls-files", "-z", "--", name]
     try:

@@ -209,6 +209,25 @@ def test_bad_data_ends_it_before_any_host_is_contacted(project: Path, capsys: py
     assert [event["event"] for event in events(project / "report.jsonl")] == ["problem", "problem"]
 
 
+def test_a_tracked_file_of_secrets_ends_it_before_any_host_is_contacted(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, whatever hosts have it together; nobody asks of hosts that are left out."""
+    (project / "inventory.py").write_text('hosts = ["gpu1", "gpu2", ("gpu3", {"secrets_dir": "others"})]\n')
+    for path in (".env", "others/gpu3.env"):
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text("GIVEN=x\n")
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "add", "--force", "."], check=True)
+    with pytest.raises(SystemExit) as caught:
+        enter(project, ("gpu1", "gpu2"))
+    assert caught.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: .env holds secrets and is tracked by git",
+        "hint: git rm --cached .env, then change what it held",
+    ]
+
+
 def test_what_was_read_is_there_for_the_deploy(project: Path) -> None:
     with pytest.raises(UserError, match=r"config\.py was not read"):
         entry.site()

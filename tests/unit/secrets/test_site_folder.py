@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuhost.secrets import sops
-from gpuhost.secrets.store import SecretStore
+from gpuhost.secrets.store import SecretStore, tracked
 from tests.unit import sample
 
 
@@ -65,10 +65,10 @@ def test_an_absolute_folder_of_secrets_stays_where_it_is(site: Path, tmp_path: P
 def test_what_git_tracks_there(site: Path, name: str) -> None:
     subprocess.run(["git", "init", "-q", site], check=True)
     write(site / name, "GIVEN=x\n")
-    assert store(site).tracked() == []
+    assert tracked([store(site)]) == []
     subprocess.run(["git", "-C", site, "add", "--force", name], check=True)
-    [problem] = store(site).tracked()
+    [problem] = tracked([store(site)])
     assert problem.what == f"{site / name} holds secrets and is tracked by git"
     untrack = problem.hint.partition(",")[0]
     subprocess.run(untrack.split(), check=True)
-    assert store(site).tracked() == []
+    assert tracked([store(site)]) == []

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bcrypt
@@ -19,7 +20,7 @@ import pytest
 
 from gpuhost.errors import UserError
 from gpuhost.secrets import envfile, sops
-from gpuhost.secrets.store import NotYet, SecretStore
+from gpuhost.secrets.store import NotYet, SecretStore, tracked
 from tests.unit import sample
 
 OWN = Path("secrets/gpu1.env")
@@ -302,17 +303,36 @@ def test_a_hash_alone_needs_no_password() -> None:
 
 def test_a_file_that_git_tracks_is_refused() -> None:
     write(OWN, "GIVEN=x\n")
-    assert store().tracked() == []  # no repository
+    assert tracked([store()]) == []  # no repository
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert store().tracked() == []  # a repository that does not track it
+    assert tracked([store()]) == []  # a repository that does not track it
     subprocess.run([*git, "add", "--force", str(OWN)], check=True)
-    assert [problem.lines() for problem in store().tracked()] == [
+    assert [problem.lines() for problem in tracked([store()])] == [
         [
             "error: secrets/gpu1.env holds secrets and is tracked by git",
             "hint: git rm --cached secrets/gpu1.env, then change what it held",
         ]
     ]
+
+
+def test_git_is_asked_once_for_what_hosts_have_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(words: list[str], **_: Any) -> Any:
+        asked.append(words[4:])
+        return SimpleNamespace(stdout="gpu1.env\0")
+
+    monkeypatch.setattr("gpuhost.secrets.store.subprocess.run", run)
+    one, other = sample.catalog(), sample.catalog({"secrets_dir": "elsewhere"})
+    stores = [SecretStore(one, name, {}) for name in ("gpu1", "gpu2", "gpu3")]
+    found = tracked([*stores, SecretStore(other, "gpu4", {})])
+    assert asked == [
+        [".", "ls-files", "-z", "--", ".env"],
+        ["secrets", "ls-files", "-z", "--", "."],
+        ["elsewhere", "ls-files", "-z", "--", "."],
+    ]
+    assert [problem.what.split()[0] for problem in found] == ["gpu1.env", "secrets/gpu1.env", "elsewhere/gpu1.env"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
@@ -325,7 +345,7 @@ def test_who_owns_the_checkout_does_not_matter(project: Path, monkeypatch: pytes
     subprocess.run(["git", "add", "--force", str(OWN)], check=True)
     for path in (project, *project.rglob("*")):
         os.chown(path, 12345, 12345)
-    assert len(store().tracked()) == 1
+    assert len(tracked([store()])) == 1
 
 
 @pytest.mark.parametrize(
@@ -347,7 +367,7 @@ def test_which_files_must_not_be_tracked(path: str, refused: bool) -> None:
     Path(path).write_text("GIVEN=x\n")
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "add", "--force", path], check=True)
-    assert [problem.what for problem in store().tracked()] == (
+    assert [problem.what for problem in tracked([store()])] == (
         [f"{path} holds secrets and is tracked by git"] if refused else []
     )
 
