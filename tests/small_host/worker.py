@@ -3,7 +3,7 @@
 It has a root of its own for what they write (a mount namespace), accounts of its own, and the `docker`, `systemctl` and
 `nft` of programs.py. Reads situations as JSON lines, answers each with a line.
 
-    unshare --mount python -m tests.small_host.worker FOLDER
+    unshare --mount --pid --mount-proc --fork --kill-child python -m tests.small_host.worker FOLDER
 """
 
 from __future__ import annotations
