@@ -44,7 +44,7 @@ def exit_code(outcome: Outcome, changes: Sequence[Any] = ()) -> int:
 
 def problems_of(outcome: Outcome) -> list[Problem]:
     """The problems that a run reported; when it failed without one, how pyinfra ended and the last lines that it
-    printed, all of which are kept in a log."""
+    printed; a log keeps more."""
     stopped = [_stopped(outcome)] if outcome.stopped else []
     reported = stopped + [
         Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
@@ -64,7 +64,7 @@ def _unexplained(outcome: Outcome) -> Problem:
     if not lines:
         hints.append("it printed nothing")
     elif log := outcome.log or kept(outcome.output):
-        hints.append(f"its last words are below, all of them in {log}")
+        hints.append(f"its last words are below; its log: {log}")
     else:
         hints.append("its last words are below")
     what = f"pyinfra {_end(outcome.code)}, and gpuhost does not know why"

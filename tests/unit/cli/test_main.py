@@ -264,7 +264,7 @@ def test_pyinfras_own_end_is_shown_when_nothing_else_is_known(
     fake.plan = fake.look = Outcome(code, [], "".join(f"{line}\x1b[1m\x07\n" for line in LINES))
     assert cli.main([command]) == 1
     error, told, *lines = capsys.readouterr().err.splitlines()
-    begin, _, path = told.partition("its last words are below, all of them in ")
+    begin, _, path = told.partition("its last words are below; its log: ")
     assert (error, begin) == (f"error: {what}", f"hint: {hint}")
     assert [line.split("\\")[0] for line in lines] == [f"  | {line}" for line in LINES[-30:]]
     assert Path(path).read_text().splitlines() == [f"{line}\\x07" for line in LINES]
@@ -281,7 +281,7 @@ def test_a_log_that_is_there_is_the_one_that_is_named(fake: Fake, capsys: pytest
     path = log.removeprefix("all that was printed meanwhile: ")
     assert (error, hint) == (
         f"error: pyinfra ended with code 3, {UNKNOWN}",
-        f"hint: its last words are below, all of them in {path}",
+        f"hint: its last words are below; its log: {path}",
     )
     assert words == "  | its own words" and path.endswith("-apply.log")
 
