@@ -24,6 +24,7 @@ from gpuhost.cli.console import (
     print_idle,
     print_notes,
     print_result,
+    print_without_failed,
 )
 from gpuhost.cli.progress import duration, looked, shown
 from gpuhost.errors import Problem, UserError
@@ -78,13 +79,17 @@ def run(options: argparse.Namespace) -> int:
     check = _as_saved(options) if options.plan else lambda outcome: None
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
     hosts = planned_target(options)
-    applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign)
+    planned = plan(hosts, options.json, options.only, check)
+    applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign, planned)
     if applied and _goes_on(applied) and not options.plan:
         if not options.json:
             print(*_made(applied), "The NVIDIA driver is loaded. What else there is to do:", sep="\n")
         rest = apply(hosts, options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
         applied = _joined(applied, rest) if options.json and rest else rest
-    return print_applied(applied, options)
+    code = print_applied(applied, options)
+    if exit_code(planned.outcome) == ERROR and not options.json:
+        print_without_failed(planned.outcome, options)
+    return code
 
 
 def _goes_on(applied: Applied) -> bool:

@@ -45,17 +45,20 @@ def exit_code(outcome: Outcome, changes: Sequence[Any] = ()) -> int:
 def problems_of(outcome: Outcome) -> list[Problem]:
     """The problems that a run reported; when it failed without one, how pyinfra ended and the last lines that it
     printed; a log keeps more."""
-    stopped = [_stopped(outcome)] if outcome.stopped else []
-    reported = stopped + [
-        Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
-        for event in outcome.problems()
-    ]
-    if reported or exit_code(outcome) == OK:
-        return reported
+    found = [*([_stopped(outcome)] if outcome.stopped else []), *_reported(outcome)]
+    if found or exit_code(outcome) == OK:
+        return found
     if unusable := _UNUSABLE.search(outcome.output):
         what = f"an option for pyinfra cannot be used: {unusable[1]}"
         return [Problem(what, "pyinfra's options follow `--`; its own help: `pyinfra --help`")]
     return [_unexplained(outcome)]
+
+
+def _reported(outcome: Outcome) -> list[Problem]:
+    return [
+        Problem(event["what"], event["hint"], event["host"], tuple(event.get("detail", ())))
+        for event in outcome.problems()
+    ]
 
 
 def _unexplained(outcome: Outcome) -> Problem:
@@ -181,6 +184,27 @@ def print_idle(outcome: Outcome) -> None:
     idle = [event["host"] for event in report.select(outcome.events, "host") if event["host"] not in changing]
     if changing and idle:
         print(f"{', '.join(idle)}: nothing to do.")
+
+
+def others(outcome: Outcome) -> tuple[list[str], list[str]]:
+    """The hosts of a plan that failed, and those that it can be carried out on without them; none when what failed is
+    no matter of single hosts."""
+    names = [name for event in report.select(outcome.events, "hosts") for name in event["names"]]
+    failed = {problem.host for problem in _reported(outcome)}
+    if outcome.stopped or not failed <= {*names}:
+        return [], []
+    return [name for name in names if name in failed], [name for name in names if name not in failed]
+
+
+def print_without_failed(outcome: Outcome, options: argparse.Namespace) -> None:
+    """Below a plan that failed on some hosts, on stderr: how the others go on."""
+    failed, rest = others(outcome)
+    if failed and rest and not getattr(options, "plan", None):  # a plan that was kept has its hosts
+        words = shlex.join([*options.pyinfra, *(word for name in failed for word in ("--exclude", name))])
+        named = "".join(f" --only {stage}" for stage in options.only)
+        one = "it" if len(failed) == 1 else "them"
+        line = f"nothing has been changed; without {one}: `gpuhost apply{again(options)}{named} -- {words}`"
+        _say(line)
 
 
 def _coloured(sign: text.Sign, line: str) -> str:

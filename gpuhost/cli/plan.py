@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from gpuhost.cli.console import (
     RESULTS,
     again,
     exit_code,
+    others,
     print_changes,
     print_idle,
     print_notes,
     print_problems,
+    print_without_failed,
     problems_of,
 )
 from gpuhost.cli.progress import looked
@@ -57,12 +60,19 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(made, indent=2))
         return code
     print_notes(outcome, planned=True)
-    print_problems(*problems_of(outcome))
-    if code != ERROR:
-        print_changes(changes, outcome.totals(), options.verbose, options.diff)
-        print_idle(outcome)
-        for line in _next(options) if changes else ["Nothing to do."]:
-            print(line)
+    if code == ERROR:
+        _, rest = others(outcome)
+        print_changes(
+            [each for each in changes if each["host"] in rest], outcome.totals(), options.verbose, options.diff
+        )
+        sys.stdout.flush()
+        print_problems(*problems_of(outcome))
+        print_without_failed(outcome, options)
+        return code
+    print_changes(changes, outcome.totals(), options.verbose, options.diff)
+    print_idle(outcome)
+    for line in _next(options) if changes else ["Nothing to do."]:
+        print(line)
     return code
 
 

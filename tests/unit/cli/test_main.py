@@ -112,6 +112,42 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "Nothing to do.\n"
 
 
+HOSTS: Event = {"event": "hosts", "host": "", "names": ["gpu1", "gpu2", "my gpu"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "failing", "last"),
+    [
+        (["plan"], ["gpu2"], "without it: `gpuhost apply -- --exclude gpu2`"),
+        (["apply"], ["gpu2", "my gpu"], "without them: `gpuhost apply -- --exclude gpu2 --exclude 'my gpu'`"),
+        (
+            ["apply", "-l", "lab", "--only", "stacks"],
+            ["gpu2"],
+            "`gpuhost apply -l lab --only stacks -- --exclude gpu2`",
+        ),
+    ],
+)
+def test_a_host_that_cannot_be_planned_hides_nothing_of_the_others(
+    fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], failing: list[str], last: str
+) -> None:
+    fake.plan = Outcome(1, [HOSTS, *CHANGES, *({**PROBLEM, "host": name} for name in failing)], "")
+    assert cli.main(words) == 1 and fake.asked == ["plan"]
+    said = capsys.readouterr()
+    assert ("    + folder /data  create  why" in said.out.splitlines()) is (words == ["plan"])
+    assert said.err.count("it cannot be") == len(failing)
+    assert said.err.splitlines()[-1].startswith("nothing has been changed; ") and last in said.err
+
+
+@pytest.mark.parametrize("failing", [[""], ["gpu1", "gpu2", "my gpu"], ["gpu2", ""]])
+def test_where_no_host_can_go_on_none_is_said_to(
+    fake: Fake, capsys: pytest.CaptureFixture[str], failing: list[str]
+) -> None:
+    fake.plan = Outcome(1, [HOSTS, HOST, *({**PROBLEM, "host": name} for name in failing)], "")
+    for words in (["plan"], ["apply"]):
+        assert cli.main(words) == 1
+        assert "without" not in capsys.readouterr().err
+
+
 def test_a_host_with_nothing_to_do_is_named_beside_one_with_something(
     fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
