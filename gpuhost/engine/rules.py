@@ -33,11 +33,11 @@ def merge(current: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> dict[
     return merged
 
 
-def differing(current: Mapping[str, Any] | None, wanted: Mapping[str, Any], above: Key = ()) -> list[Key]:
+def differing(current: Mapping[str, Any], wanted: Mapping[str, Any], above: Key = ()) -> list[Key]:
     """The keys whose value is not the wanted one."""
     keys: list[Key] = []
     for name, value in wanted.items():
-        have, key = (current or {}).get(name), (*above, name)
+        have, key = current.get(name), (*above, name)
         if isinstance(value, Mapping) and isinstance(have, Mapping):
             keys += differing(have, value, key)
         elif have != value:

@@ -105,6 +105,7 @@ ENABLE = ("enable", Resource("unit", "docker.service"))
 def test_reconcile(seen: dict[str, Any], changes: dict[tuple[str, Resource], str]) -> None:
     found = reconcile(reading(**seen), WANTED, {}, STAMP)
     assert {(change.action, change.resource): change.reason for change in found} == changes
+    assert {change.stage for change in found} <= {"engine"}
 
 
 def test_what_differs_in_the_configuration() -> None:
@@ -222,7 +223,7 @@ def test_what_gpuhost_writes_it_takes_back(theirs: dict[str, Any], first: dict[s
 )
 def test_a_plan_says_what_is_taken_out(here: dict[str, Any], reason: str, lines: list[str]) -> None:
     write, restart = reconcile(reading(config=here), WANTED, MIRROR, STAMP)
-    assert (write.action, write.resource, write.reason) == (*WRITE, reason)
+    assert (write.stage, write.action, write.resource, write.reason) == ("engine", *WRITE, reason)
     assert [each.line() for each in write.diff] == lines
     assert (restart.action, restart.resource, restart.reason) == (*RESTART, f"{CONFIG} changes")
 
@@ -231,7 +232,7 @@ def test_a_plan_says_what_is_left_to_somebody_else() -> None:
     """dockerd is not restarted for it."""
     written = {"debug": True, "mtu": 9, "a": {"b": 1}}
     [change] = reconcile(reading(config={**RIGHT, "debug": False, "a": {}}), WANTED, written, STAMP)
-    assert (change.action, change.resource) == ("write", Resource("file", STAMP))
+    assert change.key == ("engine", "file", STAMP, "write")
     assert change.reason == (
         f"debug: no longer in `engine_config`, changed by hand: stays in {CONFIG}; "
         f"mtu, a.b: no longer in `engine_config`, nor in {CONFIG}"
