@@ -162,6 +162,8 @@ _vllm_arguments = [
     "--tool-call-parser=hermes",
     "--reasoning-parser=qwen3",
 ]
+# Arguments of our builds: `PACKAGE_INDEX_URL` (orchestrator, sd35), another index than pip's own; `DEBIAN_MIRROR_URL`
+# (comfyui), another mirror than its base's. docs/howto/offline.md has examples.
 images = {
     "orchestrator": {"build": "orchestrator", "args": {"BASE_IMAGE": _python}},
     "comfyui": {"build": "comfyui", "args": {"BASE_IMAGE": _python}},
@@ -194,7 +196,7 @@ images = {
     },
     # PyPI's torch for Linux is the build for CUDA 13.0 (NVIDIA's driver 580 or later). The image's requirements.lock
     # holds the hashes of these very files: another CUDA is another index and another lock.
-    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python}},  # `PACKAGE_INDEX_URL`: another index than pip's own
+    "sd35": {"build": "sd35", "args": {"BASE_IMAGE": _python}},
     "gpu-check": {"pull": _python},
 }
 

@@ -16,12 +16,12 @@ from gpuhost.cli import main as cli
 from gpuhost.cli import reference as command_reference
 from gpuhost.project import PROJECT
 from tests.rehearsal import pictures
+from tests.rehearsal.instruments.guide import BLOCK
 from tests.rehearsal.instruments.picture import plain
 
 README = PROJECT / "README.md"
 DOCUMENTS = sorted([README, *(PROJECT / "docs").rglob("*.md")])
 LINK = re.compile(r"\[([^]]+)\]\(([^)#:]*)(?:#([^)]*))?\)")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

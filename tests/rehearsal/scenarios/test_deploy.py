@@ -16,6 +16,7 @@ from gpuhost.run.lock import LOCKED
 
 from ..instruments.control import Control
 from ..instruments.converged import converged_host, saved_converged
+from ..instruments.guide import shown
 from ..instruments.proof import Proof
 from ..instruments.sessions import counted
 from ..world.freshhost import free_port
@@ -114,6 +115,19 @@ def test_what_runs_and_what_it_says(converged: Proof) -> None:
         return "it is [redacted]." in log.stdout.splitlines()
 
     wait_for(masked, "the line in Docker's log", 60)  # which Docker writes when it has a moment
+
+
+def test_workflows_of_an_old_tree_are_copied_as_the_services_account(converged: Proof) -> None:
+    """As docs/howto/move-from-hand-made.md says: root writes nothing where the service can write."""
+    host = converged.host
+    host.ssh(
+        "mkdir -p ComfyUI/user/default/workflows; echo '{}' > ComfyUI/user/default/workflows/mine.json", check=True
+    )
+    typed = shown("move-from-hand-made", "sh")[3]
+    host.ssh(f"set -e\n{typed.replace('/home/me', '/home/admin')}", check=True)
+    there = "/srv/genai/services/comfyui-qwen/data/user/default/workflows"
+    assert host.root(f"stat -c '%U %G' {there} {there}/mine.json").stdout.split() == ["genai-comfyui-qwen"] * 4
+    host.root(f"rm -r {there}", check=True)
 
 
 def test_what_stopped_is_shown(converged: Proof) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 
 import pytest
 
+from ..instruments.checkout import packed
 from ..world.freshhost import FreshHost
-from ..world.machine import PROJECT
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
@@ -20,11 +19,7 @@ def test_a_workstation_deploys_itself_as_root(furnished: World, boot: Boot) -> N
     host = boot("self", gpus=[])
     tools = "apt-get update -qq && apt-get install -y -qq --no-install-recommends python3 make git ca-certificates"
     host.root(f"{tools} >/dev/null 2>&1", check=True)
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, check=True).stdout
-    packed = subprocess.run(
-        ["tar", "-cz", "--null", "-T", "-"], cwd=PROJECT, input=files, capture_output=True, check=True
-    ).stdout
-    host.root("mkdir -p /root/gpuhost && tar -xz -C /root/gpuhost", input=packed, check=True)
+    host.root("mkdir -p /root/gpuhost && tar -xz -C /root/gpuhost", input=packed(), check=True)
     site = "".join(f"{name} = {value!r}\n" for name, value in furnished.host_data().items())
     host.root("cat > /root/gpuhost/group_data/inventory.py", input=site, check=True)
     run = "cd /root/gpuhost && SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"

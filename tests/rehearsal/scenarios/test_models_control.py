@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from ..instruments.converged import converged_host
 from ..instruments.proof import Proof
 from ..instruments.refusal import site, told_once
 from ..world.snapshot import diff_snapshots
-from ..world.world import World
+from ..world.world import STANDINS, World
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.sampled(4)]
 REPO, FILE = "acme/behind-a-gate", "weights/größe one.safetensors"
@@ -83,6 +83,25 @@ def test_what_is_there_is_asked_of_nobody_and_works_without_a_hub(converged: Pro
         assert converged.control.verify().code == 0
         assert converged.control.models("verify").code == 0
     assert furnished.requests("hub") == []
+
+
+def test_a_host_whose_network_is_away_is_planned_verified_and_gets_a_new_secret(
+    converged: Proof, furnished: World
+) -> None:
+    """As docs/howto/offline.md says: nothing answers the host nor this side, but they each other."""
+    control = converged.control
+    with ExitStack() as away:
+        away.enter_context(converged.host.network_cut())
+        for name in STANDINS:
+            away.enter_context(furnished.misbehave(name, "down"))
+        nothing_to_do(converged)
+        assert control.apply().code == 0
+        assert control.verify().code == 0
+        assert control.models("status").code == 0
+        assert control.text("status").returncode == 0
+        assert control.text("logs", "orchestrator", "--tail", "1").returncode == 0
+        assert control.secrets("rotate", "ORCHESTRATOR_TOKEN").code == 0
+        nothing_to_do(converged)
 
 
 @pytest.mark.core

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 
 import pytest
 
 from ..instruments.converged import GPU, QUICK
+from ..instruments.guide import shown
 from ..instruments.proof import Proof
+from ..instruments.refusal import site
 from ..world.freshhost import FreshHost
+from ..world.scenery import group_data, weights
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
@@ -44,6 +48,7 @@ names='nvidia-container-toolkit nvidia-container-toolkit-base libnvidia-containe
 apt-get install -y -q $(for name in $names; do echo "$name=1.19.0-1"; done)
 apt-mark hold $names >/dev/null
 """
+TREE, MODELS = "/home/painter/ComfyUI/models", ("qwen-image-edit", "qwen-image-encoder", "qwen-image-vae")
 SOURCE = "/etc/apt/sources.list.d/nvidia.list"
 STARTED = "docker inspect -f '{{.Name}} {{.Id}} {{.State.StartedAt}}' theirs-once-1 theirs-ever-1"
 
@@ -78,3 +83,26 @@ def test_a_host_prepared_by_hand_is_taken_over(furnished: World, boot: Callable[
     assert len(host.root("apt-mark showhold").stdout.split()) == 4
     proof.second_apply()
     assert host.root(STARTED, check=True).stdout == before
+    models_that_are_there_are_not_downloaded(proof, furnished)
+
+
+def models_that_are_there_are_not_downloaded(proof: Proof, world: World) -> None:
+    """As docs/howto/move-from-hand-made.md says: enabled, imported, and nothing is left to fetch."""
+    host, control = proof.host, proof.control
+    linked = [name for key in MODELS for name in group_data()["models"][key]["links"]]
+    for number, name in enumerate(linked):
+        file = f"{TREE}/{number}/another name.safetensors"
+        host.root(f"mkdir -p {TREE}/{number}; cat > '{file}'", input=weights(name), check=True)
+    first, command, second, _ = (
+        shlex.split(line, comments=True)[1:] for line in shown("move-from-hand-made", "sh")[2].splitlines()
+    )
+    assert command[:2] == ["models", "import"] and command[2].startswith("/home/me/")
+    world.forget_requests()
+    with site(host, 'enabled_services = ["orchestrator", "comfyui-qwen"]\n'):
+        asked = control.text(*first)
+        assert asked.returncode == 2 and "to fetch" in asked.stderr, (asked.stdout, asked.stderr)
+        told = control.models("import", TREE)
+        assert told.code == 0 and {name for _, name, _ in told.changes} == {*MODELS}, told
+        then = control.plan(*second[1:])
+        assert then.code == 2 and not [change for change in then.changes if change[0] == "models"], then.changes
+    assert not [each for each in world.requests("hub") if "/resolve/" in each]

@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 VERSIONS = ("1.19.0-1", "1.20.0-1")
 REFRESH_SERVICE = """[Unit]
 Description=Refresh NVIDIA CDI specification file
-ConditionPathExists=/usr/bin/nvidia-smi
+ConditionPathExists=|/usr/bin/nvidia-smi
+ConditionPathExists=|/usr/lib/wsl/lib/nvidia-smi
 ConditionPathExists=/usr/bin/nvidia-ctk
 
 [Service]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,30 @@ def test_what_can_be_given_by_a_digest() -> None:
 def test_each_base_of_ours_can(file: Path) -> None:
     text = file.read_text()
     assert bases(text, {}) and set(bases(text, {})) == set(base_arguments(text).values())
+
+
+@pytest.mark.parametrize("file", sorted(PROJECT.glob("files/*/Dockerfile")), ids=lambda file: file.parent.name)
+def test_what_a_build_downloads_can_come_from_a_mirror(file: Path) -> None:
+    """Behind mirrors (docs/howto/offline.md) nothing else is reached."""
+    text = file.read_text()
+    for program, argument in (("pip install", "PACKAGE_INDEX_URL"), ("apt-get update", "DEBIAN_MIRROR_URL")):
+        assert (program in text) == (f"\nARG {argument}=\n" in text) == (f"${{{argument}" in text), argument
+
+
+@pytest.mark.parametrize("name", ["sources.list", "sources.list.d/debian.sources"])
+def test_another_mirror_of_debian_stands_in_the_place_of_the_bases_own(name: str, tmp_path: Path) -> None:
+    """By the command of the file itself, with another folder."""
+    [command] = re.findall(r"(find /etc/apt .*? \+);", project_file("files/comfyui/Dockerfile"), re.DOTALL)
+    sources, other = tmp_path / name, tmp_path / "keyrings/a.gpg"
+    for path in (sources, other):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("URIs: http://one.example/debian\ndeb https://two.example/debian-security a main\n# no URL\n")
+    subprocess.run(
+        ["sh", "-c", command.replace("/etc/apt", str(tmp_path))],
+        env={"PATH": "/usr/bin:/bin", "DEBIAN_MIRROR_URL": "https://mirror.example"},
+        check=True,
+    )
+    assert sources.read_text() == (
+        "URIs: https://mirror.example/debian\ndeb https://mirror.example/debian-security a main\n# no URL\n"
+    )
+    assert "one.example" in other.read_text()
