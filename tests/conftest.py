@@ -16,6 +16,7 @@ SAMPLE_SEED = os.environ.get("GPUHOST_SAMPLE_SEED", "20261128")
 # from what it saves, and the four behind it do not. Files of unit tests come last and fill the gaps.
 ORDER = (
     *("test_whole_path", "test_interrupts", "test_secrets", "test_secrets_kills", "test_troubles"),
+    *("test_wsl2", "test_rebuild", "test_mirrors"),
     *("test_local", "test_all_services", "test_comfyui_installer", "test_damages", "test_without_gpu"),
     *("test_services", "test_vllm", "test_models_control", "test_models_fetch", "test_sideways", "test_binds"),
     *("test_broker", "test_lock", "test_host_layer", "test_takeover", "test_driver", "test_variants", "test_destroy"),

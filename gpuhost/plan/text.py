@@ -28,6 +28,7 @@ _OF_A_PLAN = ("limit", "unpinned", "reclaimable")
 _ADDS = {"build", "create", "fetch", "generate", "import", "install", "make", "pull"}
 _REMOVES = {"remove"}
 _NAMED = {"engine", "image", "install", "model", "network", "packages", "programs", "secret", "service", "stack"}
+_OF_OTHERS = {"archive", "disable"}  # what is done with files that somebody else put there
 _SHORT = 15  # changes of a host; so many are all listed
 _ALIKE = 3  # changes that differ in the name alone; more share a line
 _LABEL_WIDTH = 34
@@ -151,9 +152,9 @@ def _slowest(change: Change, *on_hosts: Change) -> Change:
 
 def _is_named(change: Change) -> bool:
     """True for what people have a name for, and for what they must see: what differs in a thing that is there, what
-    stops for it."""
+    stops for it, what becomes of a file of somebody else's."""
     differs = bool(change.diff or change.text_diff) and sign(change) == "~"
-    return change.resource.kind in _NAMED or differs or bool(_others(change))
+    return change.resource.kind in _NAMED or differs or bool(_others(change)) or change.action in _OF_OTHERS
 
 
 def _listed(changes: Sequence[Change], shown: Shown) -> Iterator[str]:

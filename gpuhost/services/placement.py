@@ -271,7 +271,9 @@ def _why_not(service: Service, table: _Table) -> str:
     ways = sorted((others for cards in groups if (others := _in_the_way(cards, count, need))), key=len)
     held = sum(card.foreign_mib for card in table.cards)
     foreign = f", other programs hold {held} MiB" if held else ""
-    way = f"it would fit without {' and '.join(ways[0])}" if ways else "no GPU here is large enough"
+    empty = max(_room([_Card(card.gpu) for card in cards], count) for cards in groups)
+    way = "it would fit on a GPU that nothing else uses" if empty >= need else "no GPU here is large enough"
+    way = f"it would fit without {' and '.join(ways[0])}" if ways else way
     return (
         f"it needs {need} MiB on {count} GPU{plural}; the most that is left is {room} MiB, "
         f"{need - room} MiB too little{foreign}; {way}"

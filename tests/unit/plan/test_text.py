@@ -194,6 +194,16 @@ def test_what_stops_a_container_or_says_what_differs_is_never_only_counted() -> 
     assert "        ~ memory: 24g -> 28g" in lines([drifted, *MANY])
 
 
+def test_what_becomes_of_somebody_elses_file_is_never_only_counted() -> None:
+    theirs = [*made("apt source", "/etc/a.list", action="disable"), *made("file", "/stacks/b.yml", action="archive")]
+    shown = lines([event(change) for change in [*theirs, *made("file", "ours", action="write")]] + MANY)
+    assert shown[2:5] == [
+        "    ~ apt source /etc/a.list  disable  why",
+        "    ~ file /stacks/b.yml      archive  why",
+        "    ~ 1 file",
+    ]
+
+
 @settings(max_examples=50)
 @given(
     st.lists(

@@ -237,8 +237,9 @@ def test_a_newcomer_does_not_count_on_what_others_hold_and_what_is_placed_stays(
     assert place(wanted, CARDS[:2], foreign=held).gpus == {"a": ["GPU-1"]}
     assert place(wanted, CARDS[:1], foreign=held).skipped == {
         "a": "it needs 20000 MiB on 1 GPU; the most that is left is 18576 MiB, 1424 MiB too little, "
-        "other programs hold 6000 MiB; no GPU here is large enough"
+        "other programs hold 6000 MiB; it would fit on a GPU that nothing else uses"
     }
+    assert place({"a": service(1, 30000)}, CARDS[:1], foreign=held).skipped["a"].endswith("no GPU here is large enough")
     assert place(wanted, CARDS[:1], {"a": ["GPU-0"]}, held).gpus == {"a": ["GPU-0"]}
     # What makes do takes what is left.
     assert place({"a": service(1, 35000, 18000)}, CARDS[:1], foreign=held).gpus == {"a": ["GPU-0"]}
