@@ -156,7 +156,7 @@ def _asked(options: argparse.Namespace, stage: str, data: Mapping[str, str], not
     planned = plan(hosts, options.json, [stage])
     if exit_code(planned.outcome) == ERROR:
         return print_applied(planned, options)
-    if not planned.outcome.changes("plan"):
+    if not any(change["resource"]["kind"] == "model" for change in planned.outcome.changes("plan")):
         if options.json:
             return print_applied(planned, options)
         print_notes(planned.outcome, planned=True)

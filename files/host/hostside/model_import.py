@@ -69,7 +69,9 @@ def take(request: ImportRequest) -> int:
     missing: dict[int, list[ModelFile]] = {}
     for wish in request.wishes:
         missing.setdefault(wish.size, []).append(wish)
-    device, taken = Path(request.cache_dir).stat().st_dev, 0
+    cache = Path(request.cache_dir)
+    there = next(each for each in (cache, *cache.parents) if each.exists())  # before the first model there is no cache
+    device, taken = there.stat().st_dev, 0
     with _placer(request) as place:
         for path, size, opened in _files(request.folder):
             for wish in list(missing.get(size, ())):
@@ -204,6 +206,7 @@ def _placer(request: ImportRequest) -> Iterator[Callable[[Placement | None, Bina
 def place(request: ImportRequest, channel: socket.socket) -> None:
     """As the owner of the cache: puts each file that comes where it belongs, until the other side ends."""
     store, path = Store(Path(request.cache_dir), Path(request.models_dir)), Path(request.manifest)
+    store.cache_dir.mkdir(parents=True, exist_ok=True)
     with alone(store.cache_dir):
         known = manifest.load(path)
         saved = time.monotonic()

@@ -13,7 +13,7 @@ from ..instruments.guide import shown
 from ..instruments.proof import Proof
 from ..instruments.refusal import site
 from ..world.freshhost import FreshHost
-from ..world.scenery import group_data, weights
+from ..world.scenery import weights
 from ..world.world import World
 
 pytestmark = pytest.mark.rehearsal
@@ -89,10 +89,8 @@ def test_a_host_prepared_by_hand_is_taken_over(furnished: World, boot: Callable[
 def models_that_are_there_are_not_downloaded(proof: Proof, world: World) -> None:
     """As docs/howto/move-from-hand-made.md says: enabled, imported, and nothing is left to fetch."""
     host, control = proof.host, proof.control
-    linked = [name for key in MODELS for name in group_data()["models"][key]["links"]]
-    for number, name in enumerate(linked):
-        file = f"{TREE}/{number}/another name.safetensors"
-        host.root(f"mkdir -p {TREE}/{number}; cat > '{file}'", input=weights(name), check=True)
+    for name in MODELS:
+        host.root(f"mkdir -p {TREE}/{name}; cat > '{TREE}/{name}/a name.safetensors'", input=weights(name), check=True)
     first, command, second, _ = (
         shlex.split(line, comments=True)[1:] for line in shown("move-from-hand-made", "sh")[2].splitlines()
     )

@@ -128,12 +128,13 @@ def test_prune_and_import_plan_first_and_ask(
     fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], stage: str
 ) -> None:
     data = {"gpuhost_import": "/old"} if words[0] == "import" else {}
-    fake.plan = Outcome(0, [HOST, change(name="vae")], "")
+    vae: dict[str, Any] = {"resource": {"kind": "model", "name": "vae"}}
+    fake.plan = Outcome(0, [HOST, change(**vae)], "")
     assert run(*words) == 1  # nobody can be asked
     assert "vae" in capsys.readouterr().out
     assert {name for name, _, _ in fake.asked} == {"plan"} and fake.asked[0] == ("plan", [stage], data)
     fake.asked.clear()
-    fake.apply = Outcome(0, [HOST, change("performed", name="vae")], "")
+    fake.apply = Outcome(0, [HOST, change("performed", **vae)], "")
     assert run(*words, "--yes") == 0
     assert fake.asked[-1] == ("apply", [stage], data)
 
@@ -144,6 +145,9 @@ def test_nothing_to_do_is_said_and_nobody_is_asked(
 ) -> None:
     assert run(*words) == 0 and capsys.readouterr().out.startswith(f"Nothing to {words[0]}")
     assert run(*words, "--json") == 0 and described("applied", capsys.readouterr().out)["result"] == "ok"
+    # What its names stand for is noted beside what is imported, and not alone.
+    fake.plan = Outcome(0, [HOST, change(resource={"kind": "file", "name": "/var/lib/gpuhost/revisions.json"})], "")
+    assert run(*words) == 0 and capsys.readouterr().out.startswith(f"Nothing to {words[0]}")
     assert {name for name, _, _ in fake.asked} == {"plan"}
 
 

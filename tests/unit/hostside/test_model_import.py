@@ -118,6 +118,15 @@ def test_what_has_the_right_bytes_is_taken_by_a_second_name(host: Host) -> None:
     assert host.take()[-1].endswith("files imported")
 
 
+def test_the_first_models_of_a_host_can_be_imported(host: Host) -> None:
+    """Before anything was fetched there is no cache."""
+    one = host.put("vae/any name.bin", WEIGHTS)
+    host.cache.rmdir()
+    host.models.rmdir()
+    assert host.take()[-1] == "1 files imported" and host.shown("vae/one.bin").samefile(one)
+    assert (host.models / "vae/one.bin").samefile(one)
+
+
 def test_what_has_other_bytes_is_left_to_its_owner_as_it_was(host: Host) -> None:
     broken = host.put("vae/broken.bin", WEIGHTS[:-1] + b"X")
     before = broken.stat()
