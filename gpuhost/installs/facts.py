@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpuhost.errors import Problem, UserError
-from gpuhost.files.trees import look_command
+from gpuhost.files.trees import LIMIT_S, look_command
 from gpuhost.run.fact import HostFact
 from hostside.protocol import TreeSeen
 from hostside.wire import from_host
 
 STAMP = ".gpuhost/installed.json"
-# Without python3 nothing is looked at: the host has none of our programs either, and they come first.
+# Without python3 nothing is compared: the host has none of our programs either, and they come first. But that there is
+# no record is known: the system was installed anew, and the data are on a disk of their own.
 _SCRIPT = r"""
 for folder in @ROOT@/*/; do
   # The account owns the folder: it is not listed to its end, no link of its is followed, no FIFO waited for.
@@ -22,8 +23,11 @@ for folder in @ROOT@/*/; do
   stamp="$(dd if="$folder@STAMP@" iflag=nofollow,nonblock,fullblock bs=64k count=1 2>/dev/null | base64 -w0)"
   printf 'stamp\t%s\t%s\n' "${folder%/}" "$stamp"
 done
-if [ -d @PATH@ ] && [ ! -L @PATH@ ] && command -v python3 >/dev/null; then
+if [ ! -d @PATH@ ] || [ -L @PATH@ ]; then :
+elif command -v python3 >/dev/null; then
   seen="$(@LOOK@ 2>/dev/null)" && printf 'tree\t%s\n' "$seen" || printf 'unread\n'
+elif [ ! -e @MANIFEST@ ]; then
+  printf 'unrecorded\t%s\n' "$(timeout @LIMIT@ du -s --block-size=1 @PATH@ 2>/dev/null | cut -f1)"
 fi
 printf 'end\n'
 """
@@ -48,6 +52,8 @@ class InstallState(HostFact[InstallReading]):
             "@STAMP@": STAMP,
             "@PATH@": shlex.quote(path),
             "@LOOK@": look_command(path, manifest),
+            "@MANIFEST@": shlex.quote(manifest),
+            "@LIMIT@": str(LIMIT_S),
         }
         script = _SCRIPT
         for mark, text in marks.items():
@@ -68,6 +74,8 @@ class InstallState(HostFact[InstallReading]):
                 stamps[values[0]] = base64.b64decode(values[1]).decode(errors="replace")
             elif kind == "tree":
                 tree = from_host(TreeSeen, values[0])
+            elif kind == "unrecorded":
+                tree = TreeSeen("unknown", int(values[0] or 0), 0, [], 0, "")
             elif kind == "unread":
                 raise UserError(Problem("the files of an install cannot be looked at", "check the disk of `data_root`"))
         return InstallReading(stamps, tree)

@@ -13,7 +13,7 @@ from ..instruments.converged import GPU, QUICK
 from ..instruments.guide import shown
 from ..instruments.proof import Proof
 from ..world.mirrors import public_pypi
-from ..world.scenery import furnish
+from ..world.scenery import ENABLED, furnish
 from ..world.world import World
 
 pytestmark = [pytest.mark.rehearsal, pytest.mark.soak]
@@ -68,5 +68,7 @@ def _not_mirrored(world: World) -> str:
     environment = data["installs"]["comfyui"]["environment"]
     commits = {name: environment[name] for name in ("COMFYUI_REF", "LOGIN_REF", "EXTRA_REQUIREMENTS")}
     keys = {"nvidia": {"key_url": "https://apt-mirror.example/libnvidia-container/gpgkey"}}
-    own = {"installs": {"comfyui": {"environment": commits}}, "apt_repositories": keys}
+    own: dict[str, object] = {"installs": {"comfyui": {"environment": commits}}, "apt_repositories": keys}
+    # The distribution's runc is not ours to wrap.
+    own["services"] = {name: {"open_files": 16384} for name in ENABLED}
     return "".join(f"{name} = {value!r}\n" for name, value in {**data, **QUICK, **own}.items())
