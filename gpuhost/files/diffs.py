@@ -18,8 +18,7 @@ def unified(before: str | None, after: str, mask: Mask, stamp: str = "") -> tupl
     """The lines of a unified diff, without the names of the files; `before` None: there is no file yet.
 
     `mask` takes secrets out of a text. Both texts are masked before they are compared, so that no line, cut or whole,
-    holds one. `stamp`: the key of lines that differ whenever anything does: what stands there is shown only when
-    nothing else differs.
+    holds one. `stamp`: the key of lines that differ whenever anything of a service does: their values are not shown.
     """
     old, new = "" if before is None else before, after
     if any("\0" in text or not _is_text(text) for text in (old, new)):
@@ -27,7 +26,9 @@ def unified(before: str | None, after: str, mask: Mask, stamp: str = "") -> tupl
     if len(old) + len(new) > COMPARED_CHARS_MAX:
         return (f"(too large to compare by line: {len(old)} characters before, {len(new)} after)",)
     both = mask(old).splitlines(), mask(new).splitlines()
-    lines = (stamp and _compared(*(_without(stamp, each) for each in both))) or _compared(*both)
+    lines = _compared(*(_without(stamp, each) for each in both) if stamp else both)
+    if not lines and stamp and _compared(*both):
+        return (f"(only `{stamp}`, the stamp of what its container has and this file does not say)",)
     if not lines:
         return ("(only what is masked here, or the end of the last line)",)
     return tuple(_bounded(lines))

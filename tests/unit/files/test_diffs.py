@@ -42,15 +42,20 @@ def test_secrets_are_masked_before_anything_is_cut() -> None:
         ("a: 1\n  x.spec: old\n", "a: 2\n  x.spec: new\n", ("@@ -1,2 +1,2 @@", "-a: 1", "+a: 2", "   x.spec: ...")),
         ("x.spec: old\nb\nc\nd\n", "x.spec: new\nb\nc\nD\n", ("@@ -2,3 +2,3 @@", " b", " c", "-d", "+D")),
         ("a\n", "a\nx.spec: new\n", ("@@ -1 +1,2 @@", " a", "+x.spec: ...")),
-        # Alone it is all that there is to be seen.
-        ("a\nx.spec: old\n", "a\nx.spec: new\n", ("@@ -1,2 +1,2 @@", " a", "-x.spec: old", "+x.spec: new")),
+        # Alone it is named.
+        (
+            "a\nx.spec: old\n",
+            "a\nx.spec: new\n",
+            ("(only `x.spec`, the stamp of what its container has and this file does not say)",),
+        ),
+        ("a\n", "a", ("(only what is masked here, or the end of the last line)",)),
         # Another key, or the word in a value, is no stamp.
         ("x.spec2: a\nb\n", "x.spec2: b\nc\n", ("@@ -1,2 +1,2 @@", "-x.spec2: a", "-b", "+x.spec2: b", "+c")),
         ("y: x.spec: a\nb\n", "y: x.spec: b\nc\n", ("@@ -1,2 +1,2 @@", "-y: x.spec: a", "-b", "+y: x.spec: b", "+c")),
         ("xyspec: a\nb\n", "xyspec: b\nc\n", ("@@ -1,2 +1,2 @@", "-xyspec: a", "-b", "+xyspec: b", "+c")),
     ],
 )
-def test_a_stamp_is_shown_when_nothing_else_differs(before: str, after: str, lines: tuple[str, ...]) -> None:
+def test_what_a_stamp_says_is_not_shown(before: str, after: str, lines: tuple[str, ...]) -> None:
     assert unified(before, after, nothing, "x.spec") == lines
 
 
