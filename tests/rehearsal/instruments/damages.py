@@ -27,6 +27,7 @@ CDI = "/var/run/cdi/nvidia.yaml"
 UNIT = "gpuhost-services.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 DAEMON_JSON = "/etc/docker/daemon.json"
+ENGINE_WRITTEN = "/var/lib/gpuhost/engine-config.json"  # what of it is gpuhost's work
 KEYS, SOURCES = "/etc/apt/keyrings", "/etc/apt/sources.list.d"
 APT = "DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=60"
 OFFLINE = "--no-download --allow-change-held-packages"

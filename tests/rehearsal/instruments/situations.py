@@ -16,6 +16,7 @@ from .damages import (
     DAEMON_JSON,
     DAMAGES,
     DATA,
+    ENGINE_WRITTEN,
     PACKAGED,
     STACKS,
     STATE,
@@ -230,7 +231,7 @@ CHANGES = [
         (_DOCKER, Seen("engine", "dockerd", "restart", "daemon.json changes")),
         (),
         ("daemon.json", "dockerd"),
-        (DAEMON_JSON,),
+        (DAEMON_JSON, ENGINE_WRITTEN),
     ),
     DataChange(
         "a model less",
