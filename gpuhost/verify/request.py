@@ -27,6 +27,7 @@ def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> pro
         host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(entry.bind, entry.bind),
         start_budget_s=entry.health.start_budget_s,
         probes=_probes(run, entry) if with_secrets else [],
+        check_s=entry.health.interval_s + entry.health.timeout_s,
     )
 
 

@@ -48,7 +48,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class ServiceToVerify:
-    """One service: `host` and `port` are where it is published, `start_budget_s` counts from its container's start."""
+    """One service: `host` and `port` are where it is published, `start_budget_s` counts from its container's start.
+    `check_s`: in which Docker's next health check has ended, once the start is over."""
 
     name: str
     container: str
@@ -57,6 +58,7 @@ class ServiceToVerify:
     host: str
     start_budget_s: float
     probes: list[Probe]
+    check_s: float = 0.0
 
 
 @dataclass(frozen=True)

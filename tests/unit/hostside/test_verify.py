@@ -134,11 +134,11 @@ def a_probe(path: str = "/echo", secret: bool = False, **over: Any) -> Probe:
 
 
 def observe(
-    fake: FakeDocker, port: int = 9, probes: tuple[Probe, ...] = (), wait_only: bool = False
+    fake: FakeDocker, port: int = 9, probes: tuple[Probe, ...] = (), wait_only: bool = False, check_s: float = 0.0
 ) -> tuple[list[ServiceSeen], int, float]:
     """Runs the program over all fake containers: (lines, exit status, seconds it would have taken)."""
     services = [
-        ServiceToVerify(name, name, "s", port, "127.0.0.1", 30.0, list(probes))
+        ServiceToVerify(name, name, "s", port, "127.0.0.1", 30.0, list(probes), check_s)
         for name in (fake.containers or ["absent"])
     ]
     out, clock = io.StringIO(), FakeClock()
@@ -347,6 +347,23 @@ def test_the_budget_ends_the_wait(fake: FakeDocker, health: str) -> None:
 def test_a_container_that_has_been_up_for_long_gets_no_second_budget(fake: FakeDocker) -> None:
     fake.containers = {"a": [starting(StartedAt="2020-01-01T00:00:00Z")]}
     lines, _, took_s = observe(fake)
+    assert lines[0].outcome == "timeout" and took_s == 0
+
+
+def test_a_dockerd_that_was_restarted_gets_the_time_of_one_check(fake: FakeDocker) -> None:
+    """With live-restore the containers run on, and their health is "starting" again until the next check."""
+    old: dict[str, Any] = {"StartedAt": "2020-01-01T00:00:00Z"}
+    fake.containers = {"a": [starting(**old), starting(**old), container("a", state=old)]}
+    lines, _, took_s = observe(fake, check_s=20)
+    assert lines[0].outcome == "ready" and 0 < took_s < 20
+    fake.containers = {"a": [starting(**old)]}
+    lines, _, took_s = observe(fake, check_s=20)
+    assert lines[0].outcome == "timeout" and took_s == pytest.approx(20, abs=0.3)
+    fake.containers = {"a": [starting()]}  # one that starts now has its budget, and no more
+    lines, _, took_s = observe(fake, check_s=20)
+    assert lines[0].outcome == "timeout" and took_s == pytest.approx(29, abs=0.3)
+    fake.containers = {"a": [container("a", state={**old, "Health": {"Status": "unhealthy"}})]}
+    lines, _, took_s = observe(fake, check_s=20)
     assert lines[0].outcome == "timeout" and took_s == 0
 
 

@@ -146,7 +146,7 @@ def test_every_question_has_a_name_of_its_own() -> None:
 def test_a_service_is_asked_where_it_listens(bind: str, asked_at: str) -> None:
     [found] = request(sample.run({"services.api.bind": bind}, SECRETS), ["api"]).services
     assert (found.host, found.port, found.container, found.stack) == (asked_at, 9001, "api", "front")
-    assert found.start_budget_s == 60.0
+    assert (found.start_budget_s, found.check_s) == (60.0, 15.0)
 
 
 def test_only_to_be_waited_for_a_service_needs_no_secret() -> None:

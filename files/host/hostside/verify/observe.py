@@ -78,7 +78,9 @@ def observe(watch: Watch, containers: Containers, clock: Clock) -> None:
         started_s = watch.last.started_s()
         # A container that has been up for an hour has had its budget; a wall clock that jumped gives no more.
         used_s = 0.0 if started_s is None else max(0.0, clock.wall() - started_s)
-        watch.deadline_s = watch.last_at_s + max(0.0, watch.service.start_budget_s - used_s)
+        # But a dockerd that was restarted under it knows its health only after the next check.
+        least_s = watch.service.check_s if watch.last.health == "starting" else 0.0
+        watch.deadline_s = watch.last_at_s + max(least_s, watch.service.start_budget_s - used_s)
     if watch.last and (before is None or (before.state, before.health) != (watch.last.state, watch.last.health)):
         print(f"{watch.service.name}: {watch.last.state}, health {watch.last.health}", file=sys.stderr)
 
