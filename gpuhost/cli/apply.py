@@ -80,11 +80,12 @@ def run(options: argparse.Namespace) -> int:
     show = partial(print_changes, everything=options.verbose, diffs=options.diff)
     hosts = planned_target(options)
     planned = plan(hosts, options.json, options.only, check)
-    applied = apply(hosts, options.yes, options.json, options.only, check, show, options.stop_foreign, planned)
+    applying = partial(apply, hosts, options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+    applied = applying(options.only, planned=planned)
     if applied and _goes_on(applied) and not options.plan:
         if not options.json:
             print(*_made(applied), "The NVIDIA driver is loaded. What else there is to do:", sep="\n")
-        rest = apply(hosts, options.yes, options.json, show=show, stop_foreign=options.stop_foreign)
+        rest = applying()
         applied = _joined(applied, rest) if options.json and rest else rest
     code = print_applied(applied, options)
     if exit_code(planned.outcome) == ERROR and not options.json:
