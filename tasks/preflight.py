@@ -33,6 +33,7 @@ from gpuhost.services.placement import Placement, place, short_of_memory
 from gpuhost.services.stacks import bind_problems
 
 READ_ONLY_STAGES = {"verify", "gpu-proof", "audit", "model_status", "status", "logs"}
+STATUS = {"status"}  # which is to take a second
 MAKING_STAGES = {"images", "installs", "stacks"}
 # Asked without privileges; the answer is prefixed so that nothing takes it for a password prompt.
 _SUDO = """
@@ -65,7 +66,7 @@ def preflight() -> HostRun | None:
             ahead.together(*_asks(catalog, asked))
             found = _root()
         if not found:
-            reading = _read(catalog)
+            reading = _read(catalog, asked)
             placement = _placement(catalog, reading)
             run = HostRun(catalog, reading, placement, secrets, read.pins)
             found = [replace(each, host=host.name) for each in arguments.problems(catalog)]
@@ -138,12 +139,12 @@ def _note_what_is_made(run: HostRun) -> None:
         note("unpinned", f"install {install}: {UNPINNED}", install=install, reason=UNPINNED)
 
 
-def _read(catalog: Catalog) -> HostReading:
+def _read(catalog: Catalog, asked: frozenset[str]) -> HostReading:
     roots, paths = [catalog.data_root, catalog.state_root], Paths.of(catalog)
     ours = [catalog.data_root, catalog.tools_root, catalog.state_root]
     accounts = [(each.name, each.uid, each.gid) for each in catalog.accounts().values()]
     files = {"measured": paths.measures, "engine_stamp": paths.engine_stamp}
-    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, **files)
+    return host.get_fact(HostState, roots=roots, ours=ours, accounts=accounts, brief=asked == STATUS, **files)
 
 
 def _placement(catalog: Catalog, reading: HostReading) -> Placement:
@@ -178,9 +179,9 @@ def _stale(install: str, file: str) -> Problem:
 def _asks(catalog: Catalog, asked: frozenset[str]) -> Iterator[Callable[[], object]]:
     """What is asked of a host before it is known what is to be done there."""
     yield _user
-    yield partial(_read, catalog)
-    if asked <= {"status"}:
-        yield partial(docker.look, "containers")
+    yield partial(_read, catalog, asked)
+    if asked == STATUS:
+        yield partial(docker.look, "states")
     if not asked or "models" in asked:
         yield partial(models.look, Paths.of(catalog))
 

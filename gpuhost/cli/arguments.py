@@ -49,6 +49,20 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
 
+class Version(argparse.Action):
+    """argparse's action of that name, which finds out the version only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show program's version number and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        """Prints it and exits."""
+        from importlib.metadata import version
+
+        print(f"{parser.prog} {version('gpuhost')}")
+        parser.exit()
+
+
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 

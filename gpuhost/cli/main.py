@@ -88,14 +88,12 @@ def whole_parser() -> Parser:
 
 def _parser(asked: str) -> Parser:
     """Of the one command that is asked for, else of all: some take a second to import."""
-    from importlib.metadata import version
-
-    from gpuhost.cli.arguments import Parser, add_examples
+    from gpuhost.cli.arguments import Parser, Version, add_examples
 
     parser = Parser(prog="gpuhost", description="From a bare host to answering services.")
     examples = ("gpuhost init ~/lab", "gpuhost plan -i ~/lab", "gpuhost apply -i ~/lab", "gpuhost plan --help")
     add_examples(parser, *examples, ok="", error="")
-    parser.add_argument("--version", action="version", version=f"gpuhost {version('gpuhost')}")
+    parser.add_argument("--version", action=Version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name in [asked] if asked in COMMANDS else COMMANDS:
         import_module(f"gpuhost.cli.{name}").add_to(commands)

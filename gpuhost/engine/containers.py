@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpuhost.network.address import address
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
 from hostside import labels
@@ -257,11 +258,6 @@ def _ports(bindings: Mapping[str, list[Mapping[str, str]] | None]) -> list[str]:
         for inside, published in bindings.items()
         for each in published or []
     )
-
-
-def address(ip: str) -> str:
-    """An address as compose and URLs write it: IPv6 in brackets, every address as 0.0.0.0."""
-    return f"[{ip}]" if ":" in ip else ip or "0.0.0.0"
 
 
 def _gpus(requests: list[Mapping[str, Any]]) -> list[str]:

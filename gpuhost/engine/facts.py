@@ -20,7 +20,7 @@ from gpuhost.run.fact import HostFact
 from gpuhost.run.session import only
 from hostside.protocol import Held
 
-Part = Literal["images", "networks", "containers"]
+Part = Literal["images", "networks", "containers", "states"]
 
 _IMAGE = '{"tags":{{json .RepoTags}},"spec":{{json (index .Config.Labels "gpuhost.spec")}}}'
 _NETWORK = (
@@ -33,11 +33,13 @@ RAN = "/run/gpuhost/ran-before-restart"  # ids of containers, while a restart of
 
 # A run that was killed leaves its last command behind, which works on for a moment: its end is awaited. What vanishes
 # between its listing and its inspection is left out: `docker inspect` fails then, as it does when dockerd has died.
-_SCRIPT = r"""
+_BEGIN = r"""
 exec 3>&1
 failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'died\n' >&3; }
 [ ! -e @LOCK@ ] || flock --shared --wait 60 @LOCK@ true || true
 command -v docker >/dev/null 2>&1 || { printf 'absent\n'; exit 0; }
+"""
+_ENGINE = r"""
 if systemctl is-active --quiet docker; then printf 'active\n'; fi
 printf 'at_boot\t%s\n' "$(systemctl is-enabled docker 2>/dev/null)"
 json=/etc/docker/daemon.json; [ ! -e @OWN@ ] || json=@OWN@
@@ -49,6 +51,8 @@ if [ -e /run/docker.pid ] && [ -n "$(find /etc/docker/daemon.json -newer /run/do
   printf 'stale\n'
 fi
 { [ ! -e @RAN@ ] && [ ! -e @OWN@ ]; } || printf 'cut_off\n'
+"""
+_VERSION = r"""
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing.
 systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)" || { printf 'end\n'; exit 0; }
@@ -87,7 +91,13 @@ node=/dev/nvidiactl; [ -c $node ] || node=/dev/dxg
   case "$why" in *"$node: Operation not permitted"*) printf 'gpus_denied\t%s\n' "$id";; esac
 done
 """,
+    # The containers, and nothing of what they have of the host and of their images.
+    "states": r"""
+{ docker ps -aq --no-trunc --filter label=gpuhost.service || failed; } | sort |
+  { xargs -r docker inspect --format 'container{{"\t"}}@CONTAINER@' 2>/dev/null || failed; } | sed '/./!d'
+""",
 }
+_WHOLE: tuple[Part, ...] = ("images", "networks", "containers")
 
 
 class Bind(NamedTuple):
@@ -206,7 +216,7 @@ _READERS = {
 def parts(*needed: Part) -> tuple[Part, ...]:
     """What of Docker to read: what is needed; for a whole plan all, so that it reads Docker once, whoever asks."""
     planning = ctx_state.isset() and state.current_stage == StateStage.Prepare and only() is None
-    return tuple(_PARTS) if planning else needed
+    return _WHOLE if planning else needed
 
 
 def look(*needed: Part) -> DockerReading:
@@ -218,11 +228,13 @@ class DockerState(HostFact[DockerReading]):
     """The engine, and of what it holds the parts that are asked for."""
 
     def command(self, parts: Sequence[Part] = ()) -> str:
-        """One script; the templates name labels and states, never the environment."""
+        """One script; the templates name labels and states, never the environment. Of `states` alone without the
+        engine's own settings."""
         marks = {"LOCK": STACKS_LOCK, "RAN": RAN, "OWN": OWN, "IMAGE": _IMAGE, "NETWORK": _NETWORK}
         marks |= {"CONTAINER": containers.INSPECT, "BINDS": containers.BINDS, "IMAGECONFIG": containers.INSPECT_IMAGE}
         marks |= {"GIVENGPUS": containers.GIVEN_GPUS}
-        script = "".join([_SCRIPT, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
+        engine = "" if tuple(parts) == ("states",) else _ENGINE
+        script = "".join([_BEGIN, engine, _VERSION, *(_PARTS[part] for part in parts), r"printf 'end\n'"])
         return re.sub("@([A-Z]+)@", lambda found: marks[found[1]], script)
 
     @staticmethod

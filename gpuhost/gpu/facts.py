@@ -15,11 +15,11 @@ FIELDS = (*BASIC_FIELDS, "compute_cap", "mig.mode.current")
 PROCESS_FIELDS = ("pid", "process_name", "used_memory", "gpu_uuid")
 _NAME_CHARS = 200  # of a process; whoever runs it chooses it
 
-# Lines for host/facts.py. nvidia-smi of a hurt driver may hang.
-SCRIPT = rf"""
+# Lines for host/facts.py: the driver, then its cards.
+DRIVER = r"""
 for vendor in /sys/bus/pci/devices/*/vendor; do
   if [ "$(cat "$vendor" 2>/dev/null)" = 0x10de ]; then
-    class="$(cat "${{vendor%vendor}}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
+    class="$(cat "${vendor%vendor}class")"; case "$class" in 0x03*) printf 'nvidia_pci\t%s\n' "$class";; esac
   fi
 done
 if [ -e /proc/driver/nvidia/version ]; then sed -n 's/^NVRM version:/nvidia_module\t/p' /proc/driver/nvidia/version; fi
@@ -28,6 +28,9 @@ if [ -n "$library" ]; then printf 'nvidia_library\t%s\n' "$(readlink -f "$librar
 if [ -d /sys/module/nouveau ]; then printf 'nouveau\tyes\n'; fi
 boot=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 if [ "$(od -An -tu1 -j4 -N1 "$boot" 2>/dev/null | tr -d ' ')" = 1 ]; then printf 'secure_boot\tyes\n'; fi
+"""
+# nvidia-smi of a hurt driver may hang.
+CARDS = rf"""
 smi="$(command -v nvidia-smi || true)"
 [ -z "$smi" ] && [ -x /usr/lib/wsl/lib/nvidia-smi ] && smi=/usr/lib/wsl/lib/nvidia-smi
 ask() {{ timeout 60 "$smi" "$1" --format=csv,noheader,nounits 2>&1; }}

@@ -29,16 +29,33 @@ MASQUERADE_OPTION = "com.docker.network.bridge.enable_ip_masquerade"
 
 _SCRIPT = r"""
 LC_ALL=C; export LC_ALL; t="$(printf '\t')"; info=
-gpus() {
-@GPUS@
+driver() {
+@DRIVER@
 }
+cards() {
+@CARDS@
+}
+exec 3>&1
+failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'docker_silent\tyes\n' >&3; }
+containers() {
+# What a container is bound to, not what it publishes now: between two restarts that is nothing.
+{ docker ps -aq || failed; } | {
+  xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
+    .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
+    json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
+    range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
+    range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}$t{{json .Config.Image}}$t{{
+    json (index .Config.Labels \"gpuhost.spec\")}}$t{{.HostConfig.AutoRemove}}$t{{.Id}}" 2>/dev/null || failed
+}
+}
+memory() { awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo; }
 host() {
 sed "s/^/os$t/" /etc/os-release
 printf 'arch\t%s\n' "$(uname -m)"
 printf 'init\t%s\n' "$(cat /proc/1/comm)"
 printf 'cpus\t%s\n' "$(getconf _NPROCESSORS_ONLN)"
 grep -qi microsoft /proc/version && printf 'wsl\tyes\n'
-awk -v OFS="$t" '$1=="MemTotal:"{print "memory_kib",$2}' /proc/meminfo
+memory
 awk -v OFS="$t" '{print "mount",$2}' /proc/self/mounts
 cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v OFS="$t" '$4=="0A"{print "listen",$2}'
 if command -v ss >/dev/null 2>&1; then ss -ltnpH 2>/dev/null | awk -v OFS="$t" '{print "listener",$4,$6}'; fi
@@ -57,8 +74,6 @@ case "$(readlink -f "$(command -v docker || true)" /run/docker.sock 2>/dev/null)
   */docker-desktop/*) printf 'docker_desktop\tyes\n';;
 esac
 # Asked only when it runs: docker.socket would start it, and a plan starts nothing. It may die between two questions.
-exec 3>&1
-failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'docker_silent\tyes\n' >&3; }
 if ! command -v docker >/dev/null 2>&1; then :
 elif systemctl is-active --quiet docker 2>/dev/null &&
   version="$(timeout 30 docker version --format '{{.Server.Version}}' 2>/dev/null)"
@@ -70,15 +85,7 @@ then
     xargs -r docker network inspect --format "docker_network$t{{.Name}}$t{{
       range .IPAM.Config}}{{.Subnet}} {{end}}$t{{json .Options}}" || failed
   }
-  # What a container is bound to, not what it publishes now: between two restarts that is nothing.
-  { docker ps -aq || failed; } | {
-    xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
-      .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
-      json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{
-      range .HostConfig.PortBindings}}{{range .}}{{.HostPort}} {{end}}{{end}}$t{{
-      range .HostConfig.DeviceRequests}}{{range .DeviceIDs}}{{.}} {{end}}{{end}}$t{{json .Config.Image}}$t{{
-      json (index .Config.Labels \"gpuhost.spec\")}}$t{{.HostConfig.AutoRemove}}$t{{.Id}}" 2>/dev/null || failed
-  }
+  containers
 elif [ -n "$(ls -A /var/lib/docker/containers 2>/dev/null)" ]; then printf 'docker_silent\tyes\n'
 fi
 docker_root="${info##*$t}"
@@ -111,10 +118,18 @@ stat -c "above$t%F$t%a$t%u$t%g$t%n" "$@" 2>/dev/null | sort -u
 dpkg-query -W -f '${db:Status-Abbrev}\t${Package}\n' docker.io docker-ce 2>/dev/null |
   awk -F"$t" -v OFS="$t" 'substr($1,2,1)=="i"{print "engine",$2}'
 }
+gpus() { driver; cards; }
+brief() {
+memory
+if command -v docker >/dev/null 2>&1 && systemctl is-active --quiet docker 2>/dev/null; then containers; fi
+}
 # nvidia-smi takes a second or two where nothing holds the driver: the rest is read meanwhile.
-gpus </dev/null | { host </dev/null; cat; }
+@WHAT@
 printf 'end\tend\n'
 """
+
+
+_WHOLE = "gpus </dev/null | { host </dev/null; cat; }"
 
 
 @dataclass(frozen=True)
@@ -374,7 +389,8 @@ _READERS: dict[str, Callable[[HostReading, list[str]], object]] = {
 class HostState(HostFact[HostReading]):
     """The reading of a host. `roots`: the folders whose free space counts, besides Docker's; `ours`: those in which our
     things lie; `accounts`: (name, uid, gid) of each of ours; `measured`: the file of measures; `engine_stamp`: that of
-    what we wrote into daemon.json."""
+    what we wrote into daemon.json; `brief`: only what decides which service runs where, its memory, GPUs and
+    containers, for `gpuhost status` is to take a second."""
 
     def command(
         self,
@@ -383,9 +399,11 @@ class HostState(HostFact[HostReading]):
         accounts: list[tuple[str, int, int]],
         measured: str,
         engine_stamp: str,
+        brief: bool = False,
     ) -> str:
         """The script, with these quoted into it."""
-        marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "GPUS": gpu.SCRIPT}
+        marks = {"ROOTS": shlex.join(roots), "OURS": shlex.join(ours), "DRIVER": gpu.DRIVER, "CARDS": gpu.CARDS}
+        marks["WHAT"] = "cards </dev/null | { brief </dev/null; cat; }" if brief else _WHOLE
         marks |= {"DOCKERROOT": DOCKER_ROOT, "MEASURES": shlex.quote(measured)}
         marks["ENGINESTAMP"] = shlex.quote(engine_stamp)
         marks["USERS"] = shlex.join(text for name, uid, _ in accounts for text in (name, str(uid)))

@@ -165,7 +165,8 @@ def _run(
     with tempfile.TemporaryFile("w+") as told:
         names = {REPORT_DATA: _path(told), CWD_DATA: str(Path.cwd()), **target.data, **data}
         entries = [f"--data={key}={value}" for key, value in names.items()]
-        command = [sys.executable, "-m", "pyinfra", target.inventory, "deploy.py", *flags, *target.options, *entries]
+        program = [sys.executable, "-m", "gpuhost.run.program"]
+        command = [*program, target.inventory, "deploy.py", *flags, *target.options, *entries]
         environment = dict(os.environ)
         if target.sudo_password is not None:
             environment["GPUHOST_SUDO_PASSWORD"] = target.sudo_password

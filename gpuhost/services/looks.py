@@ -8,7 +8,7 @@ from functools import partial
 from pyinfra.api.operation import operation
 from pyinfra.context import host, state
 
-from gpuhost.engine.facts import DockerState, parts
+from gpuhost.engine.facts import look
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.output import shown_as
 from gpuhost.run.remote import run as run_now
@@ -26,7 +26,7 @@ def reported(run: HostRun) -> Commands:
     """Reports what every service does now, as a plan: then all is asked in one round trip."""
     if state.is_executing:
         return
-    docker = host.get_fact(DockerState, parts=parts("containers"))
+    docker = look("states")
     if not docker.version:
         what = "Docker does not run here" if docker.installed else "Docker is not installed here"
         yield from fail_host(what, "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended")

@@ -13,7 +13,7 @@ import jinja2
 
 from gpuhost.catalog.checks import variable_names
 from gpuhost.catalog.types import Service
-from gpuhost.engine.containers import address
+from gpuhost.network.address import address
 from gpuhost.project import PROJECT
 from hostside import envfile
 from hostside import labels as label

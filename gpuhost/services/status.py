@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from gpuhost.engine.containers import Container
 from gpuhost.plan.sizes import about
 from hostside.wire import printable
 
 if TYPE_CHECKING:  # pyinfra and pydantic take long to import
+    from gpuhost.engine.containers import Container
     from gpuhost.engine.facts import DockerReading
     from gpuhost.run.host_run import HostRun
 

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpuhost.engine.containers import address
+from gpuhost.network.address import address
 from hostside.wire import printable
 
 if TYPE_CHECKING:  # pydantic takes long to import

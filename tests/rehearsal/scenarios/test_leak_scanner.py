@@ -230,7 +230,7 @@ def test_short_processes_are_seen_when_the_kernel_tells(canaries: Canaries) -> N
     """A fifth may be missed, and more while the machine is busy, which it isn't in each of ten tries; without the
     kernel's help nearly all are."""
     several = Canaries({f"N{number}": f"{number:03}{canaries.value('PROCESS')}" for number in range(50)})
-    seen = []
+    seen: list[int] = []
     while len(seen) < 10 and max(seen, default=0) < 40:
         with Processes() as processes:
             for name in several.names:

@@ -130,11 +130,18 @@ class Host:
             (self.folder / name).write_text(text)
         return DockerState().read(self.sh(DockerState().command(PARTS)))
 
-    def preflight(self) -> HostReading:
-        """What preflight reads, of which here the part about Docker counts."""
+    def states(self) -> DockerReading:
+        """What `gpuhost status` reads of Docker."""
+        for name in CONTAINERS:
+            (self.folder / name).write_text(f"container\t{json.dumps(OBJECTS[name])}\n\n")
+        return DockerState().read(self.sh(DockerState().command(["states"])))
+
+    def preflight(self, brief: bool = False) -> HostReading:
+        """What preflight reads, of which here the part about Docker counts; `brief`: for `gpuhost status`."""
         for name, line in LINES.items():
             (self.folder / name).write_text(line + "\n")
-        return HostState().read(self.sh(HostState().command(["/"], [], [("svc", 10001, 10001)], "/absent", "/absent")))
+        script = HostState().command(["/"], [], [("svc", 10001, 10001)], "/absent", "/absent", brief)
+        return HostState().read(self.sh(script))
 
     @property
     def asked(self) -> list[str]:
@@ -162,6 +169,33 @@ def test_what_runs_is_read(host: Host) -> None:
 def test_only_what_is_asked_for_is_read(host: Host) -> None:
     found = DockerState().read(host.sh(DockerState().command()))
     assert found.version == "29.0.1" and [call.split()[0] for call in host.asked] == ["version"]
+
+
+def test_status_reads_the_same_containers_with_fewer_questions(host: Host) -> None:
+    """Each question starts a program; what a container has of its image and of the host is none of its business."""
+    whole = host.engine()
+    assert whole.containers[0].image_settings
+    found = host.states()
+    assert [call.split()[0] for call in host.asked] == ["version", "ps", "inspect"]
+    assert found.containers == [replace(each, image_settings={}) for each in whole.containers]
+    assert (found.installed, found.version) == (True, "29.0.1") and abs(found.now_s - whole.now_s) < 60
+    seen = host.preflight()
+    brief = host.preflight(brief=True)
+    asked = {line.split()[0] for line in host.asked}
+    assert "ps" in asked and not {"version", "info", "network"} & asked
+    assert seen.memory_kib and seen.containers
+    assert (brief.memory_kib, brief.gpus, brief.containers) == (seen.memory_kib, seen.gpus, seen.containers)
+
+
+def test_a_dockerd_that_sleeps_or_dies_while_status_asks(host: Host) -> None:
+    sleeping = replace(host, running=False)
+    found = sleeping.states()
+    assert sleeping.asked == [] and (found.installed, found.version, found.containers) == (True, "", [])
+    assert sleeping.preflight(brief=True).containers == [] and sleeping.asked == []
+    assert replace(host, answers=0).states().version == ""
+    for answers in (1, 2):
+        with pytest.raises(UserError, match="stopped answering"):
+            replace(host, answers=answers).states()
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -39,7 +39,7 @@ def read(folder: Path, gpus: str, apps: str = "", code: int = 0, old: bool = Fal
     (folder / "nvidia-smi").chmod(0o755)
     if old:
         (folder / "old").touch()
-    script = facts.SCRIPT.replace("/sys/", f"{folder}/sys/").replace("/proc/", f"{folder}/proc/")
+    script = (facts.DRIVER + facts.CARDS).replace("/sys/", f"{folder}/sys/").replace("/proc/", f"{folder}/proc/")
     done = subprocess.run(
         ["sh"],
         input=f"t=\"$(printf '\\t')\"\n{script}",
