@@ -42,7 +42,6 @@ from hostside.wire import from_host, to_json
 from tests.rehearsal.standins.hub import HubStore
 
 REPO = "bench/model"
-FEW = 100
 _SERVE = """
 import sys, time
 from pathlib import Path
@@ -115,10 +114,9 @@ def compare(
             fetch = _timed(hub, functools.partial(_fetch, hub.url, request))
             curl = _timed(hub, functools.partial(_curl, hub.url, request, curls, at_once))
             in_turn.append({"fetch": fetch, "curl": curl})
-            # Of many files none is removed before the end: ext4 makes one slowly for minutes after many were removed.
-            if len(files) < FEW:
-                subprocess.run(["rm", "-rf", ours, curls], check=True)
-    subprocess.run(["rm", "-rf", folder / name], check=True)
+            # Many files are not removed before the end of all: ext4 makes one slowly for minutes after that.
+            large = ["-type", "f", "-size", "+1M", "-delete"]
+            subprocess.run(["find", ours, curls, *large], check=True)
     total = sum(file.size for file in request.files)
     best = {each: min((taken[each] for taken in in_turn), key=lambda taken: taken.seconds) for each in in_turn[0]}
     for each, taken in best.items():
@@ -265,7 +263,7 @@ def _curl(url: str, request: ModelsRequest, folder: Path, at_once: int) -> None:
         "--no-progress-meter",
         "--parallel",
         "--parallel-max",
-        str(AT_ONCE),
+        str(at_once),
     ]
     subprocess.run([*command, "--create-dirs", "--config", "-"], input="\n".join(lines), text=True, check=True)
 
