@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from gpuhost import yaml_text
-from gpuhost.engine.rules import CDI_VERSION, too_old
+from gpuhost.engine.rules import CDI_VERSION, merge, too_old
 from gpuhost.gpu.facts import Gpu
 from gpuhost.plan.change import Change, Resource
 
@@ -20,7 +20,7 @@ TOOLKIT = (
     "libnvidia-container-tools",
     "libnvidia-container1",
 )
-RUNTIME = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}  # as nvidia-ctk writes it
+_RUNTIME = {"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}  # as nvidia-ctk writes it
 CDI_FILE = "/var/run/cdi/nvidia.yaml"
 # Make it at boot and after driver updates; shipped since toolkit 1.18.
 REFRESH_UNITS = ("nvidia-cdi-refresh.path", "nvidia-cdi-refresh.service")
@@ -34,6 +34,11 @@ def access(asked: Literal["auto", "cdi", "runtime"], engine: str) -> tuple[Liter
     if asked == "auto" and too_old(engine, CDI_VERSION):
         return "runtime", f"Docker {engine} runs here, CDI needs {least} or later"
     return "cdi", f"Docker {least} or later" if asked == "auto" else '`gpu_access = "cdi"`'
+
+
+def engine_config(wanted: Mapping[str, Any], way: Literal["cdi", "runtime"], gpus: Sequence[Gpu]) -> Mapping[str, Any]:
+    """Our keys of daemon.json: those of the data and, where containers get GPUs that way, the nvidia runtime."""
+    return merge(wanted, _RUNTIME if gpus and way == "runtime" else {})
 
 
 def whole(gpus: Iterable[Gpu]) -> list[Gpu]:

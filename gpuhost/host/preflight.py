@@ -16,6 +16,7 @@ from gpuhost.engine.containers import size_bytes
 from gpuhost.engine.rules import CDI_VERSION, LIVE_RESTORE, dotted, merging, too_old
 from gpuhost.errors import Cause, Problem
 from gpuhost.gpu import driver
+from gpuhost.gpu.rules import access, engine_config
 from gpuhost.host.facts import HostReading
 from gpuhost.network.rules import options
 
@@ -106,7 +107,8 @@ def _daemon_json(reading: HostReading, catalog: Catalog) -> Iterator[Finding]:
     if not isinstance(value, dict):
         yield "/etc/docker/daemon.json does not hold a JSON object", "mend or move that file"
         return
-    to = merging(value, catalog.engine_config, reading.engine_written)
+    way, _ = access(catalog.gpu_access, reading.docker_version)
+    to = merging(value, engine_config(catalog.engine_config, way, reading.gpus), reading.engine_written)
     if kind == "symbolic link" and (keys := [*to.keys, *to.taken]):
         yield (
             f"/etc/docker/daemon.json is a link to {target}, and these keys differ there: {dotted(keys)}",

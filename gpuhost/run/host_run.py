@@ -10,7 +10,6 @@ from typing import Any, Literal
 from gpuhost.catalog.checks import LABEL_KEY
 from gpuhost.catalog.lock import NONE, Pins
 from gpuhost.catalog.types import Account, BuildImage, Catalog, GpuCheck, Install, Model, PullImage, Service
-from gpuhost.engine import rules as engine
 from gpuhost.files.owners import Owners
 from gpuhost.gpu import rules as gpu
 from gpuhost.host.facts import HostReading
@@ -146,8 +145,7 @@ class HostRun:
     @property
     def engine_config(self) -> Mapping[str, Any]:
         """Our keys of daemon.json."""
-        more = gpu.RUNTIME if self.reading.gpus and self.gpu_access == "runtime" else {}
-        return engine.merge(self.catalog.engine_config, more)
+        return gpu.engine_config(self.catalog.engine_config, self.gpu_access, self.reading.gpus)
 
     def image(self, name: str) -> str:
         """The reference of an image."""

@@ -257,6 +257,15 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "/etc/docker/daemon.json is a link to /opt/theirs.json, and these keys differ there: debug",
         "put the file itself in its place: `cp --remove-destination /opt/theirs.json /etc/docker/daemon.json`",
     ),
+    "daemon.json is a link, and lacks nothing but the nvidia runtime": (
+        {
+            "daemon_json": encoded('{"features": {"cdi": true}}'),
+            "daemon_json_kind": ("symbolic link", "/opt/theirs.json"),
+        },
+        {"gpu_access": "runtime"},
+        "/etc/docker/daemon.json is a link to /opt/theirs.json, and these keys differ there: runtimes",
+        "put the file itself in its place: `cp --remove-destination /opt/theirs.json /etc/docker/daemon.json`",
+    ),
     "daemon.json is a link to nothing": (
         {"daemon_json_kind": ("symbolic link", "/opt/theirs.json")},
         {},
