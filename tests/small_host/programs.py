@@ -459,13 +459,13 @@ PROGRAMS: dict[str, Callable[[State, list[str]], None]] = {"docker": docker, "sy
 
 
 def serve(folder: Path) -> None:
-    """Answer calls, one after the other, until nobody is there any more who calls."""
+    """Answer calls, one after the other, for ever."""
     (folder / "calls").mkdir()
     os.mkfifo(folder / "calls/all")
-    while True:
-        with (folder / "calls/all").open() as calls:
-            for call in calls:
-                _answer(folder, *call.rstrip("\n").removesuffix("\037").split("\037"))
+    # For writing, too: where each caller is the last one for a moment, one that comes as the pipe is closed is lost.
+    with os.fdopen(os.open(folder / "calls/all", os.O_RDWR)) as calls:
+        for call in calls:
+            _answer(folder, *call.rstrip("\n").removesuffix("\037").split("\037"))
 
 
 def _answer(folder: Path, me: str, namespace: str, program: str, *words: str) -> None:
