@@ -199,10 +199,14 @@ def _joined(requests: dict[str, ModelsRequest], taker: ModelsRequest, given: Map
     takes = TakeRequest([TakenFile(f.repo, f.commit, f.file, f.size, blob(f)[1]) for f in files], SECRET)
     giving, taking = _program("give", to_json(gives)), _program("take", to_json(takes))
     port = from_host(TakeReady, stream.line(taking, 200)).port
-    for ends in ((giving, taking), (taking, giving)):
-        threading.Thread(target=stream.hand_on, args=ends, daemon=True).start()
+    pumps = [threading.Thread(target=stream.hand_on, args=ends) for ends in ((giving, taking), (taking, giving))]
+    for pump in pumps:
+        pump.start()
     yield f"http://127.0.0.1:{port}"
-    stream.close(giving)
+    # They close both: a socket that is closed while another thread reads it may become the next one's under its hands.
+    giving.shutdown(socket.SHUT_RDWR)
+    for pump in pumps:
+        pump.join()
 
 
 def _program(action: str, request: str) -> socket.socket:
