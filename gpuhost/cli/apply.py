@@ -121,6 +121,7 @@ def _as_saved(options: argparse.Namespace) -> Check:
     file = Path(options.plan)
     kept = saved.read(file)
     options.inventory, options.limit, options.only = kept.inventory, kept.limits, kept.only
+    options.everything = kept.everything
     if problems := saved.changed_here(kept, site(options), file):
         raise UserError(*problems)
     return lambda outcome: saved.changed_on_hosts(kept, outcome.events, outcome.changes("plan"), file)

@@ -89,7 +89,9 @@ def run_options(command: argparse.ArgumentParser) -> None:
 
 
 def shown_options(command: argparse.ArgumentParser) -> None:
-    """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options."""
+    """What is planned, and how it is shown: `only`, `verbose` and `diff` of the options; `everything`: of a plan that
+    was kept, else None."""
+    command.set_defaults(everything=None)
     command.add_argument("-v", "--verbose", action="store_true", help="list every file and folder, and what is in them")
     about = f"only this stage; may be repeated ({', '.join(STAGES)})"
     command.add_argument("--only", action="append", default=[], choices=STAGES, metavar="STAGE", help=about)
@@ -109,9 +111,16 @@ def add_examples(command: Parser, *examples: str, ok: str = "done", changes: str
     command.epilog = "\n\n".join(parts)
 
 
+def shows_everything(options: argparse.Namespace) -> bool:
+    """Whether a plan is asked for what is in new files and whole labels, too: with `-v`, or as a plan that was kept was
+    (`everything`): only so the two can be compared."""
+    asked = options.verbose and options.diff
+    return bool(asked if options.everything is None else options.everything)
+
+
 def planned_target(options: argparse.Namespace) -> Target:
-    """The same for a command that shows a plan. Raises UserError."""
-    return target(options, {DIFFS_DATA: "all"} if options.verbose and options.diff else None)
+    """What the command line names, for a command that shows a plan. Raises UserError."""
+    return target(options, {DIFFS_DATA: "all"} if shows_everything(options) else None)
 
 
 def target(options: argparse.Namespace, data: Mapping[str, str] | None = None) -> Target:

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpuhost.cli.arguments import Commands, add_examples, inventory_file, planned_target, run_options, shown_options
+from gpuhost.cli.arguments import (
+    Commands,
+    add_examples,
+    inventory_file,
+    planned_target,
+    run_options,
+    shown_options,
+    shows_everything,
+)
 from gpuhost.cli.console import (
     ERROR,
     RESULTS,
@@ -94,5 +102,6 @@ def _keep(options: argparse.Namespace, outcome: Outcome, changes: Sequence[dict[
     from gpuhost.plan import saved
 
     inventory = inventory_file(options.inventory)
-    kept = saved.made_of(site(options), inventory, options.limit, options.only, outcome.events, changes)
+    asked = options.limit, options.only, shows_everything(options)
+    kept = saved.made_of(site(options), inventory, *asked, outcome.events, changes)
     saved.write(Path(options.out), kept)

@@ -34,10 +34,11 @@ def made_of(
     inventory: Path,
     limits: Sequence[str],
     only: Sequence[str],
+    everything: bool,
     events: Sequence[Event],
     changes: Sequence[Event],
 ) -> SavedPlan:
-    """The plan that a run announced."""
+    """The plan that a run announced. `everything`: it was asked for what is in new files, too."""
     return SavedPlan(
         version=VERSION,
         kind="gpuhost plan",
@@ -47,6 +48,7 @@ def made_of(
         inventory=str(inventory),
         limits=list(limits),
         only=list(only),
+        everything=everything,
         lock=_lock_digest(site),
         data=_data(site),
         revisions=report.revisions(events),

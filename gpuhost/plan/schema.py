@@ -152,6 +152,7 @@ class SavedPlan(_Part):
     inventory: str = Field(description="its full path")
     limits: list[str] = Field(description="of --limit")
     only: list[str] = Field(description="of --only; empty: all stages")
+    everything: bool = Field(default=False, description="of -v: the diffs have what is in new files, and whole labels")
     lock: str = Field(description="sha256 of lock.json, empty without one")
     data: dict[str, dict[str, Any]] = Field(description="host -> what it should be, as `gpuhost config` shows it")
     revisions: dict[str, Any] = Field(description="host -> what the hub said of models")

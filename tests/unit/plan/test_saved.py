@@ -18,6 +18,7 @@ from gpuhost.plan.document import document, error_document
 from gpuhost.plan.schema import DOCUMENTS, ErrorDocument, PlanDocument, schema_text
 from gpuhost.project import PROJECT
 from gpuhost.run import pyinfra as pyinfra_run
+from gpuhost.run.data import DIFFS_DATA
 from gpuhost.run.pyinfra import Outcome, Target
 from tests.unit.cli.test_main import HOST, PROBLEM, SKIPPED, change
 
@@ -201,6 +202,23 @@ def test_other_lines_of_a_file(fake: Fake, capsys: pytest.CaptureFixture[str]) -
     fake.asked.clear()
     fake.plan = Outcome(0, [HOST, {**write, "text_diff": ["-other", "+new"]}], "")
     assert "  | found otherwise: [gpu1] layout: write /etc/a: why\n" in refused(fake, capsys)
+
+
+@pytest.mark.parametrize("words", [["-v"], [], ["-v", "--no-diff"]])
+@pytest.mark.parametrize("again", [["-v"], [], ["--no-diff"]])
+def test_it_is_compared_with_a_plan_that_was_asked_for_as_much(
+    monkeypatch: pytest.MonkeyPatch, fake: Fake, words: list[str], again: list[str]
+) -> None:
+    """`-v` has a whole label in the diff of a compose file where else one line stands for it."""
+
+    def planned(target: Target, *_: Any) -> Outcome:
+        shown = ["-label: long", "+label: longer"] if target.data.get(DIFFS_DATA) == "all" else ["(only `label`)"]
+        return Outcome(0, [HOST, change(name="/srv/compose.yml", action="write", text_diff=shown)], "")
+
+    monkeypatch.setattr(pyinfra_run, "plan", planned)
+    fake.apply = Outcome(0, [HOST, change("performed", name="/srv/compose.yml", action="write")], "")
+    assert cli.main(["plan", *words, "--out", "plan.json"]) == 2
+    assert cli.main(["apply", *again, "plan.json", "--yes"]) == 0 and fake.asked == ["apply"]
 
 
 def test_what_only_reads_otherwise_is_done(fake: Fake) -> None:
