@@ -101,7 +101,7 @@ class PlannedModel:
         if len(self.files) == 1:
             return [self.files[0].reason]
         counted = Counter(each.reason for each in self.files)
-        return [f"{count} of its files: {reason}" for reason, count in counted.most_common(3)]
+        return [f"{reason} ({count} file{'s' if count != 1 else ''})" for reason, count in counted.most_common(3)]
 
 
 def wanted(name: str, model: Model, found: LockedModel, source: Source) -> Wanted | Problem:

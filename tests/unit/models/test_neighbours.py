@@ -251,10 +251,10 @@ def test_a_plan_says_how_much_comes_from_whom() -> None:
     [model] = neighbours.with_givers([planned()], turns)
     change = model.change()
     assert change.impact == Impact(download_bytes=13, neighbour_bytes={"gpu2": 10})
-    assert change.reason == "3 of its files: w; 10 B from gpu2"
+    assert change.reason == "w (3 files); 10 B from gpu2"
     assert change.diff[:2] == (
         Difference("x.bin", None, "fetch, 10 B from gpu2"),
         Difference("y.bin", None, "fetch, 3 B"),
     )
     [alone] = neighbours.with_givers([planned()], {})
-    assert alone == planned() and alone.change().reason == "3 of its files: w"
+    assert alone == planned() and alone.change().reason == "w (3 files)"

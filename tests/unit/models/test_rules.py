@@ -174,7 +174,7 @@ def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
     )
     assert change.impact == Impact(download_bytes=5 * 10**9)
     assert change.reason == (
-        "2 of its files: it is not there; 1 of its files: it is in the cache and was never verified"
+        "it is not there (2 files); it is in the cache and was never verified (1 file)"
     )
     assert {each.file.known_from for each in found.files} == {"lock"}
 
