@@ -28,7 +28,7 @@ def unified(before: str | None, after: str, mask: Mask, stamp: str = "") -> tupl
     both = mask(old).splitlines(), mask(new).splitlines()
     lines = _compared(*(_without(stamp, each) for each in both) if stamp else both)
     if not lines and stamp and _compared(*both):
-        return (f"(only `{stamp}`: what its container has that is not said here)",)
+        return (f"(only the label `{stamp}`: its service's own line says what in it)",)
     if not lines:
         return ("(only what is masked here, or the end of the last line)",)
     return tuple(_bounded(lines))

@@ -46,7 +46,7 @@ def test_secrets_are_masked_before_anything_is_cut() -> None:
         (
             "a\nx.spec: old\n",
             "a\nx.spec: new\n",
-            ("(only `x.spec`: what its container has that is not said here)",),
+            ("(only the label `x.spec`: its service's own line says what in it)",),
         ),
         ("a\n", "a", ("(only what is masked here, or the end of the last line)",)),
         # Another key, or the word in a value, is no stamp.

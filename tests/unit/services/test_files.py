@@ -209,4 +209,4 @@ def test_of_a_compose_file_the_stamps_are_no_news_beside_what_differs() -> None:
     assert sum("gpuhost.spec" in line for line in unified(compose, later.compose("front"), str)) == 2
     rotated = Stacks.of(sample.run(None, {**SECRETS, "API_TOKEN": "another-secret-token"})).compose("front")
     [line] = unified(compose, rotated, str, labels.SPEC)
-    assert line.startswith("(only `gpuhost.spec`: ")
+    assert line.startswith("(only the label `gpuhost.spec`: ")
