@@ -98,6 +98,11 @@ class Change:
         """What identifies the change in a plan."""
         return (self.stage, self.resource.kind, self.resource.name, self.action)
 
+    @property
+    def untold(self) -> tuple[Difference, ...]:
+        """Of the differences those that the reason does not have in the same words."""
+        return tuple(each for each in self.diff if each.line().removeprefix("~ ") != self.reason)
+
     def line(self) -> str:
         """One line for people."""
         return f"{self.stage}: {self.action} {self.resource.name}: {self.reason}"

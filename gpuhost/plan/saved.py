@@ -163,7 +163,7 @@ def _key(change: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _line(change: Mapping[str, Any]) -> str:
     made = Change.of({**change, "scope": ""})
-    return f"[{change['host']}] {'; '.join([made.line(), *(each.line() for each in made.diff)])}"
+    return f"[{change['host']}] {'; '.join([made.line(), *(each.line() for each in made.untold)])}"
 
 
 def _differs(then: Mapping[str, Any], now: Mapping[str, Any], part: str) -> bool:

@@ -192,7 +192,7 @@ def _change_lines(change: Change, begin: str, shown: Shown) -> Iterator[str]:
     yield shown.style(sign(change), first)
     yield from more
     if shown.diffs:
-        for difference in change.diff:
+        for difference in change.untold:
             yield from fitted(printable(f"{indent}    {difference.line()}"), shown.width, f"{indent}      ")
         yield from (_diff_line(line, f"{indent}    ", shown) for line in change.text_diff)
     if told := _away(change):

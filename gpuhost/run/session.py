@@ -222,7 +222,7 @@ def announce(changes: Sequence[Change]) -> PyinfraCommand | None:
         session.found.add((host.name, change.resource, change.action))
         session.report.add("change", host.name, phase=phase, source="own", **_fields(change))
         host.log(printable(f"{'doing' if state.is_executing else 'will'}: {change.line()}"))
-        for difference in change.diff:
+        for difference in change.untold:
             host.log(printable(f"    {difference.line()}"))
         for line in change.text_diff if state.config.DIFF else ():
             host.log(printable(f"    {line}"))

@@ -60,6 +60,13 @@ def test_each_host_has_its_stages_with_what_differs_and_its_counts() -> None:
     assert not [line for line in lines(events, diffs=False) if "memory:" in line]
 
 
+def test_what_the_reason_says_already_is_not_said_again_below_it() -> None:
+    more = replace(START, reason="memory: 24g -> 28g", diff=WRITE.diff)
+    both = replace(more, reason="memory, x differ", diff=(*WRITE.diff, *START.diff))
+    assert lines([event(more)])[2:-1] == ["    ~ service api  recreate  memory: 24g -> 28g"]
+    assert lines([event(both)])[3:-1] == ["        ~ memory: 24g -> 28g", "        + x: 1"]
+
+
 def test_hosts_with_the_same_changes_are_shown_once() -> None:
     events = [event(WRITE, "one"), event(WRITE, "two"), event(FETCH, "three")]
     shown = lines(events)
