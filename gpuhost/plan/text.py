@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -88,20 +89,37 @@ def plan_lines(
     changes: Iterable[Event], shown: Shown, totals: Mapping[str, Totals] = MappingProxyType({})
 ) -> Iterator[str]:
     """Each host with its changes by stage, their counts and what they cost together (`totals`, by host); hosts with the
-    same changes together; counts over all."""
-    every = list(changes)
+    same changes together, stages that read as those of a host above named; counts over all."""
+    every, above = list(changes), dict[tuple[str, ...], str]()
     for hosts, made in _by_host(every):
         yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
-        short = shown.everything or len(made) <= _SHORT
-        for stage, of_stage in _grouped(made, lambda change: change.stage).items():
-            yield f"  {stage}"
-            listed = [change for change in of_stage if short or _is_named(change)]
-            yield from _listed(listed, shown)
-            yield from _counted([change for change in of_stage if change not in listed], shown)
+        yield from _stages(hosts[0], made, above, shown)
         yield counts(made)
         yield from _cost(hosts, totals, shown)
     if (several := len({change["host"] for change in every})) > 1:
         yield counts([Change.of(change) for change in every]).replace("Plan:", f"All {several} hosts:")
+
+
+def _stages(host: str, made: Sequence[Change], above: dict[tuple[str, ...], str], shown: Shown) -> Iterator[str]:
+    """`above`: the lines of a stage -> the first host that has them; this one's are added."""
+    short = shown.everything or len(made) <= _SHORT
+    lines = {
+        stage: [*_stage(stage, of_stage, short, shown)]
+        for stage, of_stage in _grouped(made, lambda change: change.stage).items()
+    }
+    anywhere = {stage: tuple(_without_host(line, host) for line in of_stage) for stage, of_stage in lines.items()}
+    for first, stages in groupby(lines, lambda stage: above.setdefault(anywhere[stage], host)):
+        if first == host:
+            yield from chain.from_iterable(lines[stage] for stage in stages)
+        else:
+            yield printable(f"  {', '.join(stages)}: as on {first}")
+
+
+def _stage(stage: str, made: Sequence[Change], short: bool, shown: Shown) -> Iterator[str]:
+    yield f"  {stage}"
+    listed = [change for change in made if short or _is_named(change)]
+    yield from _listed(listed, shown)
+    yield from _counted([change for change in made if change not in listed], shown)
 
 
 def _cost(hosts: Sequence[str], totals: Mapping[str, Totals], shown: Shown) -> Iterator[str]:
@@ -120,8 +138,8 @@ def counts(changes: Sequence[Change]) -> str:
 
 
 def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
-    """Hosts with their changes. The file of a host's secrets has its name: where several are the same but for that, it
-    is shown as HOST.env. Of what was measured on each, what took longest is shown."""
+    """Hosts with their changes. Where several are the same but for the name of the file of secrets, that is shown as
+    HOST.env. Of what was measured on each, what took longest is shown."""
     plans: dict[str, list[Change]] = {}
     for change in changes:
         plans.setdefault(change["host"], []).append(Change.of(change))
@@ -142,7 +160,12 @@ def _by_host(changes: Iterable[Event]) -> list[tuple[list[str], list[Change]]]:
 def _anywhere(change: Change, host: str) -> Change:
     """As it is compared with that of another host: without the host's name, and what was measured there."""
     impact = change.impact and replace(change.impact, disk_bytes=0, seconds=change.impact.seconds and 1.0)
-    return replace(change, reason=change.reason.replace(f"/{host}.env", "/HOST.env"), impact=impact)
+    return replace(change, reason=_without_host(change.reason, host), impact=impact)
+
+
+def _without_host(text: str, host: str) -> str:
+    """The file of a host's secrets has its name."""
+    return text.replace(f"/{host}.env", "/HOST.env")
 
 
 def _slowest(change: Change, *on_hosts: Change) -> Change:

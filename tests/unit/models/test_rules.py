@@ -173,9 +173,7 @@ def test_the_plan_names_every_file_with_its_size_and_knows_the_bytes() -> None:
         Difference("3.bin", None, "fetch, 3.0 GB"),
     )
     assert change.impact == Impact(download_bytes=5 * 10**9)
-    assert change.reason == (
-        "it is not there (2 files); it is in the cache and was never verified (1 file)"
-    )
+    assert change.reason == ("it is not there (2 files); it is in the cache and was never verified (1 file)")
     assert {each.file.known_from for each in found.files} == {"lock"}
 
 

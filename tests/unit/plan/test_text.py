@@ -80,6 +80,32 @@ def test_hosts_with_the_same_changes_are_shown_once() -> None:
     assert [line for line in lines([events[0], other]) if line.endswith(":")] == ["one:", "two:"]
 
 
+def test_a_stage_that_reads_as_that_of_a_host_above_is_named() -> None:
+    """Two bare hosts share the download of models, and all else is the same."""
+    stages = ("engine", "layout", "models", "stacks")
+    one = [event(each) for stage in stages for each in made("package", stage, stage=stage)]
+    own = event(START, "one", stage="secrets", reason="into /x/one.env")
+    two = [event(replace(FETCH, reason="5 GB from one"), "two") if each["stage"] == "models" else each for each in one]
+    two = [{**each, "host": "two"} for each in [{**own, "reason": "into /x/two.env"}, *two]]
+    shown = lines([own, *one, *two, *({**each, "host": "three"} for each in two[:2])])
+    assert shown[shown.index("two:") :] == [
+        "two:",
+        "  secrets, engine, layout: as on one",
+        "  models",
+        "    + model vae  fetch  5 GB from one",
+        "        - y: 1",
+        "  stacks: as on one",
+        "Plan: 4 to add, 1 to change, 0 to remove.",
+        "three:",
+        "  secrets",
+        "    ~ service api  recreate  into /x/two.env",
+        "        + x: 1",
+        "  engine: as on one",
+        "Plan: 1 to add, 1 to change, 0 to remove.",
+        "All 3 hosts: 9 to add, 3 to change, 0 to remove.",
+    ]
+
+
 MANY = [event(change) for change in made("model", *"abcdefghijklmnop", stage="models", action="fetch")]
 
 
