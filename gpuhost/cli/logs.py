@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
@@ -40,8 +41,11 @@ def run(options: argparse.Namespace) -> int:
     named = target(options, {LOGS_DATA: asked.as_text()})
     named = replace(named, options=[*(f"--limit={host}" for host in hosts), *options.pyinfra])
 
+    silent = dict.fromkeys(hosts)
+
     def watch(line: str) -> None:
         if found := read(line):
+            silent.pop(found.host, None)
             print(f"[{found.host}] {found.text}" if len(hosts) > 1 else found.text, flush=True)
 
     try:
@@ -52,4 +56,8 @@ def run(options: argparse.Namespace) -> int:
         return OK
     problems = problems_of(outcome)
     print_problems(*problems)
-    return ERROR if problems else OK
+    if problems:
+        return ERROR
+    for host in silent if options.tail else ():
+        print(f"[{host}] {options.service} has no log there; `gpuhost status` shows whether it ran", file=sys.stderr)
+    return OK

@@ -98,7 +98,9 @@ def test_logs_of_one_host_and_of_several(fake: Fake, capsys: pytest.CaptureFixtu
     assert cli.main(["logs", "orchestrator", "--tail", "7", "--limit", "gpu1"]) == 0
     assert capsys.readouterr().out == "one [x]\n"
     assert cli.main(["logs", "orchestrator", "-f"]) == 0
-    assert capsys.readouterr().out == "[gpu1] one [x]\n"
+    shown = capsys.readouterr()
+    assert shown.out == "[gpu1] one [x]\n"
+    assert shown.err == "[gpu2] orchestrator has no log there; `gpuhost status` shows whether it ran\n"
     assert fake.asked == [
         ("logs", {"gpuhost_logs": "orchestrator:7:end"}, ["--limit=gpu1"]),
         ("logs", {"gpuhost_logs": "orchestrator:100:follow"}, ["--limit=gpu1", "--limit=gpu2"]),
