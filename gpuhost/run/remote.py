@@ -18,6 +18,8 @@ from gpuhost.run.connection import lost
 from gpuhost.run.session import Explain, report_problem
 from hostside.wire import printable
 
+_NO_PYTHON = re.compile(r"(^|: )/\S+/python: not found$")  # what sh says of a program's interpreter
+
 
 class Script(StringCommand):
     """A shell script of an own operation, run with the operation's privileges.
@@ -62,6 +64,8 @@ def unobserved(completed: Completed) -> Cause:
     """Why one of our programs that look said nothing."""
     what, hint = program_message(completed.output) or last_line(completed.output)
     absent = what.endswith("not found") or "No module named" in what
+    if _NO_PYTHON.search(what):
+        what = "gpuhost's programs are not on this host"
     return Cause(printable(what), "`gpuhost apply` installs the program that looks" if absent else printable(hint))
 
 
