@@ -35,7 +35,8 @@ class Parser(argparse.ArgumentParser):
         choice = re.search(r"argument (\S+): invalid choice: '(.*?)' \(choose from (.*)\)", message)
         hint = f"see `{self.prog} --help`"
         if choice:
-            message = f"{choice[1]}: there is no `{choice[2]}`"
+            name, word = choice[1], choice[2]
+            message = f"there is no {name.lower()} `{word}`" if name.isupper() else f"{name}: there is no `{word}`"
             hint = suggest(choice[2], [name.strip("' ") for name in choice[3].split(",")], "command")
         raise UsageError(Problem(message, hint))
 

@@ -639,7 +639,7 @@ def test_no_command_is_silent_meanwhile(
     ("words", "what", "hint"),
     [
         ([], "the following arguments are required: COMMAND", "see `gpuhost --help`"),
-        (["pln"], "COMMAND: there is no `pln`", "did you mean `plan`?"),
+        (["pln"], "there is no command `pln`", "did you mean `plan`?"),
         (
             ["plan", "--parallel", "2"],
             "unrecognized arguments: --parallel 2",
@@ -650,7 +650,7 @@ def test_no_command_is_silent_meanwhile(
         (["apply", "-i"], "argument -i/--inventory: expected one argument", "see `gpuhost apply --help`"),
         (["rehearse", "--suite", "sid"], "--suite: there is no `sid`", "there is: bookworm, trixie"),
         (["secrets"], "the following arguments are required: COMMAND", "see `gpuhost secrets --help`"),
-        (["secrets", "rotat", "X"], "COMMAND: there is no `rotat`", "did you mean `rotate`?"),
+        (["secrets", "rotat", "X"], "there is no command `rotat`", "did you mean `rotate`?"),
         (["secrets", "show"], "the following arguments are required: NAME", "see `gpuhost secrets show --help`"),
         (["init"], "the following arguments are required: DIR", "see `gpuhost init --help`"),
     ],
