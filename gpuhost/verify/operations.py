@@ -63,7 +63,8 @@ def _running(run: HostRun) -> list[str]:
     started = {each.service for each in there if each.state == "running" and not each.own}
     waiting = sorted(on_demand - started)
     if waiting:
-        note("on_demand", f"not started, they run on demand: {', '.join(waiting)}", services=waiting)
+        said = f"not started, they run on demand (`docker start NAME` there): {', '.join(waiting)}"
+        note("on_demand", said, services=waiting)
     return [name for name in run.services if name not in waiting]
 
 

@@ -236,7 +236,10 @@ def test_what_runs_on_demand_answers_when_somebody_started_it(
     assert stage.play(verify.answering, {"services.painter.start": "on-demand"}) == []
     assert stage.asked == asked
     notes = [fields for event, fields in stage.events if event == "on_demand"]
-    waiting = {"message": "not started, they run on demand: painter", "services": ["painter"]}
+    waiting = {
+        "message": "not started, they run on demand (`docker start NAME` there): painter",
+        "services": ["painter"],
+    }
     assert notes == ([] if "painter" in asked else [waiting])
 
 
