@@ -33,7 +33,7 @@ check: $(READY) ## lint, format, types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-unit: $(READY) ## tests without a host; seconds
+unit: $(READY) ## tests without a host; some minutes
 	$(VENV)/bin/pytest $(CORES) tests/unit $(ARGS)
 
 # In a venv of its own: torch is large. Where pip finds no small build of it, name an index that has one:
