@@ -74,7 +74,7 @@ def _ports(catalog: Catalog) -> None:
         if service.port in owner:
             refuse(
                 f"`services.{name}.port`: host port {service.port} is already used by `{owner[service.port]}`",
-                f"give `{name}` another port",
+                "give one of them another port",
             )
         owner[service.port] = name
 

@@ -254,7 +254,7 @@ MISTAKES: dict[str, tuple[dict[str, dict[str, Any]], str, str]] = {
     "across entries": (
         {"all": sample.data(), "lab": {"services": sample.data({"services.painter.port": 9001})["services"]}},
         "group_data/lab.py: `services.painter.port`: host port 9001 is already used by `api`",
-        "give `painter` another port",
+        "give one of them another port",
     ),
     "a field of an entry": (
         {"all": sample.data(), "lab": {"services": {"painter": {"memroy": "1g"}}}},

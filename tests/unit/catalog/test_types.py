@@ -395,7 +395,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "port used twice": (
         {"services.painter.port": 9001},
         "`services.painter.port`: host port 9001 is already used by `api`",
-        "give `painter` another port",
+        "give one of them another port",
     ),
     "two that control the others": (
         {"services.painter.controls_services": True},
@@ -575,7 +575,7 @@ def test_the_file_of_the_field_is_named() -> None:
         load(sample.data({"services.painter.port": 9001}), lambda field: f"the file of {field}")
     assert caught.value.problems[0].lines() == [
         "error: the file of services.painter.port: `services.painter.port`: host port 9001 is already used by `api`",
-        "hint: give `painter` another port",
+        "hint: give one of them another port",
     ]
 
 
