@@ -35,6 +35,7 @@ from gpuhost.cli.console import (
 from gpuhost.cli.progress import looked
 from gpuhost.errors import Problem, UserError
 from gpuhost.plan.document import document
+from gpuhost.plan.text import is_counted
 from gpuhost.run import pyinfra
 from gpuhost.run.pyinfra import Outcome
 
@@ -79,15 +80,16 @@ def run(options: argparse.Namespace) -> int:
         return code
     print_changes(changes, outcome.totals(), options.verbose, options.diff)
     print_idle(outcome)
-    for line in _next(options) if changes else ["Nothing to do."]:
+    for line in _next(options, not options.verbose and is_counted(changes)) if changes else ["Nothing to do."]:
         print(line)
     return code
 
 
-def _next(options: argparse.Namespace) -> Iterator[str]:
-    """The last line is what comes next."""
-    counted = "" if options.verbose else "; `-v` lists what is only counted"
-    yield f"Nothing has been changed{counted}."
+def _next(options: argparse.Namespace, counted: bool) -> Iterator[str]:
+    """The last line is what comes next. `counted`: of some changes the number alone was shown. `-v` by itself has what
+    is in every new file, too: thousands of lines for a bare host."""
+    more = "; `-v --no-diff` lists what is only counted" if counted else ""
+    yield f"Nothing has been changed{more}."
     if options.out:
         yield f"`gpuhost apply {shlex.quote(options.out)}` does exactly this, or refuses."
     else:

@@ -100,6 +100,11 @@ def plan_lines(
         yield counts([Change.of(change) for change in every]).replace("Plan:", f"All {several} hosts:")
 
 
+def is_counted(changes: Iterable[Event]) -> bool:
+    """Whether of some changes the number alone is shown, unless everything is."""
+    return any(len(made) > _SHORT and not all(map(_is_named, made)) for _, made in _by_host(changes))
+
+
 def _stages(host: str, made: Sequence[Change], above: dict[tuple[str, ...], str], shown: Shown) -> Iterator[str]:
     """`above`: the lines of a stage -> the first host that has them; this one's are added."""
     short = shown.everything or len(made) <= _SHORT

@@ -103,7 +103,7 @@ def test_a_plan_for_people(fake: Fake, capsys: pytest.CaptureFixture[str]) -> No
         "  stacks",
         "    + folder painter  create  why",
         "Plan: 2 to add, 0 to change, 0 to remove.",
-        "Nothing has been changed; `-v` lists what is only counted.",
+        "Nothing has been changed.",
         "`gpuhost apply` does exactly this.",
     ]
     assert said.err.splitlines() == ["[gpu1] skipped: painter: it needs 1 NVIDIA GPU, this host has none"]
@@ -178,7 +178,20 @@ def test_the_last_line_of_a_plan_is_what_comes_next(
     cli.main(["plan", *words])
     *_, nothing, shown = capsys.readouterr().out.splitlines()
     assert shown == last
-    assert nothing == "Nothing has been changed" + ("." if "-v" in words else "; `-v` lists what is only counted.")
+    assert nothing == "Nothing has been changed."
+
+
+@pytest.mark.parametrize("words", [[], ["-v"]])
+@pytest.mark.parametrize(("kind", "number"), [("folder", 15), ("folder", 16), ("model", 16)])
+def test_a_plan_says_how_what_is_only_counted_is_listed(
+    fake: Fake, capsys: pytest.CaptureFixture[str], words: list[str], kind: str, number: int
+) -> None:
+    fake.plan = Outcome(0, [HOST, *(change(resource={"kind": kind, "name": str(each)}) for each in range(number))], "")
+    cli.main(["plan", *words])
+    out = capsys.readouterr().out
+    counted = f"    + {number} folders\n" in out
+    assert counted == ((kind, number, words) == ("folder", 16, []))
+    assert ("Nothing has been changed; `-v --no-diff` lists what is only counted.\n" in out) == counted
 
 
 def test_an_apply_says_what_is_to_be_known_before_it_asks_and_not_again(
