@@ -69,9 +69,12 @@ def note_lines(events: Iterable[Event], planned: bool) -> Iterator[str]:
 
 
 def fitted(line: str, columns: int, indent: str = "  ") -> list[str]:
-    """A line as several that fit, all but the first with this indent; no word is broken."""
-    found = textwrap.wrap(line, columns, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
-    return found or [line]
+    """A line as several that fit, all but the first with this indent; no word is broken, and a sign at the beginning
+    stays with what it is of."""
+    rest = line.lstrip(" ")
+    begin = line[: len(line) - len(rest)] + (rest[:2] if rest[:2] in ("+ ", "~ ", "- ") else "")
+    whole = textwrap.TextWrapper(columns, begin, indent, break_on_hyphens=False, break_long_words=False)
+    return whole.wrap(line[len(begin) :]) or [line]
 
 
 def _of(hosts: Sequence[str]) -> str:

@@ -162,6 +162,13 @@ def test_how_long_a_short_plan_is() -> None:
     assert "    + 16 folders" in lines([*folders, *map(event, made("folder", "p"))])
 
 
+def test_a_sign_stays_with_what_it_is_of() -> None:
+    name = "n" * 80
+    assert fitted(f"        + {name}: fetch", 80, "          ") == [f"        + {name}:", "          fetch"]
+    assert fitted(f"- {name} x", 80) == [f"- {name}", "  x"] and fitted(f"  {name} x", 80) == [f"  {name}", "  x"]
+    assert fitted("    ~ a b", 7) == ["    ~ a", "  b"] and fitted("-x", 80) == ["-x"] and fitted(" ", 80) == [" "]
+
+
 @pytest.mark.parametrize("reason", ["a-hyphened-word " * 20, "/" + "a/path" * 40 + " and more"])
 def test_no_word_is_broken(reason: str) -> None:
     [change] = made("file", "x", reason=reason)
