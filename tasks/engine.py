@@ -109,6 +109,7 @@ def configuration(run: HostRun) -> None:
         written=run.reading.engine_written,
         stamp=run.paths.engine_stamp,
         backups=run.paths.backups,
+        measures=run.paths.measures,
         lives_on=run.lives_on,
     )
     engine.new_enough(name="engine | Docker is new enough", cdi=bool(run.reading.gpus) and run.gpu_access == "cdi")

@@ -15,6 +15,7 @@ from gpuhost.engine import rules as engine
 from gpuhost.engine.facts import OWN, RAN, DockerState, parts
 from gpuhost.files.operations import write_step
 from gpuhost.files.rules import plain
+from gpuhost.host.measures import noted, timed
 from gpuhost.plan.spec import canonical
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out, failing
@@ -107,10 +108,11 @@ why="$(dockerd --validate --config-file="$new" 2>&1)" || {
 
 @operation()
 def configured(
-    wanted: Mapping[str, Any], written: Mapping[str, Any], stamp: str, backups: str, lives_on: bool
+    wanted: Mapping[str, Any], written: Mapping[str, Any], stamp: str, backups: str, measures: str, lives_on: bool
 ) -> Commands:
     """dockerd runs, starts at boot, and has loaded a daemon.json that holds our keys, and of those that gpuhost wrote
-    (`written`, as the file `stamp` says) no other; other keys stay. `lives_on`: containers outlive its restart."""
+    (`written`, as the file `stamp` says) no other; other keys stay. `measures`: where it is noted how long its restart
+    took; `lives_on`: containers outlive that."""
     reading = host.get_fact(DockerState, parts=parts())
     changes = engine.reconcile(reading, wanted, written, stamp)
     actions = {change.action for change in changes}
@@ -133,7 +135,7 @@ def configured(
         if "enable" in actions:  # before the restart: systemd starts no unit that is masked
             yield Script("systemctl unmask docker.service && systemctl enable docker.service")
         if "restart" in actions:
-            yield _restart(to.config, backups, lives_on, writes)
+            yield _restart(to.config, backups, measures, lives_on, writes)
 
     yield from carry_out(changes, act())
 
@@ -148,12 +150,13 @@ def _text(config: Mapping[str, Any]) -> str:
     return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
 
-def _restart(merged: Mapping[str, Any], backups: str, lives_on: bool, written: bool) -> Script:
+def _restart(merged: Mapping[str, Any], backups: str, measures: str, lives_on: bool, written: bool) -> Script:
     marks = {"BACKUPS": backups, "RAN": RAN, "OWN": OWN, "JSON": engine.CONFIG}
     marks |= {"LABEL": labels.SERVICE, "LIVE": "yes" if lives_on else "no", "WRITTEN": "yes" if written else "no"}
     marks["KEPT"] = "yes" if merged.get(engine.LIVE_RESTORE) is True else "no"
     lent = [_text({**merged, engine.LIVE_RESTORE: value}) for value in (True, False)]
     script = re.sub("@([A-Z]+)@", lambda found: marks[found[1]], _RESTART)
+    script = timed(script, noted(measures, "engine", "dockerd"))
     return Script(script, stdin="".join(f"{base64.b64encode(text.encode()).decode()}\n" for text in lent))
 
 

@@ -160,4 +160,5 @@ def _taking(change: Change, told: Impact, seen: Measured) -> dict[str, Any]:
         return {"disk_bytes": last.disk_bytes if last else told.disk_bytes, "seconds": seconds}
     if kind == "driver":
         return {"seconds": None, "reboot": _REBOOTS.get(action, "no")}
-    return {"seconds": seconds} if kind == "service" and told.starts else {}
+    takes = told.starts if kind == "service" else (kind, action) == ("engine", "restart")
+    return {"seconds": seconds} if takes else {}

@@ -17,6 +17,7 @@ _Number = TypeVar("_Number", int, float)
 LOOPBACK = ("127.", "[::1]:")
 _IN_DATA = ("model", "install")  # of what is on a disk, the kinds that lie in `data_root`
 _LOOKING, _PROOF = "looking", "proof"  # what an apply does besides its changes
+_WORDS = {"packages": "packages", "engine": "Docker's restart", _LOOKING: _LOOKING, _PROOF: _PROOF}
 _ASKED = ("packages", "engine", "driver")  # kinds after which people ask whether the host reboots
 
 
@@ -217,4 +218,4 @@ def _rest(unknown: Iterable[str], known: Container[str]) -> str:
 
 def _kinds(kinds: Iterable[str]) -> str:
     """`models, images`."""
-    return ", ".join(kind if kind in ("packages", _LOOKING, _PROOF) else f"{kind}s" for kind in kinds)
+    return ", ".join(_WORDS.get(kind, f"{kind}s") for kind in kinds)

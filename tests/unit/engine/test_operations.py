@@ -15,11 +15,13 @@ from gpuhost.engine import operations as engine
 from gpuhost.engine.facts import OWN, RAN, DockerReading
 from gpuhost.engine.rules import CONFIG
 from gpuhost.files.rules import FileSpec
+from gpuhost.host.measures import parsed
 from gpuhost.run.remote import Script
 from tests.unit.apt.test_operations import Seen
 
 STAMP = "/state/engine-config.json"
-NONE_YET: dict[str, Any] = {"written": {}, "stamp": STAMP, "backups": "/backups", "lives_on": True}
+NONE_YET: dict[str, Any] = {"written": {}, "stamp": STAMP, "lives_on": True}
+NONE_YET |= {"backups": "/backups", "measures": "/measures"}
 
 
 def test_a_masked_engine_is_unmasked_before_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ class Docker:
     def restart(self, live: bool, written: bool = False, kept: bool = False) -> subprocess.CompletedProcess[str]:
         """Our step. `kept`: the file that should be there asks for live-restore."""
         config = {"debug": True, **({"live-restore": True} if kept else {})}
-        step = engine._restart(config, "/backups", live, written)
+        step = engine._restart(config, "/backups", f"{self.folder}/measures", live, written)
         script = step.get_raw_value()
         for path, name in ((RAN, "ran"), (OWN, "own"), (CONFIG, "daemon.json")):
             script = script.replace(path, f"{self.folder}/{name}")
@@ -242,6 +244,8 @@ def test_live_restore_is_lent_for_the_time_of_the_restart(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "read").read_text())["live-restore"] is True  # dockerd ends what it finds without it
     assert not (tmp_path / "live").exists() and not (tmp_path / "ran").exists() and not (tmp_path / "own").exists()
     assert (tmp_path / "daemon.json").read_text() == OURS
+    [measure] = parsed((tmp_path / "measures").read_text().splitlines())
+    assert (measure.kind, measure.name, measure.disk_bytes) == ("engine", "dockerd", None) and 0 <= measure.seconds < 30
 
 
 ASKS = '{"debug": true, "live-restore": true}'

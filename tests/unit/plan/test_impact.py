@@ -32,7 +32,7 @@ def change(kind: str, name: str, action: str) -> Change:
 @pytest.mark.parametrize(
     ("made", "impact"),
     [
-        (change("engine", "dockerd", "restart"), Impact(EVERY, BACK)),
+        (change("engine", "dockerd", "restart"), Impact(EVERY, BACK, seconds=None)),
         (change("service", "api", "recreate"), Impact(("api",), ("api",), seconds=None, starts=True)),
         (change("service", "api", "remove"), Impact(("api",), ())),
         (change("service", "new", "create"), Impact(seconds=None, starts=True)),
@@ -83,6 +83,7 @@ MEASURED = Measured(
         (each.kind, each.name): each
         for each in (
             Measure("service", "api", 43.1),
+            Measure("engine", "dockerd", 16.0),
             Measure("image", "acme/api", 61.0, 9),
             Measure("install", "t", 5.0, 7),
         )
@@ -96,6 +97,7 @@ MEASURED = Measured(
     [
         (change("service", "api", "recreate"), 0, 43.1),
         (change("service", "api", "remove"), 0, 0),
+        (change("engine", "dockerd", "restart"), 0, 16.0),
         (change("service", "api", "unpause"), 0, 0),
         (change("service", "new", "create"), 0, None),
         (replace(change("service", "api", "create"), impact=Impact()), 0, 0),  # on demand
@@ -144,7 +146,7 @@ def test_each_host_has_its_own_containers() -> None:
 
 def test_with_live_restore_no_container_stops_but_for_a_reboot() -> None:
     live = replace(RUNNING, live_restore=True)
-    assert with_impact(change("engine", "dockerd", "restart"), live).impact == Impact()
+    assert with_impact(change("engine", "dockerd", "restart"), live).impact == Impact(seconds=None)
     reboot = with_impact(change("driver", "NVIDIA driver 580", "reboot"), live).impact
     assert reboot and (reboot.stops, reboot.restarts) == (EVERY, ("api",))
 

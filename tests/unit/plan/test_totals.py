@@ -94,6 +94,13 @@ def test_of_what_is_known_in_part_the_rest_is_named() -> None:
     ]
 
 
+def test_a_restart_of_docker_takes_its_time() -> None:
+    restart = change("engine", "dockerd", "restart")
+    assert told(restart)[0] == "Time: Docker's restart: never measured here"
+    seen = replace(SEEN, measures={("engine", "dockerd"): Measure("engine", "dockerd", 16.0)})
+    assert told(restart, seen=seen)[0] == "Time: about 28 s (Docker's restart 16 s, proof 12 s)"
+
+
 def test_what_costs_nothing_has_no_line() -> None:
     assert told(FILE, change("model", "vae", "link"), change("service", "api", "remove")) == []
     assert told(change("service", "api", "create", Impact())) == []  # one on demand
