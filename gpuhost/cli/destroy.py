@@ -7,7 +7,7 @@ from functools import partial
 
 from gpuhost.cli.apply import apply, plan, print_applied
 from gpuhost.cli.arguments import Commands, add_examples, run_options, target
-from gpuhost.cli.console import ERROR, OK, exit_code, print_changes, print_notes
+from gpuhost.cli.console import ERROR, OK, again, exit_code, print_changes, print_notes
 
 STAGE = "destroy"
 
@@ -36,4 +36,7 @@ def run(options: argparse.Namespace) -> int:
         print("Nothing to remove: gpuhost has nothing there but data.")
         return OK
     show = partial(print_changes, everything=True)
-    return print_applied(apply(hosts, options.yes, options.json, [STAGE], show=show, planned=planned), options)
+    code = print_applied(apply(hosts, options.yes, options.json, [STAGE], show=show, planned=planned), options)
+    if code == OK and not options.json:
+        print(f"`gpuhost apply{again(options)}` makes all of it again, with the data that stayed.")
+    return code

@@ -597,6 +597,19 @@ def test_a_package_without_its_project(
     ]
 
 
+def test_a_destroy_ends_with_how_all_of_it_comes_back(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.plan = Outcome(0, [HOST, change(action="remove")], "")
+    fake.apply = Outcome(0, [HOST, change("performed", action="remove")], "")
+    assert cli.main(["destroy", "--yes", "-l", "gpu1"]) == 0
+    last = "`gpuhost apply -l gpu1` makes all of it again, with the data that stayed."
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    assert cli.main(["destroy", "--yes", "--json"]) == 0
+    assert last[1:14] not in capsys.readouterr().out
+    fake.apply = Outcome(1, [HOST, PROBLEM], "")
+    assert cli.main(["destroy", "--yes"]) == 1 and cli.main(["destroy"]) == 1  # nobody can be asked
+    assert last[-20:] not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("named", ["site", "site/inventory.py", "../{cwd}/site"])
 def test_a_site_anywhere(fake: Fake, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     """Its folder or its inventory; the run is the project's all the same."""
