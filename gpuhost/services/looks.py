@@ -28,8 +28,10 @@ def reported(run: HostRun) -> Commands:
         return
     docker = look("states")
     if not docker.version:
-        what = "Docker does not run here" if docker.installed else "Docker is not installed here"
-        yield from fail_host(what, "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended")
+        what, why = "Docker is not installed here", ""
+        if docker.installed:
+            what, why = "Docker does not run here", "; `journalctl -u docker` why it ended"
+        yield from fail_host(what, f"`gpuhost plan` says what is to be done{why}")
         return
     for each in statuses(run, docker):
         current().report.add("service", host.name, ok=each.ok, **asdict(each))

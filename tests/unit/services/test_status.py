@@ -97,6 +97,31 @@ def test_a_line_of_a_log_on_its_way() -> None:
     assert read("[gpu1] Success") is None
 
 
+@pytest.mark.parametrize(
+    ("installed", "told"),
+    [
+        (False, ("Docker is not installed here", "`gpuhost plan` says what is to be done")),
+        (
+            True,
+            ("Docker does not run here", "`gpuhost plan` says what is to be done; `journalctl -u docker` why it ended"),
+        ),
+    ],
+)
+def test_a_host_without_docker(monkeypatch: pytest.MonkeyPatch, installed: bool, told: tuple[str, str]) -> None:
+    """Of a Docker that was never there no journal says anything."""
+    said: list[tuple[str, str]] = []
+
+    def fail(what: str, hint: str) -> list[None]:
+        said.append((what, hint))
+        return []
+
+    monkeypatch.setattr(looks, "state", SimpleNamespace(is_executing=False))
+    monkeypatch.setattr(looks, "look", lambda *_: DockerReading(installed=installed))
+    monkeypatch.setattr(looks, "fail_host", fail)
+    list(looks.reported._inner(sample.run()))
+    assert said == [told]
+
+
 def test_a_host_is_told_no_secret_that_it_does_not_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for a log, it gets what its containers hold to mask; the rest is masked on this side."""
     monkeypatch.chdir(tmp_path)
