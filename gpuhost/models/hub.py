@@ -185,8 +185,10 @@ def _gated(error: Any, status: int, endpoint: str, repo: str, token: str | None)
     said = error.response.headers.get("X-Error-Message", "")
     if not token:
         what = f"`{repo}` is gated, and there is no Hugging Face token"
-        hint = f"accept its licence at {page}, set `gated` of the model to True, and HF_TOKEN to a read token of that"
-        return HubError("gated", what, f"{hint} account ({tokens})")
+        hint = (
+            f"accept its licence at {page}, set `gated` of the model to True, and HF_TOKEN in .env to a read token of"
+        )
+        return HubError("gated", what, f"{hint} that account ({tokens})")
     if status == 401:
         what = f"`{repo}` is gated, and the hub refuses the token (401)"
         return HubError("token", what, f"the token is wrong or revoked: make a new one at {tokens}")
