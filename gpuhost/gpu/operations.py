@@ -171,5 +171,5 @@ def chain(run: HostRun, check: GpuCheck) -> proof.Broken | None:
         full = proof.uncomputed(seen)
         for uuid in uuids:
             done = "is reached; its memory is full, so nothing was computed" if uuid in full else "computes rightly"
-            note("gpu", f"GPU {uuid} {done}, from a container by {asked.access}")
+            note("gpu", f"{uuid} {done}, from a container by {asked.access}")
     return found
