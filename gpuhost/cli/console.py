@@ -113,7 +113,8 @@ def print_result(
     for line in verdict_lines(outcome.events):
         print(line)
     if code == OK:
-        for line in [*address_lines(outcome.events), *login_lines(outcome.events, again(options))]:
+        inventory = same_inventory(options)
+        for line in [*address_lines(outcome.events), *login_lines(outcome.events, again(options), inventory)]:
             print(line)
     return code
 

@@ -85,14 +85,15 @@ def lines(events: Iterable[Mapping[str, Any]]) -> list[str]:
     return [printable(f"[{event['host']}] {event['message']}") for event in events if event["event"] == "address"]
 
 
-def login_lines(events: Iterable[Mapping[str, Any]], named: str) -> list[str]:
+def login_lines(events: Iterable[Mapping[str, Any]], named: str, inventory: str = "") -> list[str]:
     """How to see what logs a person in, from a report's `login` events. `named`: the inventory and hosts, as on the
-    command line."""
+    command line; `inventory`: that alone, for several hosts have values of their own."""
     found = [event for event in events if event["event"] == "login"]
     names = dict.fromkeys(name for event in found for name in event["secrets"])
     if not names:
         return []
-    return [printable(f"to log in: `gpuhost secrets show{named} NAME`, NAME one of {', '.join(names)}")]
+    where = f"{inventory} -l HOST" if len({event["host"] for event in found}) > 1 else named
+    return [printable(f"to log in: `gpuhost secrets show{where} NAME`, NAME one of {', '.join(names)}")]
 
 
 def url(host: str, data: Mapping[str, Any], entry: Service, local: int | None) -> str:

@@ -292,6 +292,8 @@ def test_what_somebody_types_to_log_in_is_named(stage: Stage) -> None:
         "to log in: `gpuhost secrets show -i lab NAME`, NAME one of API_TOKEN, LOGIN_USER, LOGIN_PASSWORD"
     ]
     assert login_lines([event for event in events if event["event"] == "address"], "") == []
+    both = login_lines([*events, *({**event, "host": "two"} for event in events)], " -i lab -l all", " -i lab")
+    assert both[0].startswith("to log in: `gpuhost secrets show -i lab -l HOST NAME`, NAME one of API_TOKEN, LOGIN")
 
 
 def test_a_plan_tells_no_address(stage: Stage) -> None:
