@@ -53,10 +53,11 @@ class Proof:
     def bare_plan(self) -> Told:
         """The plan of a bare host lists every stage, exits 2, and leaves the host as it was."""
         self.host.ssh("sudo -n true")  # sudo leaves a file of its own in the home at its first use
-        before, times = self.host.snapshot(), self.host.times()
+        before, times, rules = self.host.snapshot(), self.host.times(), self.host.packet_filter()
         with self._phase("plan on the bare host"):
             told = self.control.plan()
         touched = written(times, self.host.times())
+        expect(self.host.packet_filter() == rules, "a plan changes no rule of the packet filter")
         self._note("plan on the bare host", told)
         expect(told.code == 2, "the plan of a bare host exits 2", (told.code, told.errors, told.stderr))
         stages = {stage for stage, _, _ in told.changes}
@@ -140,10 +141,12 @@ class Proof:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        before = self.host.snapshot()
+        before, rules = self.host.snapshot(), self.host.packet_filter()
         yield
         changed = diff_snapshots(before, self.host.snapshot())
         expect(not changed, "the host is the same before and after, seen from outside", changed)
+        after = self.host.packet_filter()
+        expect("table" in after and after == rules, "the packet filter's rules are the same", (rules, after))
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

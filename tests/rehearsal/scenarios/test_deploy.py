@@ -57,8 +57,9 @@ def test_a_plan_of_what_was_damaged_writes_nothing_here_nor_there(converged: Pro
     own = {"HOME": str(home), "TMPDIR": str(scratch), "XDG_STATE_HOME": str(home / "state")}
     control = Control(converged.host, environment=own)
     converged.host.root("chmod 666 /opt/gpuhost/programs/hostside/wire.py; docker pause orchestrator", check=True)
-    there, here = converged.host.times(), _times(site)
+    there, here, rules = converged.host.times(), _times(site), converged.host.packet_filter()
     assert control.plan().code == 2
+    assert "table inet gpuhost" in rules and converged.host.packet_filter() == rules
     services = ("/srv/genai/services/", "/srv/genai/outputs/")
     assert [path for path in written(there, converged.host.times()) if not path.startswith(services)] == []
     assert _times(site) == here

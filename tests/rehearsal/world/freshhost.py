@@ -214,6 +214,10 @@ class FreshHost:
         """When each of its files was last touched, to compare by written()."""
         return self.root("sh -s", input=times_script()).stdout
 
+    def packet_filter(self) -> str:
+        """The kernel's rules, Docker's and ours, without what they count; "" on a host that has no program for them."""
+        return self.root("! command -v nft >/dev/null || nft -s list ruleset", check=True).stdout
+
     def set_gpus(self, gpus: list[Gpu]) -> None:
         """Replace the GPUs while the host runs; none removes nvidia-smi too. The CDI specification follows."""
         self.spec = replace(self.spec, gpus=tuple(gpus))
