@@ -1,23 +1,26 @@
 """What a person sees while a run works: of an apply a line a stage, of a run that only looks one line, with what it
 does now.
 
-On a terminal the line of what is at work is drawn anew; elsewhere (a file, a pipe) nothing is ever drawn over.
+On a terminal they are drawn anew, by rich; elsewhere (a file, a pipe) nothing is ever drawn over.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 from gpuhost.run.log import line_as_text
 
-DRAWN_EVERY_S = 0.5
+if TYPE_CHECKING:
+    from rich.live import Live
+
+DRAWN_EVERY_S = 0.25
+KEPT_FROM_S = 1.0  # the line of a stage that took so long stays, whatever it did
 SAID_EVERY_S = 10.0  # so long nothing is said, where nothing is drawn over
 
 _OPERATION = re.compile(r"--> Starting operation: (\w+) \| (.*?)\s*$")
@@ -63,18 +66,46 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+@dataclass
+class _Stage:
+    """One of a run. `spent_s`: what it took before it was at work this time; `did_something`: a host changed by it."""
+
+    name: str
+    spent_s: float = 0.0
+    did_something: bool = False
+    now: str = ""
+
+    @property
+    def stays(self) -> bool:
+        """Whether its line is kept: of one that found nothing to do, and at once, none is."""
+        return self.did_something or self.spent_s >= KEPT_FROM_S
+
+    def line(self, spent_s: float) -> str:
+        """`engine  12 s  [gpu1] Unpacking docker-ce`."""
+        return f"{self.name:10} {duration(spent_s):>8}  {self.now}".rstrip()
+
+
 class Progress:
-    """Shows the lines that it is told, while it is entered. `columns`: of a terminal, None when `out` is none; `looks`:
-    what a run does that only looks, such as `plan`: then nothing stays on the terminal."""
+    """Shows the lines that it is told, while it is entered. `terminal`: what is at work is drawn anew on `out`;
+    `columns`: of it, None: what it says itself; `looks`: what a run does that only looks, such as `plan`: then nothing
+    stays on the terminal."""
 
     def __init__(
-        self, out: TextIO, columns: int | None, looks: str = "", clock: Callable[[], float] = time.monotonic
+        self,
+        out: TextIO,
+        terminal: bool,
+        looks: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        columns: int | None = None,
     ) -> None:
-        self._out, self._columns, self._clock = out, columns, clock
-        self._looks, self._stage, self._did_something, self._now = looks, looks or _BEFORE, False, ""
+        self._out, self._terminal, self._columns, self._clock = out, terminal, columns, clock
+        self._looks = looks
+        self._at_work, self._did_something = _Stage(looks or _BEFORE), False
+        self._stages = {self._at_work.name: self._at_work}  # a run may come back to one
         self._began_s = self._said_s = clock()
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._live: Live | None = None
         self._ticking = threading.Thread(target=self._tick_on, daemon=True)
 
     def __enter__(self) -> Progress:
@@ -86,6 +117,11 @@ class Progress:
         self._ticking.join()
         with self._lock:
             self._end_stage()
+        if self._live:
+            self._live.stop()
+        if self._terminal and not self._looks:
+            self._out.writelines(f"{line}\n" for line in self._kept())
+            self._out.flush()
 
     def line(self, line: str) -> None:
         """One line of pyinfra's."""
@@ -94,57 +130,82 @@ class Progress:
             return
         with self._lock:
             if printed.kind == "operation":
-                if printed.stage_or_host != self._stage and not self._looks:
+                if printed.stage_or_host != self._at_work.name and not self._looks:
                     self._end_stage()
-                    self._stage, self._began_s = printed.stage_or_host, self._clock()
-                self._now = printed.text
+                    self._at_work = self._stages.setdefault(printed.stage_or_host, _Stage(printed.stage_or_host))
+                self._at_work.now = printed.text
             elif printed.kind == "done":
                 self._did_something = not self._looks
             else:
-                self._now = f"[{printed.stage_or_host}] {printed.text}"
+                self._at_work.now = f"[{printed.stage_or_host}] {printed.text}"
                 if printed.kind == "doing":
-                    self._write_plain(f"[{printed.stage_or_host}] doing: {self._stage}: {printed.text}")
-            self._show()
+                    self._write_plain(f"[{printed.stage_or_host}] doing: {self._at_work.name}: {printed.text}")
+            self._say_now_and_then()
 
     def tick(self) -> None:
         """Some time has passed."""
         with self._lock:
-            self._show()
+            self._say_now_and_then()
+            drawn = "\n".join(self._lines()) if self._terminal else ""
+        if drawn:  # without the lock: a signal's handler may write while it is held, and what is drawn then waits
+            self._draw(drawn)
 
     def _tick_on(self) -> None:
         while not self._ended.wait(DRAWN_EVERY_S):
             self.tick()
 
-    def _show(self) -> None:
-        if not self._stage:
-            return
-        spent = duration(self._clock() - self._began_s)
-        if self._columns is not None:
-            self._out.write("\r\x1b[K" + f"{self._stage:10} {spent:>8}  {self._now}"[: self._columns - 1])
-            self._out.flush()
-        elif self._clock() - self._said_s >= SAID_EVERY_S:
-            self._write_plain(f"    {self._stage}, {spent}" + (f": {self._now}" if self._now else ""))
+    def _draw(self, lines: str) -> None:
+        # Imported here, beside the run that has begun: it takes a moment.
+        from rich.console import Console
+        from rich.live import Live
+        from rich.text import Text
+
+        if self._live is None:
+            console = Console(file=self._out, force_terminal=True, color_system=None, width=self._columns)
+            # What is written to stderr meanwhile comes to stand above.
+            self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+            self._live.start()
+        self._live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+    def _lines(self) -> Iterator[str]:
+        """The stages that are over, and what is at work."""
+        yield from self._kept()
+        yield self._at_work.line(self._spent_s())
+
+    def _spent_s(self) -> float:
+        return self._at_work.spent_s + self._clock() - self._began_s
+
+    def _kept(self) -> Iterator[str]:
+        for stage in self._stages.values():
+            if stage is not self._at_work and stage.stays:
+                yield stage.line(stage.spent_s)
+
+    def _say_now_and_then(self) -> None:
+        """Where nothing is drawn over, that it is still at work."""
+        if not self._terminal and self._clock() - self._said_s >= SAID_EVERY_S:
+            line = f"    {self._at_work.name}, {duration(self._spent_s())}"
+            self._write_plain(f"{line}: {self._at_work.now}" if self._at_work.now else line)
+
+    def _end_stage(self) -> None:
+        """It is at work no more: what it took counts, and where nothing is drawn over it is said."""
+        ended, did_something, took_s = self._at_work, self._did_something, self._clock() - self._began_s
+        ended.spent_s += took_s
+        ended.did_something |= did_something
+        ended.now = ""
+        self._at_work, self._did_something, self._began_s = _Stage(""), False, self._clock()
+        if not self._looks and (did_something or took_s >= KEPT_FROM_S):
+            self._write_plain(ended.line(ended.spent_s))
 
     def _write_plain(self, text: str) -> None:
-        """Where nothing is drawn over."""
-        if self._columns is None:
+        if not self._terminal:
             self._said_s = self._clock()
             self._out.write(f"{text}\n")
             self._out.flush()
 
-    def _end_stage(self) -> None:
-        """The line that stays of a stage that did something."""
-        if self._columns is not None:
-            self._out.write("\r\x1b[K")
-        if self._did_something:
-            self._out.write(f"{self._stage:10} {duration(self._clock() - self._began_s):>8}\n")
-        self._stage, self._did_something, self._now = self._looks, False, ""
-        self._out.flush()
-
 
 def shown(looks: str = "") -> Progress:
     """On stderr: stdout is data."""
-    return Progress(sys.stderr, shutil.get_terminal_size().columns if sys.stderr.isatty() else None, looks)
+    return Progress(sys.stderr, sys.stderr.isatty(), looks)
 
 
 def looked(what: str, run: Callable[[Callable[[str], None]], Looked], silent: bool = False) -> Looked:

@@ -18,9 +18,27 @@ Piece = tuple[str, str]  # the number of a colour, "" for the usual one, and tex
 
 
 def settled(shown: str) -> list[str]:
-    """The lines that stay of what a program wrote to its terminal, with their colours: what stands before the last
-    `\\r\\x1b[K` was wiped."""
-    return [line.rpartition("\r\x1b[K")[2] for line in shown.replace("\r\n", "\n").rstrip("\n").split("\n")]
+    """The lines that stay of what a program wrote to its terminal, with their colours: some were drawn over, or wiped.
+    Raises ValueError for what is not understood here."""
+    lines, at, begun = [""], 0, True  # begun: the line's beginning, where what is written comes in its place
+    for part in re.split(r"(\r\n|\n|\r|\x1b\[\?25[hl]|\x1b\[2?K|\x1b\[\d*A)", shown):
+        if part in ("\r\n", "\n"):
+            at, begun = at + 1, True
+            lines += [""] * (at + 1 - len(lines))
+        elif part == "\r":
+            begun = True
+        elif part in ("\x1b[K", "\x1b[2K"):
+            if not begun:
+                raise ValueError(f"a line is wiped from its middle on: {lines[at]!r}")
+            lines[at] = ""
+        elif part.startswith("\x1b[") and part.endswith("A"):
+            at -= int(part[2:-1] or 1)
+        elif part and not part.startswith("\x1b[?25"):
+            lines[at] = part if begun else lines[at] + part
+            begun = False
+    while len(lines) > 1 and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def plain(line: str) -> str:

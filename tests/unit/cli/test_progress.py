@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from gpuhost.cli.progress import Printed, Progress, duration, looked, read
 from gpuhost.run import log
+from tests.rehearsal.instruments.picture import settled
 
 RUN = [
     "--> Connecting to hosts...",
@@ -44,13 +46,26 @@ class Clock:
         return self.now_s
 
 
-def shown(lines: list[str], columns: int | None = None, step_s: float = 1.0, looks: str = "") -> str:
+def shown(lines: list[str], step_s: float = 1.0, looks: str = "") -> str:
+    """Elsewhere than on a terminal."""
     out, clock = io.StringIO(), Clock()
-    with Progress(out, columns, looks, clock) as progress:
+    with Progress(out, terminal=False, looks=looks, clock=clock) as progress:
         for line in lines:
             progress.line(line)
             clock.now_s += step_s
     return out.getvalue()
+
+
+def drawn(lines: list[str], columns: int, step_s: float = 1.0, looks: str = "") -> list[list[str]]:
+    """What stands on a terminal after each line, and at the end."""
+    out, clock, screens = io.StringIO(), Clock(), []
+    with Progress(out, True, looks, clock, columns) as progress:
+        for line in lines:
+            progress.line(line)
+            clock.now_s += step_s
+            progress.tick()
+            screens.append(settled(out.getvalue()))
+    return [*screens, settled(out.getvalue())]
 
 
 @pytest.mark.parametrize(
@@ -82,10 +97,12 @@ def test_what_a_line_says(line: str, printed: Printed | None) -> None:
 
 def test_elsewhere_than_on_a_terminal_nothing_is_drawn_over() -> None:
     assert shown(RUN).splitlines() == [
+        "prepare         2 s",
         "[gpu1] doing: engine: create /etc/docker: it does not exist",
         "[gpu2] doing: engine: create /etc/docker: it does not exist",
         "[gpu1] doing: engine: install Docker Engine: not installed: docker-ce",
         "engine          8 s",
+        "gpu             2 s",
         "[gpu1] doing: stacks: create api: no container",
         "stacks          5 s",
     ]
@@ -104,13 +121,14 @@ def test_what_a_long_step_says_is_shown_now_and_then() -> None:
 def test_a_step_that_says_nothing_is_not_silent() -> None:
     """apt's: pyinfra shows nothing of what it prints."""
     out, clock = io.StringIO(), Clock()
-    with Progress(out, None, clock=clock) as progress:
+    with Progress(out, terminal=False, clock=clock) as progress:
         progress.line(RUN[6])
         for clock.now_s in (3.0, 9.0, 12.0, 18.0, 23.0):
             progress.tick()
     assert out.getvalue().splitlines() == [
         "    engine, 12 s: Docker Engine",
         "    engine, 23 s: Docker Engine",
+        "engine         23 s",
     ]
 
 
@@ -124,12 +142,16 @@ LOOK = [
 
 
 def test_a_run_that_only_looks_has_a_line_of_its_own_and_leaves_none() -> None:
-    screen = shown(LOOK, columns=60, looks="plan")
-    drawn = [line for part in screen.split("\n") for line in part.split("\r\x1b[K")]
-    assert "plan            1 s  [gpu1] Connected" in drawn
-    assert "plan            2 s  [gpu1] engine: create /etc/docker: it " in drawn
-    assert "plan            4 s  services answer" in drawn
-    assert screen.endswith("\r\x1b[K") and "\n" not in screen
+    screens = drawn(LOOK, columns=60, looks="plan")
+    assert screens == [
+        ["plan            1 s"],
+        ["plan            2 s  [gpu1] Connected"],
+        ["plan            3 s  [gpu1] engine: create /etc/docker: it …"],
+        ["plan            4 s  [gpu1] engine: create /etc/docker: it …"],
+        ["plan            5 s  services answer"],
+        ["plan            6 s  services answer"],
+        [""],
+    ]
     assert shown(LOOK, looks="plan") == ""
     assert shown(LOOK, looks="plan", step_s=6).splitlines() == [
         "    plan, 12 s: [gpu1] engine: create /etc/docker: it does not exist",
@@ -151,15 +173,52 @@ def test_who_looks_is_told_what_is_done_meanwhile(capsys: pytest.CaptureFixture[
     assert said.out == "" and ("plan, 0 s: [gpu1] Connected" in said.err) == (not silent)
 
 
-def test_on_a_terminal_one_line_is_drawn_and_one_stays_of_each_stage() -> None:
-    screen = shown(RUN, columns=50)
-    assert [line.rpartition("\x1b[K")[2] for line in screen.split("\n")[:-1]] == [
-        "engine          8 s",
-        "stacks          5 s",
+AGAIN = [
+    "--> Starting operation: layout | folders ",
+    "    [gpu1] doing: layout: create /opt/gpuhost: it does not exist",
+    "    [gpu1] Success",
+    "--> Starting operation: engine | daemon.json ",
+    "    [gpu1] doing: engine: restart dockerd: daemon.json",
+]
+
+
+def test_on_a_terminal_each_stage_has_one_line_and_what_is_at_work_says_what_it_does() -> None:
+    screens = drawn(RUN, columns=50)
+    assert ["prepare         1 s", "engine          7 s  [gpu1] Unpacking docker-ce"] not in screens  # both took longer
+    assert ["prepare         2 s", "engine          7 s  [gpu1] Unpacking docker-ce"] in screens
+    assert ["prepare         2 s", "engine          8 s  [gpu1] Unpacking docker-ce"] in screens
+    assert screens[-1] == ["prepare         2 s", "engine          8 s", "gpu             2 s", "stacks          5 s"]
+    assert all(len(line) <= 50 for screen in screens for line in screen)
+
+
+def test_a_stage_that_is_come_back_to_goes_on_in_its_line() -> None:
+    screens = drawn([*RUN[2:10], *AGAIN], columns=80)
+    assert screens[-2] == ["layout          3 s", "engine         10 s  [gpu1] restart dockerd: daemon.json"]
+    assert screens[-1] == ["engine         10 s", "layout          3 s"]
+
+
+def test_a_stage_that_found_nothing_to_do_at_once_leaves_no_line() -> None:
+    assert drawn(RUN, columns=50, step_s=0.05)[-1] == ["engine          0 s", "stacks          0 s"]
+    assert not {"prepare", "gpu"} & {line.split()[0] for line in shown(RUN, step_s=0.05).splitlines()}
+
+
+def test_what_is_written_to_stderr_meanwhile_stands_above(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with Progress(out, True, clock=Clock(), columns=60) as progress:
+        for line in RUN[:8]:
+            progress.line(line)
+        progress.tick()
+        print("\nStopping: the step at hand is finished first.", file=sys.stderr)
+        progress.tick()
+        screen = settled(out.getvalue())
+    assert screen == [
+        "",
+        "Stopping: the step at hand is finished first.",
+        "engine          0 s  [gpu1] install Docker Engine: not inst…",
     ]
-    drawn = [line for part in screen.split("\n") for line in part.split("\r\x1b[K")]
-    assert all(len(line) <= 49 for line in drawn)
-    assert any("Unpacking docker-ce" in line for line in drawn)
+    assert settled(out.getvalue())[:2] == screen[:2] and capsys.readouterr().err == ""
+    print("as ever", file=sys.stderr)
+    assert capsys.readouterr().err == "as ever\n"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (245, "4 min 5 s")])
