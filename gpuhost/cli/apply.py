@@ -146,10 +146,11 @@ def apply(
     show: Show = print_changes,
     stop_foreign: bool = False,
     planned: Applied | None = None,
+    command: str = "apply",
 ) -> Applied | None:
     """Plan, ask unless `yes`, apply with the plan as allow-list; None when the person said no. `show`: prints a plan;
     `stop_foreign`: containers that are not ours may be stopped without a question, too; `planned`: the plan, when there
-    is one already."""
+    is one already; `command`: after which the log is called."""
     planned = planned or plan(target, as_json, only, check)
     if exit_code(planned.outcome) == ERROR or planned.problems:
         return planned
@@ -169,16 +170,16 @@ def apply(
             print("Nothing to do.")
         return Applied(looked("verify", lambda watch: pyinfra.look(target, "verify", watch=watch), as_json), told=told)
     began = time.monotonic()
-    outcome = watched(lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
+    outcome = watched(command, lambda watch: pyinfra.apply(target, planned.outcome.events, only, watch), as_json)
     seconds = time.monotonic() - began
     unnecessary = already_done(changes, outcome.events, succeeded=exit_code(outcome) != ERROR)
     return Applied(outcome, unplanned(changes, outcome.events), unnecessary, seconds, told)
 
 
-def watched(run: Callable[[Watch], Outcome], silent: bool) -> Outcome:
-    """A run whose lines all go to a log; what it does now is shown unless `silent`."""
+def watched(command: str, run: Callable[[Watch], Outcome], silent: bool) -> Outcome:
+    """A run whose lines all go to a log of this command; what it does now is shown unless `silent`."""
     with ExitStack() as stack:
-        log = begin("apply")
+        log = begin(command)
         if log:
             stack.enter_context(log)
         progress = None if silent else stack.enter_context(shown())

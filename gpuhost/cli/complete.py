@@ -36,6 +36,14 @@ def secrets(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     return _names(parsed_args, lambda site: _of_each(site, lambda catalog: catalog.secrets))
 
 
+def generated(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Those of them that gpuhost makes."""
+    return _names(
+        parsed_args,
+        lambda site: _of_each(site, lambda each: [name for name, secret in each.secrets.items() if secret.generate]),
+    )
+
+
 def lockable(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     """The images, installs and models of the data."""
     return _names(parsed_args, lambda site: _of_each(site, lambda each: [*each.images, *each.installs, *each.models]))

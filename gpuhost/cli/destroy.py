@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
         print("Nothing to remove: gpuhost has nothing there but data.")
         return OK
     show = partial(print_changes, everything=True)
-    code = print_applied(apply(hosts, options.yes, options.json, [STAGE], show=show, planned=planned), options)
+    applied = apply(hosts, options.yes, options.json, [STAGE], show=show, planned=planned, command="destroy")
+    code = print_applied(applied, options)
     if code == OK and not options.json:
         print(f"`gpuhost apply{again(options)}` makes all of it again, with the data that stayed.")
     return code

@@ -21,6 +21,10 @@ COMMANDS: tuple[str, ...] = (
     *("models", "secrets", "destroy", "completion", "rehearse"),
 )
 
+# Those that change something on a host; the others are stopped before anything is written.
+_ACT = ("apply", "destroy", "models", "secrets", "rehearse")
+_AGAIN = "run it again: it goes on where it stopped"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `gpuhost`; returns the exit code."""
@@ -42,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show(*error.problems)
             return USAGE if isinstance(error, UsageError) else ERROR
         except KeyboardInterrupt:
-            print_problems(Problem("stopped from the keyboard", "run it again: it goes on where it stopped"))
+            acts = words[:1] and words[0] in _ACT
+            print_problems(Problem("stopped from the keyboard", _AGAIN if acts else "nothing has been changed"))
             return STOPPED
     except KeyboardInterrupt:  # before anything was begun
         return 130

@@ -120,7 +120,7 @@ def _proved(model: Mapping[str, Any]) -> str:
 
 def _verify(options: argparse.Namespace) -> int:
     hosts = target(options)
-    outcome = watched(lambda watch: pyinfra.look(hosts, "model_verify", watch=watch), options.json)
+    outcome = watched("models", lambda watch: pyinfra.look(hosts, "model_verify", watch=watch), options.json)
     problems = problems_of(outcome)
     hashed = list(report.select(outcome.events, "models_verified"))
     code = ERROR if problems else OK

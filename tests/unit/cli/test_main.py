@@ -602,7 +602,8 @@ def test_a_destroy_ends_with_how_all_of_it_comes_back(fake: Fake, capsys: pytest
     fake.apply = Outcome(0, [HOST, change("performed", action="remove")], "")
     assert cli.main(["destroy", "--yes", "-l", "gpu1"]) == 0
     last = "`gpuhost apply -l gpu1` makes all of it again, with the data that stayed."
-    assert capsys.readouterr().out.splitlines()[-1] == last
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == last and said.err.endswith("-destroy.log\n")
     assert cli.main(["destroy", "--yes", "--json"]) == 0
     assert last[1:14] not in capsys.readouterr().out
     fake.apply = Outcome(1, [HOST, PROBLEM], "")
@@ -813,9 +814,18 @@ def test_an_apply_that_was_stopped_says_how_far_it_came(fake: Fake, capsys: pyte
     ]
 
 
-@pytest.mark.parametrize("words", [["plan"], ["apply"], ["verify"], ["status"], ["logs", "orchestrator"]])
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["plan"], "nothing has been changed"),
+        (["apply"], "run it again: it goes on where it stopped"),
+        (["verify"], "nothing has been changed"),
+        (["status"], "nothing has been changed"),
+        (["logs", "orchestrator"], "nothing has been changed"),
+    ],
+)
 def test_ctrl_c_is_a_sentence(
-    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], hint: str
 ) -> None:
     def stopped(*_: Any, **__: Any) -> Outcome:
         raise KeyboardInterrupt
@@ -825,7 +835,7 @@ def test_ctrl_c_is_a_sentence(
         monkeypatch.setattr(pyinfra_run, name, stopped)
     assert cli.main(words) == 130
     said = capsys.readouterr()
-    assert said.out == "" and said.err.splitlines()[0] == "error: stopped from the keyboard"
+    assert said.out == "" and said.err.splitlines() == ["error: stopped from the keyboard", f"hint: {hint}"]
 
 
 def test_what_waits_under_pyinfra_says_nothing_of_ctrl_c() -> None:
