@@ -165,6 +165,7 @@ class Progress:
             # What is written to stderr meanwhile comes to stand above.
             self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
+            console.show_cursor()  # whoever is killed cannot bring it back
         self._live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _lines(self) -> Iterator[str]:

@@ -197,6 +197,14 @@ def test_a_stage_that_is_come_back_to_goes_on_in_its_line() -> None:
     assert screens[-1] == ["engine         10 s", "layout          3 s"]
 
 
+def test_a_run_that_is_killed_leaves_a_terminal_with_a_cursor() -> None:
+    out = io.StringIO()
+    with Progress(out, True, clock=Clock(), columns=60) as progress:
+        progress.line(RUN[2])
+        progress.tick()
+        assert out.getvalue().rindex("\x1b[?25h") > out.getvalue().rindex("\x1b[?25l")
+
+
 def test_a_stage_that_found_nothing_to_do_at_once_leaves_no_line() -> None:
     assert drawn(RUN, columns=50, step_s=0.05)[-1] == ["engine          0 s", "stacks          0 s"]
     assert not {"prepare", "gpu"} & {line.split()[0] for line in shown(RUN, step_s=0.05).splitlines()}
