@@ -39,7 +39,8 @@ exec 3>&1
 failed() { timeout 30 docker version >/dev/null 2>&1 || printf 'docker_silent\tyes\n' >&3; }
 containers() {
 # What a container is bound to, not what it publishes now: between two restarts that is nothing.
-{ docker ps -aq || failed; } | {
+# The first question has a limit: a dockerd that hangs takes it, and never answers.
+{ timeout 30 docker ps -aq || failed; } | {
   xargs -r docker inspect --format "container$t{{.Name}}$t{{.State.Status}}$t{{
     .HostConfig.RestartPolicy.Name}}$t{{json (index .Config.Labels \"gpuhost.service\")}}$t{{
     json (index .Config.Labels \"com.docker.compose.oneoff\")}}$t{{

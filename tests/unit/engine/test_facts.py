@@ -31,6 +31,7 @@ esac
 # It answers as many questions as `answers` says; an object that `vanished` names was removed after it was listed.
 DOCKER = """
 printf '%s\\n' "$*" >> "$HOST/asked"
+[ ! -e "$HOST/hangs" ] || exec sleep 1000
 if [ -e "$HOST/answers" ] && [ "$(wc -l < "$HOST/asked")" -gt "$(cat "$HOST/answers")" ]; then
   echo 'Cannot connect to the Docker daemon. Is the docker daemon running?' >&2; exit 1
 fi
@@ -54,9 +55,10 @@ case "$*" in
 esac
 """
 
-# Of what is run with a limit, docker, and a shell in a container's cgroup that opens a card's file there.
+# Of what is run with a limit, docker, and a shell in a container's cgroup that opens a card's file there. What hangs
+# does so for longer than a test.
 TIMEOUT = """
-[ "$1" = -s ] || { shift; exec "$@"; }
+[ "$1" = -s ] || { shift; [ ! -e "$HOST/hangs" ] || exit 124; exec "$@"; }
 shift 3; "$@"
 [ ! -e "$HOST/denied" ] || echo "sh: 1: cannot open $6: Operation not permitted" >&2
 """
@@ -80,14 +82,15 @@ LINES = {
 
 @dataclass(frozen=True)
 class Host:
-    """A host whose dockerd runs (`running`), starts at boot (`enabled`), answers `answers` questions (None: all) and
-    lost `vanished` while it was asked."""
+    """A host whose dockerd runs (`running`), starts at boot (`enabled`), answers `answers` questions (None: all), lost
+    `vanished` while it was asked, or takes questions and never answers (`hangs`)."""
 
     folder: Path
     running: bool = True
     enabled: bool = True
     answers: int | None = None
     vanished: str = ""
+    hangs: bool = False
 
     def sh(self, script: str) -> list[str]:
         """The lines that a script prints there."""
@@ -97,7 +100,7 @@ class Host:
             (programs / name).write_text(f"#!/bin/sh\n{text}")
             (programs / name).chmod(0o755)
         state = {"running": self.running, "enabled": self.enabled, "vanished": self.vanished}
-        state |= {"answers": self.answers is not None, "asked": True}
+        state |= {"answers": self.answers is not None, "asked": True, "hangs": self.hangs}
         for name, there in state.items():
             (self.folder / name).unlink(missing_ok=True)
             if there:
@@ -196,6 +199,14 @@ def test_a_dockerd_that_sleeps_or_dies_while_status_asks(host: Host) -> None:
     for answers in (1, 2):
         with pytest.raises(UserError, match="stopped answering"):
             replace(host, answers=answers).states()
+
+
+@pytest.mark.parametrize("brief", [True, False])
+def test_a_dockerd_that_takes_questions_and_never_answers_is_not_waited_for(host: Host, brief: bool) -> None:
+    hanging = replace(host, hangs=True)
+    seen = hanging.preflight(brief)
+    assert seen.docker_silent and seen.containers == [] and seen.memory_kib
+    assert (hanging.states().installed, hanging.states().version) == (True, "")
 
 
 @pytest.mark.parametrize("enabled", [True, False])
