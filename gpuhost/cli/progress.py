@@ -1,16 +1,18 @@
 """What a person sees while a run works: of an apply a line a stage, of a run that only looks one line, with what it
 does now.
 
-On a terminal they are drawn anew, by rich; elsewhere (a file, a pipe) nothing is ever drawn over.
+On a terminal they are drawn anew, by rich; elsewhere (a file, a pipe, a terminal that cannot) nothing is ever drawn
+over.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
@@ -30,6 +32,7 @@ _DONE = re.compile(r"\s+\[(\S+)\] (Success|Error)")
 _SAID = re.compile(r"\s*\[(\S+)\] (?!No changes|error:|hint:|    [-+~@ ])(?:will: )?(.*\S)")
 
 _BEFORE = "prepare"  # what a run does before its first stage
+_PLAIN = ("dumb", "unknown")  # terminals on which rich draws nothing, such as that of Emacs' shell
 
 Looked = TypeVar("Looked")
 Kind = Literal["operation", "doing", "done", "said"]
@@ -114,11 +117,13 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
-        self._ticking.join()
+        try:
+            self._ticking.join()
+        finally:  # also at one more Ctrl-C: what is drawn is wiped, and stderr is itself again
+            if self._live:
+                self._live.stop()
         with self._lock:
             self._end_stage()
-        if self._live:
-            self._live.stop()
         if self._terminal and not self._looks:
             self._out.writelines(f"{line}\n" for line in self._kept())
             self._out.flush()
@@ -146,7 +151,7 @@ class Progress:
         """Some time has passed."""
         with self._lock:
             self._say_now_and_then()
-            drawn = "\n".join(self._lines()) if self._terminal else ""
+            drawn = [*self._lines()] if self._terminal else []
         if drawn:  # without the lock: a signal's handler may write while it is held, and what is drawn then waits
             self._draw(drawn)
 
@@ -154,7 +159,7 @@ class Progress:
         while not self._ended.wait(DRAWN_EVERY_S):
             self.tick()
 
-    def _draw(self, lines: str) -> None:
+    def _draw(self, lines: Sequence[str]) -> None:
         # Imported here, beside the run that has begun: it takes a moment.
         from rich.console import Console
         from rich.live import Live
@@ -166,7 +171,9 @@ class Progress:
             self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
             console.show_cursor()  # whoever is killed cannot bring it back
-        self._live.update(Text(lines, no_wrap=True, overflow="ellipsis"), refresh=True)
+        # The last lines of what is too high: rich would cut them off. One is left to the cursor, when all is wiped.
+        last = lines[-max(1, self._live.console.height - 1) :]
+        self._live.update(Text("\n".join(last), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def _lines(self) -> Iterator[str]:
         """The stages that are over, and what is at work."""
@@ -206,7 +213,7 @@ class Progress:
 
 def shown(looks: str = "") -> Progress:
     """On stderr: stdout is data."""
-    return Progress(sys.stderr, sys.stderr.isatty(), looks)
+    return Progress(sys.stderr, sys.stderr.isatty() and os.environ.get("TERM") not in _PLAIN, looks)
 
 
 def looked(what: str, run: Callable[[Callable[[str], None]], Looked], silent: bool = False) -> Looked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gpuhost.cli.progress import Printed, Progress, duration, looked, read
+from gpuhost.cli.progress import shown as progress_of
 from gpuhost.run import log
 from tests.rehearsal.instruments.picture import settled
 
@@ -44,6 +46,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one on which the tests run."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("LINES", "25")
 
 
 def shown(lines: list[str], step_s: float = 1.0, looks: str = "") -> str:
@@ -227,6 +236,44 @@ def test_what_is_written_to_stderr_meanwhile_stands_above(capsys: pytest.Capture
     assert settled(out.getvalue())[:2] == screen[:2] and capsys.readouterr().err == ""
     print("as ever", file=sys.stderr)
     assert capsys.readouterr().err == "as ever\n"
+
+
+def test_of_a_low_terminal_what_is_at_work_is_shown_and_nothing_stays_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINES", "3")
+    screens = drawn(RUN, columns=50)
+    assert all(len(screen) <= 2 for screen in screens[:-1])
+    assert ["prepare         2 s", "engine          7 s  [gpu1] Unpacking docker-ce"] in screens
+    assert screens[-2][0] == "gpu             2 s" and screens[-2][1].startswith("stacks          5 s  ")
+    assert screens[-1] == ["prepare         2 s", "engine          8 s", "gpu             2 s", "stacks          5 s"]
+
+
+@pytest.mark.parametrize(("term", "is_drawn"), [("xterm", True), ("dumb", False), ("unknown", False)])
+def test_where_nothing_can_be_drawn_over_a_terminal_is_told_as_a_file(
+    monkeypatch: pytest.MonkeyPatch, term: str, is_drawn: bool
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("TERM", term)
+    with progress_of() as progress:
+        progress.line(RUN[7])
+        progress.tick()
+        meanwhile = out.getvalue()
+    assert ("\x1b[" in meanwhile, "] doing: " in meanwhile) == (is_drawn, not is_drawn)
+
+
+def test_at_one_more_ctrl_c_the_terminal_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, before, join = io.StringIO(), sys.stderr, threading.Thread.join
+
+    def interrupted(thread: threading.Thread) -> None:
+        join(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt), Progress(out, True, clock=Clock(), columns=60) as progress:
+        progress.tick()
+        assert sys.stderr is not before and settled(out.getvalue()) == ["prepare         0 s"]
+    assert sys.stderr is before and settled(out.getvalue()) == [""]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (245, "4 min 5 s")])
