@@ -92,7 +92,7 @@ def plan_lines(
     changes: Iterable[Event], shown: Shown, totals: Mapping[str, Totals] = MappingProxyType({})
 ) -> Iterator[str]:
     """Each host with its changes by stage, their counts and what they cost together (`totals`, by host); hosts with the
-    same changes together, stages that read as those of a host above named; counts over all."""
+    same changes together, stages that are as those of a host above named; counts over all."""
     every, above = list(changes), dict[tuple[str, ...], str]()
     for hosts, made in _by_host(every):
         yield printable(", ".join(hosts) + (":" if len(hosts) == 1 else f" (the same on all {len(hosts)}):"))
@@ -109,13 +109,13 @@ def is_counted(changes: Iterable[Event]) -> bool:
 
 
 def _stages(host: str, made: Sequence[Change], above: dict[tuple[str, ...], str], shown: Shown) -> Iterator[str]:
-    """`above`: the lines of a stage -> the first host that has them; this one's are added."""
+    """`above`: the lines of a stage, and what they are about -> the first host that has them; this one's are added."""
     short = shown.everything or len(made) <= _SHORT
-    lines = {
-        stage: [*_stage(stage, of_stage, short, shown)]
-        for stage, of_stage in _grouped(made, lambda change: change.stage).items()
-    }
-    anywhere = {stage: tuple(_without_host(line, host) for line in of_stage) for stage, of_stage in lines.items()}
+    by_stage = _grouped(made, lambda change: change.stage)
+    lines = {stage: [*_stage(stage, of_stage, short, shown)] for stage, of_stage in by_stage.items()}
+    # What is only counted may be as much, and something else.
+    told = {stage: [*lines[stage], *chain.from_iterable(each.key for each in by_stage[stage])] for stage in lines}
+    anywhere = {stage: tuple(_without_host(line, host) for line in of_stage) for stage, of_stage in told.items()}
     for first, stages in groupby(lines, lambda stage: above.setdefault(anywhere[stage], host)):
         if first == host:
             yield from chain.from_iterable(lines[stage] for stage in stages)

@@ -106,6 +106,16 @@ def test_a_stage_that_reads_as_that_of_a_host_above_is_named() -> None:
     ]
 
 
+def test_as_many_others_are_not_as_on_a_host_above() -> None:
+    """What is only counted: the folders of other services."""
+    one = [event(each) for each in made("folder", *"abcdefghijklmnop")]
+    two = [event(each, "two") for each in made("folder", *"bcdefghijklmnopq")]
+    shown = lines([*one, event(FETCH), *two])
+    assert shown[shown.index("two:") :][:3] == ["two:", "  layout", "    + 16 folders"]
+    same = lines([*one, event(FETCH), *({**each, "host": "two"} for each in one)])
+    assert same[same.index("two:") :][:2] == ["two:", "  layout: as on one"]
+
+
 MANY = [event(change) for change in made("model", *"abcdefghijklmnop", stage="models", action="fetch")]
 
 
