@@ -36,12 +36,13 @@ def secrets(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
     return _names(parsed_args, lambda site: _of_each(site, lambda catalog: catalog.secrets))
 
 
-def generated(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """Those of them that gpuhost makes."""
-    return _names(
-        parsed_args,
-        lambda site: _of_each(site, lambda each: [name for name, secret in each.secrets.items() if secret.generate]),
-    )
+def renewable(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Those of them that gpuhost makes anew: what it generated, but for user names."""
+
+    def of(catalog: Catalog) -> list[str]:
+        return [name for name, each in catalog.secrets.items() if each.generate not in (None, "username")]
+
+    return _names(parsed_args, lambda site: _of_each(site, of))
 
 
 def lockable(parsed_args: argparse.Namespace, **_: Any) -> list[str]:

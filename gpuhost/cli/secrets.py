@@ -75,7 +75,7 @@ def add_to(commands: Commands) -> None:
         command = secrets.add_parser(name, help=text, description=text)
         if name in ("rotate", "show"):
             name_of = command.add_argument("name", metavar="NAME", help="the secret, such as ORCHESTRATOR_TOKEN")
-            complete.completed_by(name_of, complete.secrets if name == "show" else complete.generated)
+            complete.completed_by(name_of, complete.secrets if name == "show" else complete.renewable)
         if name in ("export", "import"):
             command.add_argument("file", metavar="FILE", type=Path, help="the encrypted file")
             command.add_argument(

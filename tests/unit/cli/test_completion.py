@@ -45,6 +45,8 @@ def completed(line: str, folder: Path) -> list[str]:
         ("gpuhost secrets ro", ["rotate"]),
         ("gpuhost secrets show HF", ["HF_TOKEN"]),
         ("gpuhost secrets rotate HF", []),
+        ("gpuhost secrets show COMFYUI_U", ["COMFYUI_USER"]),
+        ("gpuhost secrets rotate COMFYUI_U", []),
         ("gpuhost secrets rotate ORCH", ["ORCHESTRATOR_TOKEN"]),
         ("gpuhost lock qwen3-mi", ["qwen3-micro", "qwen3-mini"]),
         ("gpuhost completion z", ["zsh"]),
