@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -202,11 +202,15 @@ def _joined(requests: dict[str, ModelsRequest], taker: ModelsRequest, given: Map
     pumps = [threading.Thread(target=stream.hand_on, args=ends) for ends in ((giving, taking), (taking, giving))]
     for pump in pumps:
         pump.start()
-    yield f"http://127.0.0.1:{port}"
-    # They close both: a socket that is closed while another thread reads it may become the next one's under its hands.
-    giving.shutdown(socket.SHUT_RDWR)
-    for pump in pumps:
-        pump.join()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        # They close both: a socket that is closed while another thread reads it may become the next one's under its
+        # hands. Where a program has ended they have done so.
+        with suppress(OSError):
+            giving.shutdown(socket.SHUT_RDWR)
+        for pump in pumps:
+            pump.join()
 
 
 def _program(action: str, request: str) -> socket.socket:
