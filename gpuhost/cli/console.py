@@ -218,8 +218,12 @@ def counted(count: int, noun: str = "change") -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
+class Unanswered(KeyboardInterrupt):
+    """Ctrl-C at a question: nothing has been changed."""
+
+
 def confirmed(question: str) -> bool:
-    """True when a person at the terminal says yes."""
+    """True when a person at the terminal says yes. Raises Unanswered."""
     if not sys.stdin.isatty():
         print_problems(Problem("nobody can be asked: stdin is not a terminal", "add --yes to apply without asking"))
         return False
@@ -229,8 +233,8 @@ def confirmed(question: str) -> bool:
     except EOFError:
         answer = ""
     except KeyboardInterrupt:
-        print("\nNothing has been changed.", file=sys.stderr)
-        raise
+        print(file=sys.stderr)  # behind the question
+        raise Unanswered from None
     agreed = answer.strip().lower() in ("y", "yes")
     if not agreed:
         print("Nothing has been changed.", file=sys.stderr)

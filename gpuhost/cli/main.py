@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is imported here takes a moment, in which somebody may press Ctrl-C already.
     try:
         from gpuhost.cli.arguments import UsageError
-        from gpuhost.cli.console import ERROR, STOPPED, USAGE, print_error_document, print_problems
+        from gpuhost.cli.console import ERROR, STOPPED, USAGE, Unanswered, print_error_document, print_problems
         from gpuhost.errors import Problem, UserError
 
         try:
@@ -45,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             show = print_error_document if as_json else print_problems
             show(*error.problems)
             return USAGE if isinstance(error, UsageError) else ERROR
-        except KeyboardInterrupt:
-            acts = words[:1] and words[0] in _ACT
+        except KeyboardInterrupt as stopped:
+            acts = words[:1] and words[0] in _ACT and not isinstance(stopped, Unanswered)
             print_problems(Problem("stopped from the keyboard", _AGAIN if acts else "nothing has been changed"))
             return STOPPED
     except KeyboardInterrupt:  # before anything was begun

@@ -838,6 +838,20 @@ def test_ctrl_c_is_a_sentence(
     assert said.out == "" and said.err.splitlines() == ["error: stopped from the keyboard", f"hint: {hint}"]
 
 
+def test_ctrl_c_at_the_question_changes_nothing_and_says_so_once(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    monkeypatch.setattr("builtins.input", stopped)
+    fake.plan = Outcome(0, [HOST, change()], "")
+    assert cli.main(["apply"]) == 130 and fake.asked == ["plan"]
+    _, what, hint = capsys.readouterr().err.rsplit("\n", 1)[0].rsplit("\n", 2)
+    assert (what, hint) == ("error: stopped from the keyboard", "hint: nothing has been changed")
+
+
 def test_what_waits_under_pyinfra_says_nothing_of_ctrl_c() -> None:
     """gevent prints a KeyboardInterrupt before it raises it again."""
     stop = "import gevent, os, signal; import gpuhost.cli.site; signal.signal(2, signal.default_int_handler)"
