@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 from gpuhost.run.log import line_as_text
 
 if TYPE_CHECKING:
+    from rich.console import OverflowMethod
     from rich.live import Live
 
 DRAWN_EVERY_S = 0.25
@@ -171,9 +172,12 @@ class Progress:
             self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
             self._live.start()
             console.show_cursor()  # whoever is killed cannot bring it back
+        console = self._live.console
         # The last lines of what is too high: rich would cut them off. One is left to the cursor, when all is wiped.
-        last = lines[-max(1, self._live.console.height - 1) :]
-        self._live.update(Text("\n".join(last), no_wrap=True, overflow="ellipsis"), refresh=True)
+        last = lines[-max(1, console.height - 1) :]
+        # Python writes what an encoding does not have as an escape, which is longer.
+        cut: OverflowMethod = "ellipsis" if console.encoding.startswith("utf") else "crop"
+        self._live.update(Text("\n".join(last), no_wrap=True, overflow=cut), refresh=True)
 
     def _lines(self) -> Iterator[str]:
         """The stages that are over, and what is at work."""

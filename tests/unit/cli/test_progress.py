@@ -247,6 +247,17 @@ def test_of_a_low_terminal_what_is_at_work_is_shown_and_nothing_stays_twice(monk
     assert screens[-1] == ["prepare         2 s", "engine          8 s", "gpu             2 s", "stacks          5 s"]
 
 
+@pytest.mark.parametrize(("encoding", "end"), [("utf-8", "…"), ("latin-1", "insta"), ("ascii", "insta")])
+def test_no_line_is_longer_than_the_terminal_in_any_encoding(encoding: str, end: str) -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, encoding, errors="backslashreplace", write_through=True)  # as Python's stderr
+    with Progress(out, True, clock=Clock(), columns=60) as progress:
+        progress.line(RUN[7])
+        progress.tick()
+        [line] = settled(written.getvalue().decode(encoding))
+    assert len(line) == 60 and line.endswith(end)
+
+
 @pytest.mark.parametrize(("term", "is_drawn"), [("xterm", True), ("dumb", False), ("unknown", False)])
 def test_where_nothing_can_be_drawn_over_a_terminal_is_told_as_a_file(
     monkeypatch: pytest.MonkeyPatch, term: str, is_drawn: bool
