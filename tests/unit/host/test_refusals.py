@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ from unittest import mock
 import pytest
 
 from gpuhost.catalog.inventory import Site
+from gpuhost.engine import facts as docker
 from gpuhost.errors import Problem
+from gpuhost.host.facts import HostReading
 from gpuhost.plan.report import Report
 from gpuhost.run.session import Session
 from tasks import preflight
@@ -25,11 +28,18 @@ class Asked:
         self.notes: list[tuple[str, str]] = []
         self.failed: list[Any] = []
         self.locked: list[str] = []
+        self.briefs: list[bool] = []
+        self.ahead: list[Any] = []
         self._patch = monkeypatch
 
     def run(self, changes: dict[str, Any], seen: dict[str, Any], only: frozenset[str] | None = None) -> bool:
         """True when the host is not refused."""
-        host = mock.Mock(get_fact=lambda *_, **__: sample.reading(**seen))
+
+        def get_fact(*_: Any, brief: bool, **__: Any) -> HostReading:
+            self.briefs.append(brief)
+            return sample.reading(**seen)
+
+        host = mock.Mock(get_fact=get_fact)
         host.name = "gpu1"
         read = Site(Path(), ["gpu1"], {"gpu1": sample.catalog(changes)}, {})
         session = Session(Report(None), None)
@@ -43,7 +53,7 @@ class Asked:
             "tune": lambda _: None,
             "_sudo": list,
             "_root": list,
-            "ahead": SimpleNamespace(together=lambda *_: None),
+            "ahead": SimpleNamespace(together=lambda *asks: self.ahead.extend(asks)),
             "report_problem": self.problems.append,
             "at": lambda stage: None,
             "note": lambda event, message, **_: self.notes.append((event, message)),
@@ -135,3 +145,22 @@ def test_who_makes_nothing_is_not_told_what_concerns_that(asked: Asked) -> None:
     assert {event for event, _ in asked.notes} & {"limit", "unpinned"} == set()
     assert asked.run(changes, {}, frozenset({"stacks"}))
     assert {event for event, _ in asked.notes} >= {"limit", "unpinned"}
+
+
+@pytest.mark.parametrize(
+    ("only", "brief"),
+    [
+        (frozenset({"status"}), True),
+        (None, False),
+        (frozenset({"verify"}), False),
+        (frozenset({"status", "verify"}), False),
+    ],
+)
+def test_of_a_host_that_is_only_shown_little_is_read(asked: Asked, only: frozenset[str] | None, brief: bool) -> None:
+    """Who decides anything else reads it all; what is asked ahead is what is asked then, or it is asked twice."""
+    assert asked.run({}, {}, only)
+    looks = [ask for ask in asked.ahead if isinstance(ask, partial)]
+    [read] = [ask for ask in looks if ask.func is preflight._read]
+    read()
+    assert asked.briefs == [brief, brief]
+    assert [ask.args for ask in looks if ask.func is docker.look] == ([("states",)] if brief else [])
