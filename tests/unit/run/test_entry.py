@@ -257,11 +257,15 @@ def test_modules_are_compiled_once_unless_the_user_does_not_want_it(tmp_path: Pa
     assert bool(list(ours.rglob("entry.*.pyc"))) is not unwanted
 
 
-@pytest.mark.parametrize("program", ["pyinfra", "gpuhost.run.program"])
-def test_what_was_imported_is_not_looked_through_and_what_comes_later_is_freed(tmp_path: Path, program: str) -> None:
+@pytest.mark.parametrize(("program", "times"), [("pyinfra", "many"), ("gpuhost.run.program", "few")])
+def test_what_was_imported_is_not_looked_through_and_what_comes_later_is_freed(
+    tmp_path: Path, program: str, times: str
+) -> None:
+    """As `gpuhost` starts it, not while it is imported either: some 30 times until here, else some 170."""
     (tmp_path / "inventory.py").write_text('hosts = ["@local"]\n')
-    deploy = "import gc; print('collects', gc.isenabled(), gc.get_freeze_count() > 10_000)\n"
+    times_so_far = "'few' if gc.get_stats()[0]['collections'] < 90 else 'many'"
+    deploy = f"import gc; print('collects', gc.isenabled(), gc.get_freeze_count() > 10_000, {times_so_far})\n"
     (tmp_path / "deploy.py").write_text(deploy)
     command = [sys.executable, "-m", program, str(tmp_path / "inventory.py"), str(tmp_path / "deploy.py"), "--dry"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "collects True True" in done.stdout.splitlines()
+    assert done.returncode == 0 and f"collects True True {times}" in done.stdout.splitlines()
