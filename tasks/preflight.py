@@ -182,6 +182,8 @@ def _asks(catalog: Catalog, asked: frozenset[str]) -> Iterator[Callable[[], obje
     yield partial(_read, catalog, asked)
     if asked == STATUS:
         yield partial(docker.look, "states")
+    if not asked:  # of a whole plan: all, beside the rest
+        yield partial(docker.look, "containers")
     if not asked or "models" in asked:
         yield partial(models.look, Paths.of(catalog))
 

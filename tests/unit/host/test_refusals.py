@@ -148,19 +148,21 @@ def test_who_makes_nothing_is_not_told_what_concerns_that(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize(
-    ("only", "brief"),
+    ("only", "brief", "ahead"),
     [
-        (frozenset({"status"}), True),
-        (None, False),
-        (frozenset({"verify"}), False),
-        (frozenset({"status", "verify"}), False),
+        (frozenset({"status"}), True, [("states",)]),
+        (None, False, [("containers",)]),
+        (frozenset({"verify"}), False, []),
+        (frozenset({"status", "verify"}), False, []),
     ],
 )
-def test_of_a_host_that_is_only_shown_little_is_read(asked: Asked, only: frozenset[str] | None, brief: bool) -> None:
+def test_of_a_host_that_is_only_shown_little_is_read(
+    asked: Asked, only: frozenset[str] | None, brief: bool, ahead: list[tuple[str]]
+) -> None:
     """Who decides anything else reads it all; what is asked ahead is what is asked then, or it is asked twice."""
     assert asked.run({}, {}, only)
     looks = [ask for ask in asked.ahead if isinstance(ask, partial)]
     [read] = [ask for ask in looks if ask.func is preflight._read]
     read()
     assert asked.briefs == [brief, brief]
-    assert [ask.args for ask in looks if ask.func is docker.look] == ([("states",)] if brief else [])
+    assert [ask.args for ask in looks if ask.func is docker.look] == ahead
