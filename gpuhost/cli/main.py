@@ -21,7 +21,7 @@ COMMANDS: tuple[str, ...] = (
     *("models", "secrets", "destroy", "completion", "rehearse"),
 )
 
-# Those that change something on a host; the others are stopped before anything is written.
+# Those that change something on a host; the others write nothing there.
 _ACT = ("apply", "destroy", "models", "secrets", "rehearse")
 _AGAIN = "run it again: it goes on where it stopped"
 

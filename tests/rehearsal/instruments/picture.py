@@ -19,7 +19,8 @@ Piece = tuple[str, str]  # the number of a colour, "" for the usual one, and tex
 
 def settled(shown: str) -> list[str]:
     """The lines that stay of what a program wrote to its terminal, with their colours: some were drawn over, or wiped.
-    Raises ValueError for what is not understood here."""
+    Understood is what gpuhost, rich and a prompt write: what comes at a line's beginning stands in the place of all of
+    it. Raises ValueError for a line that is wiped from its middle on."""
     lines, at, begun = [""], 0, True  # begun: the line's beginning, where what is written comes in its place
     for part in re.split(r"(\r\n|\n|\r|\x1b\[\?25[hl]|\x1b\[2?K|\x1b\[\d*A)", shown):
         if part in ("\r\n", "\n"):

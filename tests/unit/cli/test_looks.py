@@ -107,6 +107,12 @@ def test_logs_of_one_host_and_of_several(fake: Fake, capsys: pytest.CaptureFixtu
     ]
 
 
+def test_a_host_that_is_left_out_is_not_said_to_have_no_log(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.lines = ["    [gpu1] log| one"]
+    assert cli.main(["logs", "orchestrator", "--", "--exclude", "gpu2"]) == 0
+    assert capsys.readouterr() == ("one\n", "")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
