@@ -37,7 +37,8 @@ from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, Miss
 from gpuhost.run import stream
 from hostside import hub_cache
 from hostside.models.fetch import AT_ONCE, SMALL_AT_ONCE
-from hostside.protocol import GivenFile, GiveRequest, ModelFile, ModelsRequest, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.model_peer import GivenFile, GiveRequest, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.models import ModelFile, ModelsRequest
 from hostside.wire import from_host, to_json
 from tests.rehearsal.standins.hub import HubStore
 

@@ -15,7 +15,7 @@ from gpuhost.network.address import address
 from gpuhost.plan.spec import Spec
 from gpuhost.plan.spec import parse as parse_spec
 from hostside import labels
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 from hostside.timestamps import unix_ns
 
 PROJECT_LABEL = "com.docker.compose.project"

@@ -18,7 +18,7 @@ from gpuhost.errors import Problem, UserError
 from gpuhost.host.paths import STACKS_LOCK
 from gpuhost.run.fact import HostFact
 from gpuhost.run.session import only
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 
 Part = Literal["images", "networks", "containers", "states"]
 

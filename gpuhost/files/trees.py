@@ -6,7 +6,7 @@ import shlex
 
 from gpuhost.plan.change import Difference
 from gpuhost.project import project_file
-from hostside.protocol import TreeDifference, TreeEntry, TreeSeen
+from hostside.protocol.trees import TreeDifference, TreeEntry, TreeSeen
 
 LIMIT_S = 900  # then the host is refused: a disk that does not answer must not hold up a run for ever
 DIGITS = 12  # of a sha256, for people

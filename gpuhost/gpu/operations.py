@@ -24,7 +24,7 @@ from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, failing, note
 from gpuhost.systemd.facts import AtBoot
-from hostside.protocol import GpuChainRequest, GpuChainSeen
+from hostside.protocol.gpu_proof import GpuChainRequest, GpuChainSeen
 from hostside.wire import WireError, from_host, printable, to_json
 
 # The toolkit's own unit where there is one (it also runs at boot and after driver updates), else by hand.

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from gpuhost.plan.change import Change, Resource
 from gpuhost.plan.spec import differences, summary
-from hostside.protocol import GpuChainSeen, GpuContainerSeen
+from hostside.protocol.gpu_proof import GpuChainSeen, GpuContainerSeen
 
 RESOURCE = Resource("proof", "containers reach the GPUs")
 LINKS = ("driver", "device files", "toolkit", "engine", "container", "computation")

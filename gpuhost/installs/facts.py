@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from gpuhost.errors import Problem, UserError
 from gpuhost.files.trees import LIMIT_S, look_command
 from gpuhost.run.fact import HostFact
-from hostside.protocol import TreeSeen
+from hostside.protocol.trees import TreeSeen
 from hostside.wire import from_host
 
 STAMP = ".gpuhost/installed.json"

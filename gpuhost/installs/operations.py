@@ -15,7 +15,7 @@ from gpuhost.installs.facts import InstallReading, InstallState
 from gpuhost.plan.spec import Spec, digest
 from gpuhost.run.remote import Script
 from gpuhost.run.session import Commands, carry_out
-from hostside.protocol import TreeRequest
+from hostside.protocol.trees import TreeRequest
 from hostside.wire import to_json
 
 # A rerun attaches to the container that still works. The manifest says `unfinished` from before the script's start

@@ -14,7 +14,7 @@ from gpuhost.installs.facts import InstallReading
 from gpuhost.plan.change import Change, Difference, Resource
 from gpuhost.plan.spec import Spec, canonical, differences, digest, parse, summary, text_digest
 from gpuhost.project import project_file
-from hostside.protocol import TreeSeen
+from hostside.protocol.trees import TreeSeen
 
 
 def script(install: Install) -> str:

@@ -21,7 +21,8 @@ from gpuhost.run import stream
 from gpuhost.run.host_run import HostRun
 from gpuhost.run.session import note
 from gpuhost.run.stream import Stream
-from hostside.protocol import GivenFile, GiveRequest, ModelFile, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.model_peer import GivenFile, GiveRequest, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.models import ModelFile
 from hostside.wire import WireError, from_host, to_json
 
 READY_BYTES_MAX = 200

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gpuhost.catalog.lock import EMPTY, Lock
 from gpuhost.run.fact import HostFact
-from hostside.protocol import Manifest
+from hostside.protocol.models import Manifest
 from hostside.wire import WireError, from_host
 
 FILES_MAX = 200_000  # of a cache: one with more is not looked through to its end

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.rules import PlannedModel, Wanted
 from hostside import hub_cache
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 
 WAVES = 3
 # Each pair of hosts takes a session of the SSH connection of both, of which sshd allows ten at a time.

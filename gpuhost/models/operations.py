@@ -25,16 +25,9 @@ from gpuhost.run.job import Job
 from gpuhost.run.remote import Script, unobserved
 from gpuhost.run.remote import run as run_now
 from gpuhost.run.session import Commands, carry_out, current, fail_host, note
-from hostside.protocol import (
-    ImportLook,
-    ImportRequest,
-    ModelEvent,
-    ModelFailure,
-    ModelsRequest,
-    PruneFile,
-    PruneRequest,
-    model_event,
-)
+from hostside.protocol.model_import import ImportLook, ImportRequest
+from hostside.protocol.model_prune import PruneFile, PruneRequest
+from hostside.protocol.models import ModelEvent, ModelFailure, ModelsRequest, model_event
 from hostside.wire import WireError, from_host, to_json
 
 STALL_S = 60.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from gpuhost.plan.sizes import about, size
-from hostside.protocol import (
+from hostside.protocol.models import (
     DownloadPlan,
     ModelReady,
     ModelsDone,

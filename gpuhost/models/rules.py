@@ -16,7 +16,7 @@ from gpuhost.models.patterns import chosen
 from gpuhost.plan.change import Change, Difference, Impact, Resource
 from gpuhost.plan.sizes import size
 from hostside import hub_cache
-from hostside.protocol import ManifestEntry, ModelAction, ModelFile, ModelRef, manifest_key
+from hostside.protocol.models import ManifestEntry, ModelAction, ModelFile, ModelRef, manifest_key
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 FILE_MODE = 0o644  # containers of other uids read it, and nobody else writes it

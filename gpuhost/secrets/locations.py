@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpuhost.plan.change import Difference
-from hostside.protocol import (
+from hostside.protocol.secret_audit import (
     EnvFileQuery,
     HeldFile,
     HeldVariable,

@@ -20,7 +20,7 @@ from gpuhost.secrets import locations
 from gpuhost.secrets.locations import SecretLocation
 from gpuhost.secrets.store import NotYet, SecretStore
 from gpuhost.services.stacks import Stacks
-from hostside.protocol import SecretAuditAnswer, SecretAuditRequest
+from hostside.protocol.secret_audit import SecretAuditAnswer, SecretAuditRequest
 from hostside.wire import WireError, from_host, to_json
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from gpuhost.errors import Cause
 from gpuhost.plan.spec import Spec
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 
 # Whoever may write to one of these is root on the host.
 _SOCKETS = ("/run/docker.sock", "/run/containerd/containerd.sock")

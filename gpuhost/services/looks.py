@@ -16,7 +16,7 @@ from gpuhost.run.remote import unobserved
 from gpuhost.run.session import Commands, current, fail_host, failing
 from gpuhost.services.logs import Asked, shown
 from gpuhost.services.status import statuses
-from hostside.protocol import LogRequest
+from hostside.protocol.logs import LogRequest
 from hostside.redaction import Redactor
 from hostside.wire import to_json
 

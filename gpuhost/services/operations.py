@@ -42,7 +42,7 @@ from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceS
 from gpuhost.services.stacks import Renewal, SeedFile, Stacks
 from gpuhost.verify.request import request
 from hostside import labels
-from hostside.protocol import HeldFile, HeldVariable, SecretAuditAnswer
+from hostside.protocol.secret_audit import HeldFile, HeldVariable, SecretAuditAnswer
 from hostside.vram import shared_mib
 from hostside.wire import to_json
 

@@ -21,7 +21,7 @@ from gpuhost.secrets.store import NotYet
 from gpuhost.verify.addresses import Forward, command_line, local_ports, tunnel, url
 from gpuhost.verify.request import request
 from gpuhost.verify.verdict import Failure, judge
-from hostside.protocol import ServiceSeen
+from hostside.protocol.verify import ServiceSeen
 from hostside.wire import WireError, from_host, to_json
 
 

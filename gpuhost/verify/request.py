@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from gpuhost.catalog.types import Service
 from gpuhost.run.host_run import HostRun
 from gpuhost.verify.questions import Question, questions
-from hostside import protocol
+from hostside.protocol.verify import Expectation, Header, Probe, ServiceToVerify, VerifyRequest
 
 PROBE_TIMEOUT_S = 30.0
 
 
-def request(run: HostRun, names: Iterable[str], with_secrets: bool = True) -> protocol.VerifyRequest:
+def request(run: HostRun, names: Iterable[str], with_secrets: bool = True) -> VerifyRequest:
     """The request for these services; `with_secrets=False`: no probes, only containers to wait for."""
     services = [_service(run, name, run.services[name], with_secrets) for name in names]
-    return protocol.VerifyRequest(run.catalog.verify_window_s, services)
+    return VerifyRequest(run.catalog.verify_window_s, services)
 
 
-def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> protocol.ServiceToVerify:
-    return protocol.ServiceToVerify(
+def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> ServiceToVerify:
+    return ServiceToVerify(
         name=name,
         container=name,
         stack=entry.stack,
@@ -31,7 +31,7 @@ def _service(run: HostRun, name: str, entry: Service, with_secrets: bool) -> pro
     )
 
 
-def _probes(run: HostRun, entry: Service) -> list[protocol.Probe]:
+def _probes(run: HostRun, entry: Service) -> list[Probe]:
     """Its questions, with the values of its token that they send."""
     if entry.auth is None:
         return [_probe(question, None) for question in questions(entry)]
@@ -41,14 +41,14 @@ def _probes(run: HostRun, entry: Service) -> list[protocol.Probe]:
     return [_probe(each, right if each.sends == "token" else each.retired) for each in asked]
 
 
-def _probe(question: Question, token: str | None) -> protocol.Probe:
-    return protocol.Probe(
+def _probe(question: Question, token: str | None) -> Probe:
+    return Probe(
         name=question.name,
         method=question.method,
         path=question.path,
         headers=dict(question.headers),
-        secret_header=protocol.Header("Authorization", f"Bearer {token}") if token else None,
+        secret_header=Header("Authorization", f"Bearer {token}") if token else None,
         body=question.body,
-        expect=protocol.Expectation(question.status, question.json, question.contains),
+        expect=Expectation(question.status, question.json, question.contains),
         timeout_s=PROBE_TIMEOUT_S,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpuhost.services.binds import is_lost, lost_reason
-from hostside.protocol import ContainerSeen, ServiceSeen
+from hostside.protocol.verify import ContainerSeen, ServiceSeen
 
 LOG_LINES = 20
 

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.sd35_model import TINY, write
-from hostside.protocol import ModelRef, ModelsRequest
+from hostside.protocol.models import ModelRef, ModelsRequest
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
 from tests.unit.hostside.model_host import Host

@@ -1,6 +1,6 @@
 """Looks at every link of the chain from the driver to a computation in a container: what each shows, no judgement.
 
-Request on stdin, one line of JSON on stdout (protocol.GpuChainSeen). Every question has an end: a command that hangs is
+Request on stdin, one line of JSON on stdout (GpuChainSeen). Every question has an end: a command that hangs is
 a link that says so. Containers get neither a network nor a name that outlives them.
 """
 
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-from hostside.protocol import ComputingGpu, EngineSeen, GpuChainRequest, GpuChainSeen, GpuContainerSeen
+from hostside.protocol.gpu_proof import ComputingGpu, EngineSeen, GpuChainRequest, GpuChainSeen, GpuContainerSeen
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 ASK_S = 60

@@ -2,7 +2,7 @@
 
     python -m hostside.logs < request
 
-The request is a `protocol.LogRequest`; each line of the answer is `{"line": "..."}`, and `{}` now and then while it
+The request is a `LogRequest`; each line of the answer is `{"line": "..."}`, and `{}` now and then while it
 follows, so that this program notices that nobody listens any more. Exit: 0 the end of the log; 2 the request is wrong;
 3 Docker does not answer, or there is no such container.
 """
@@ -21,7 +21,7 @@ import docker.errors  # type: ignore[import-untyped]
 
 from hostside import labels
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
-from hostside.protocol import LogRequest
+from hostside.protocol.logs import LogRequest
 from hostside.redaction import Redactor
 from hostside.wire import MAX_BYTES, WireError, from_json
 

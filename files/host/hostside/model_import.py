@@ -1,9 +1,9 @@
 """Takes files of models that lie elsewhere on the host into the hub's cache, by their hash, without a download.
 
-    python -m hostside.model_import look < request     what lies in the folder (a `protocol.ImportLook`)
+    python -m hostside.model_import look < request     what lies in the folder (a `ImportLook`)
     python -m hostside.model_import take < request     takes what has the right bytes; a line for each on stdout
 
-The request is a `protocol.ImportRequest`. As root it reads files that anybody may own; it writes nothing. What may
+The request is a `ImportRequest`. As root it reads files that anybody may own; it writes nothing. What may
 write, in the cache and the models folder, is a second process that runs as their owner and gets each file open, over
 a socket. On the cache's file system a file gets a second name (a hard link) and belongs to that owner from then on,
 before it is read: nobody else can change what was proved. A lease of the kernel's tells who had it open for writing by
@@ -30,16 +30,8 @@ from typing import BinaryIO
 from hostside.cache_lock import alone
 from hostside.models import manifest
 from hostside.models.store import CHUNK_BYTES, FILE_MODE, Digest, Hasher, Store
-from hostside.protocol import (
-    ImportCandidate,
-    ImportLook,
-    ImportRequest,
-    ManifestEntry,
-    ModelFile,
-    OtherFile,
-    Placement,
-    manifest_key,
-)
+from hostside.protocol.model_import import ImportCandidate, ImportLook, ImportRequest, OtherFile, Placement
+from hostside.protocol.models import ManifestEntry, ModelFile, manifest_key
 from hostside.wire import MAX_BYTES, WireError, from_json, printable, to_json
 
 OTHERS_SHOWN = 50

@@ -3,9 +3,9 @@
     python -m hostside.model_peer give      on the host that has the files
     python -m hostside.model_peer take      on the host that lacks them
 
-The first line of stdin is the request, a `protocol.GiveRequest` or `TakeRequest`: the same files in the same order.
+The first line of stdin is the request, a `GiveRequest` or `TakeRequest`: the same files in the same order.
 From then on the control side hands what the one prints to the other: `take` asks for pieces, `give` answers each in its
-turn. `take` says first, as a `protocol.TakeReady`, where on the loopback it answers as a hub does, to whoever knows the
+turn. `take` says first, as a `TakeReady`, where on the loopback it answers as a hub does, to whoever knows the
 secret: to the fetch on its host. Both end with their stdin, that is with the connection. Exit: 0; 2 the request is
 wrong.
 
@@ -31,7 +31,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
-from hostside.protocol import GiveRequest, TakeReady, TakeRequest
+from hostside.protocol.model_peer import GiveRequest, TakeReady, TakeRequest
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 ASK = struct.Struct(">IQI")  # number of the file, from where, how many bytes

@@ -2,7 +2,7 @@
 
     python -m hostside.model_prune < request
 
-The request is a `protocol.PruneRequest`. Only what the manifest has is removed, only the names that it knows, and the
+The request is a `PruneRequest`. Only what the manifest has is removed, only the names that it knows, and the
 bytes only when no other snapshot shows them. Killed at any moment, planned and run again, it finishes.
 """
 
@@ -16,7 +16,8 @@ from pathlib import Path
 from hostside import hub_cache
 from hostside.cache_lock import alone
 from hostside.models import manifest
-from hostside.protocol import ManifestEntry, PruneRequest, manifest_key
+from hostside.protocol.model_prune import PruneRequest
+from hostside.protocol.models import ManifestEntry, manifest_key
 from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json
 

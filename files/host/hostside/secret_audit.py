@@ -3,7 +3,7 @@ written.
 
     python -m hostside.secret_audit < request
 
-The request is a `protocol.SecretAuditRequest`, the answer a `SecretAuditAnswer`, one line on stdout. A file that is not
+The request is a `SecretAuditRequest`, the answer a `SecretAuditAnswer`, one line on stdout. A file that is not
 there is left out. Exit: 0; 1 a fault of this program; 2 the request is wrong or a file cannot be read; 3 Docker does
 not answer.
 """
@@ -22,7 +22,13 @@ import docker.errors  # type: ignore[import-untyped]
 from hostside import envfile, labels, placeholders
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
 from hostside.fingerprint import fingerprint
-from hostside.protocol import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer, SecretAuditRequest
+from hostside.protocol.secret_audit import (
+    HeldFile,
+    HeldVariable,
+    HoldingContainer,
+    SecretAuditAnswer,
+    SecretAuditRequest,
+)
 from hostside.regular import UnusableFile, read_regular
 from hostside.timestamps import unix_ns
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json

@@ -288,7 +288,7 @@ _MISSING = [
 
 _PROGRAMS = [
     shipped("a program edited", f"{PROGRAMS}/hostside/wire.py", "echo '# mine' >> {}", "content differs"),
-    shipped("a program truncated", f"{PROGRAMS}/hostside/protocol.py", "truncate -s 100 {}", "content differs"),
+    shipped("a program truncated", f"{PROGRAMS}/hostside/protocol/models.py", "truncate -s 100 {}", "content differs"),
     shipped("a program emptied", f"{PROGRAMS}/hostside/labels.py", ": > {}", "content differs"),
     shipped("a program gone", f"{PROGRAMS}/hostside/verify/observe.py", "rm {}", "does not exist", action="create"),
     shipped("a program open to all", f"{PROGRAMS}/hostside/secret_audit.py", "chmod 666 {}", "mode is 666, not 644"),

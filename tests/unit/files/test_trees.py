@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpuhost.files.trees import differences, first_difference
-from hostside.protocol import TreeDifference, TreeEntry, TreeSeen
+from hostside.protocol.trees import TreeDifference, TreeEntry, TreeSeen
 
 FILE = TreeEntry("file", 0o644, 10001, 10001, "a" * 64, 41)
 LINK = TreeEntry("link", 0o777, 10001, 10001, "python3", 0)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gpuhost.gpu.proof import LINKS, Asked, broken, reconcile, uncomputed
-from hostside.protocol import ComputingGpu, EngineSeen, GpuChainSeen, GpuContainerSeen
+from hostside.protocol.gpu_proof import ComputingGpu, EngineSeen, GpuChainSeen, GpuContainerSeen
 from hostside.wire import from_host
 
 A, B = "GPU-aaaaaaaa-1111-2222-3333-444444444444", "GPU-bbbbbbbb-1111-2222-3333-444444444444"

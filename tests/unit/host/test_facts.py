@@ -21,7 +21,7 @@ from gpuhost.files.facts import FilesState, Texts
 from gpuhost.gpu.facts import Gpu, GpuProcess
 from gpuhost.host.facts import BRIDGE_OPTION, HostContainer, HostReading, HostState, parse
 from gpuhost.host.measures import Measure, noted
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 from tests.unit.engine.test_containers import IMAGE, inspected
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from hostside.models import fetch
 from hostside.models.hub_errors import FetchError, explain_disk
-from hostside.protocol import ManifestEntry, ModelFile, ModelRef, ModelsRequest, manifest_key, model_event
+from hostside.protocol.models import ManifestEntry, ModelFile, ModelRef, ModelsRequest, manifest_key, model_event
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hostside.protocol import GpuChainRequest, GpuChainSeen
+from hostside.protocol.gpu_proof import GpuChainRequest, GpuChainSeen
 from hostside.wire import from_host
 
 PROJECT = Path(__file__).resolve().parents[3]

@@ -13,7 +13,7 @@ import urllib3
 from huggingface_hub import constants, errors
 
 from hostside.models.hub_errors import FetchError, explain, explain_disk, retry_after_s
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 
 COMMIT = "a" * 40
 FILE = ModelFile(

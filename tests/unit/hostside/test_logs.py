@@ -14,7 +14,7 @@ import pytest
 
 from gpuhost.project import PROJECT
 from hostside.logs import LINE_BYTES_READ, LINE_CHARS_SENT, Out, lines, show
-from hostside.protocol import LogRequest
+from hostside.protocol.logs import LogRequest
 from hostside.wire import to_json
 from tests.unit.fake_docker import FakeDocker, container
 

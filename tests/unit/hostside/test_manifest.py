@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostside.models import manifest
-from hostside.protocol import Manifest
+from hostside.protocol.models import Manifest
 
 
 def test_it_is_written_for_all_to_read_in_a_folder_that_is_made(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from hostside.models.meter import RECENT, Meter, _Count
-from hostside.protocol import Progress
+from hostside.protocol.models import Progress
 from tests.unit.hostside.test_hub_errors import FILE
 
 ONE, TWO = replace(FILE, file="one.bin", size=10), replace(FILE, file="two.bin", size=20)

@@ -15,7 +15,8 @@ import pytest
 
 from hostside import model_import
 from hostside.models import manifest
-from hostside.protocol import ImportLook, ImportRequest, ModelFile, manifest_key
+from hostside.protocol.model_import import ImportLook, ImportRequest
+from hostside.protocol.models import ModelFile, manifest_key
 from hostside.wire import from_host, to_json
 
 REPO, COMMIT = "o/m", "a" * 40

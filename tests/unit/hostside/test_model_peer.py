@@ -18,7 +18,8 @@ import urllib3
 from gpuhost.run import stream
 from hostside.model_peer import ANSWER, ASK, PIECE_BYTES
 from hostside.models import fetch
-from hostside.protocol import GivenFile, GiveRequest, ModelFile, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.model_peer import GivenFile, GiveRequest, TakenFile, TakeReady, TakeRequest
+from hostside.protocol.models import ModelFile
 from hostside.wire import from_json, to_json
 from tests.rehearsal.standins.local import LocalHub
 

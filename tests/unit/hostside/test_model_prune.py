@@ -11,7 +11,8 @@ import pytest
 
 from hostside import model_prune
 from hostside.models import manifest
-from hostside.protocol import Manifest, ManifestEntry, PruneFile, PruneRequest, manifest_key
+from hostside.protocol.model_prune import PruneFile, PruneRequest
+from hostside.protocol.models import Manifest, ManifestEntry, manifest_key
 
 REPO, COMMIT, NEXT = "o/m", "a" * 40, "b" * 40
 

@@ -24,7 +24,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hostside import hub_cache
 from hostside.models import content, download, fetch, hub_errors, manifest, meter, partial, store
-from hostside.protocol import ModelFile, ModelRef, ModelsRequest
+from hostside.protocol.models import ModelFile, ModelRef, ModelsRequest
 from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
 

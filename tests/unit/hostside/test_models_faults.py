@@ -24,7 +24,7 @@ from hostside.cache_lock import alone
 from hostside.models import download, fetch, partial
 from hostside.models.meter import Meter
 from hostside.models.partial import LOST_BYTES_MAX
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 from tests.rehearsal.standins.local import LocalHub
 from tests.rehearsal.standins.misbehaviour import Order
 

@@ -11,7 +11,7 @@ import pytest
 
 from hostside.models import manifest, store
 from hostside.models.hub_errors import FetchError
-from hostside.protocol import Manifest, ModelFile
+from hostside.protocol.models import Manifest, ModelFile
 from hostside.regular import UnusableFile, open_regular, read_regular
 from tests.unit.hostile import KINDS, make
 

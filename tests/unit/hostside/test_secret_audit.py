@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from gpuhost.services.render import env_file
 from hostside import envfile, placeholders, secret_audit
-from hostside.protocol import SecretAuditAnswer
+from hostside.protocol.secret_audit import SecretAuditAnswer
 from hostside.wire import from_host
 from tests.unit.fake_docker import FakeDocker, container
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpuhost.files.trees import look_command
-from hostside.protocol import TreeRequest, TreeSeen
+from hostside.protocol.trees import TreeRequest, TreeSeen
 from hostside.trees import look, record
 from hostside.wire import from_host, to_json
 

@@ -22,7 +22,15 @@ import httpx
 import pytest
 
 from gpuhost.verify.verdict import judge
-from hostside.protocol import Expectation, Header, Probe, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
+from hostside.protocol.verify import (
+    Expectation,
+    Header,
+    Probe,
+    ProbeAnswer,
+    ServiceSeen,
+    ServiceToVerify,
+    VerifyRequest,
+)
 from hostside.redaction import Redactor, header_secrets
 from hostside.verify import answers
 from hostside.verify import observe as program
@@ -422,7 +430,7 @@ def test_the_whole_answer_has_a_deadline(fake: FakeDocker, port: int, path: str)
 
 def test_an_answer_that_does_not_end_does_not_hold_the_program(port: int) -> None:
     code = (
-        "from hostside.protocol import Expectation, Probe; from hostside.verify.answers import ask; "
+        "from hostside.protocol.verify import Expectation, Probe; from hostside.verify.answers import ask; "
         f"print(ask('http://127.0.0.1:{port}', Probe('n', 'GET', '/drip', {{}}, None, None, "
         "Expectation(200, None, None), 0.2)).error)"
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any, Literal
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostside import protocol, wire
-from hostside.protocol import ModelFailure, ModelsDone, model_event
+from hostside.protocol.models import ModelFailure, ModelsDone, Stalled, model_event
 from hostside.wire import WireError, from_host, from_json, printable, to_json
 
 MARK = "never-to-be-seen"
@@ -119,7 +121,7 @@ def test_a_message_has_a_largest_size() -> None:
 
 def test_infinity_is_not_written() -> None:
     with pytest.raises(ValueError):
-        to_json(protocol.Stalled("x", "y", float("inf"), 1))
+        to_json(Stalled("x", "y", float("inf"), 1))
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,12 @@ def test_an_event_is_of_its_kind() -> None:
 
 
 def test_every_message_is_of_kinds_that_can_be_read() -> None:
+    modules = [import_module(f"{protocol.__name__}.{each.name}") for each in iter_modules(protocol.__path__)]
     kinds = [
-        each for each in vars(protocol).values() if isinstance(each, type) and each.__module__ == protocol.__name__
+        kind
+        for module in modules
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
     ]
     assert len(kinds) > 20
     for kind in kinds:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuhost.installs.facts import STAMP, InstallState
-from hostside.protocol import TreeSeen
+from hostside.protocol.trees import TreeSeen
 from tests.unit.hostile import KINDS, make
 
 

@@ -23,7 +23,7 @@ from gpuhost.installs.rules import (
     spec,
 )
 from gpuhost.plan.spec import canonical, differences
-from hostside.protocol import TreeDifference, TreeEntry, TreeSeen
+from hostside.protocol.trees import TreeDifference, TreeEntry, TreeSeen
 from tests.unit import sample
 
 INSTALL = sample.catalog().installs["tree"]

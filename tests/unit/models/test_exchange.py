@@ -92,7 +92,7 @@ from pyinfra.context import ctx_host, ctx_state
 from gpuhost.models import exchange
 from gpuhost.models.neighbours import Given, Turn
 from gpuhost.models.rules import PlannedFile, PlannedModel
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 
 told = json.loads(sys.argv[1])
 state = State(Inventory((["@local"], {})), Config())

@@ -14,7 +14,7 @@ import pytest
 
 from gpuhost.catalog.lock import EMPTY, Lock, LockedFile, LockedModel, text
 from gpuhost.models.facts import FileStat, ModelsReading, ModelsState
-from hostside.protocol import Manifest, ManifestEntry, manifest_key
+from hostside.protocol.models import Manifest, ManifestEntry, manifest_key
 from tests.unit.hostile import make
 
 ENTRY = ManifestEntry(

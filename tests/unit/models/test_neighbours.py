@@ -18,7 +18,7 @@ from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.neighbours import Blob, Given, HostModels, MissingFile, MissingModel, Turn, decided, host_models
 from gpuhost.models.rules import PlannedFile, PlannedModel, Wanted
 from gpuhost.plan.change import Difference, Impact
-from hostside.protocol import Manifest, ManifestEntry, ModelFile
+from hostside.protocol.models import Manifest, ManifestEntry, ModelFile
 
 MODELS = "ABCDE"
 

@@ -20,19 +20,9 @@ from gpuhost.models.rules import Wanted
 from gpuhost.plan.change import Change, Difference
 from gpuhost.run.remote import Completed, Script
 from gpuhost.secrets.store import SecretStore
-from hostside.protocol import (
-    ImportCandidate,
-    ImportLook,
-    ImportRequest,
-    Manifest,
-    ManifestEntry,
-    ModelFailure,
-    ModelsRequest,
-    OtherFile,
-    Progress,
-    PruneRequest,
-    manifest_key,
-)
+from hostside.protocol.model_import import ImportCandidate, ImportLook, ImportRequest, OtherFile
+from hostside.protocol.model_prune import PruneRequest
+from hostside.protocol.models import Manifest, ManifestEntry, ModelFailure, ModelsRequest, Progress, manifest_key
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gpuhost.models.progress import COLUMNS, Lines, progress
-from hostside.protocol import (
+from hostside.protocol.models import (
     DownloadPlan,
     ModelEvent,
     ModelFailure,

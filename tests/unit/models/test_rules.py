@@ -17,7 +17,7 @@ from gpuhost.models import rules
 from gpuhost.models.facts import FileStat, ModelsReading
 from gpuhost.models.rules import ModelStatus, PlannedFile, Wanted, reconcile, wanted
 from gpuhost.plan.change import Difference, Impact
-from hostside.protocol import Manifest, ManifestEntry, ModelFile, manifest_key
+from hostside.protocol.models import Manifest, ManifestEntry, ModelFile, manifest_key
 
 SHA, OTHER_SHA, GIT = "0" * 64, "1" * 64, "b" * 40
 COMMIT, NEXT = "a" * 40, "c" * 40

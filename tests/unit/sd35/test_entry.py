@@ -13,7 +13,7 @@ from gpuhost.catalog.types import Service
 from gpuhost.project import PROJECT, project_file
 from gpuhost.services.render import ServiceContext
 from gpuhost.verify.questions import questions
-from hostside.protocol import Expectation, Header, Probe
+from hostside.protocol.verify import Expectation, Header, Probe
 from hostside.verify.answers import ask
 from sd35 import __main__ as program
 from sd35 import model, settings

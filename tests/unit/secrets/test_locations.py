@@ -14,7 +14,7 @@ from gpuhost.plan.change import Difference
 from gpuhost.secrets import locations
 from gpuhost.secrets.locations import Holding, SecretLocation, Variable, audit, differences
 from hostside import secret_audit
-from hostside.protocol import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer
+from hostside.protocol.secret_audit import HeldFile, HeldVariable, HoldingContainer, SecretAuditAnswer
 from hostside.wire import to_json
 
 MARK = "never-to-be-seen"

@@ -22,7 +22,7 @@ from gpuhost.run import data as data_names
 from gpuhost.run import session
 from gpuhost.secrets import operations
 from gpuhost.secrets.store import SecretStore
-from hostside.protocol import SecretAuditAnswer
+from hostside.protocol.secret_audit import SecretAuditAnswer
 from tasks import preflight, secrets, verify
 from tests.unit import sample
 

@@ -13,7 +13,7 @@ from gpuhost.engine.containers import AS_WRITTEN, Container
 from gpuhost.plan.change import Impact
 from gpuhost.services import rules
 from gpuhost.services.rules import WILL_BE_WRITTEN, Desired, FileTimes, ServiceStep, reconcile, taken_for_service
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 
 SPEC: dict[str, Any] = {
     "name": "api",

@@ -17,7 +17,7 @@ from gpuhost.run.remote import Completed
 from gpuhost.services import looks
 from gpuhost.services.logs import LINE_CHARS_SHOWN, MARK, Asked, LogLine, read, shown
 from gpuhost.services.status import ServiceStatus, statuses, table
-from hostside.protocol import LogRequest
+from hostside.protocol.logs import LogRequest
 from hostside.redaction import Redactor
 from hostside.wire import from_json
 from tests.unit import sample

@@ -18,7 +18,7 @@ from gpuhost.run.remote import Completed
 from gpuhost.secrets import envfile
 from gpuhost.verify import operations as verify
 from gpuhost.verify.addresses import Forward, command_line, lines, local_ports, login_lines, tunnel, verdict_lines
-from hostside.protocol import ServiceSeen, VerifyRequest
+from hostside.protocol.verify import ServiceSeen, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 from tests.unit.verify.test_verdict import seen

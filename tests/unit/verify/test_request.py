@@ -11,7 +11,7 @@ import pytest
 from gpuhost.secrets import envfile
 from gpuhost.verify.questions import WRONG_TOKEN, retired_name
 from gpuhost.verify.request import request
-from hostside.protocol import Expectation, Header, Probe, VerifyRequest
+from hostside.protocol.verify import Expectation, Header, Probe, VerifyRequest
 from hostside.wire import from_json, to_json
 from tests.unit import sample
 

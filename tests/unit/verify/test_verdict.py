@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gpuhost.verify.verdict import judge
-from hostside.protocol import ContainerSeen, Held, ProbeAnswer, ServiceSeen
+from hostside.protocol.verify import ContainerSeen, Held, ProbeAnswer, ServiceSeen
 
 CONTAINER = ContainerSeen(
     id="abc",

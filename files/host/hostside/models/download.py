@@ -22,7 +22,7 @@ from hostside.models.hub_errors import FetchError, answer, explain, retry_after_
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial
 from hostside.models.store import CHUNK_BYTES, Digest
-from hostside.protocol import ModelFile, Retrying, Stalled
+from hostside.protocol.models import ModelFile, Retrying, Stalled
 
 CONNECT_S = 20.0
 WINDOW_BYTES = 8 * 2**30  # asked for at once: the hub refuses more than 50 GB over plain HTTP

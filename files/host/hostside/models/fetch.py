@@ -2,9 +2,9 @@
 
     python -m hostside.models < request
 
-The request is a `protocol.ModelsRequest`: the files that the plan named, each with its commit, size, hash and action. A
+The request is a `ModelsRequest`: the files that the plan named, each with its commit, size, hash and action. A
 file that has not the action `fetch` is never downloaded, and the token, which is written nowhere, is sent for none that
-is not gated, and to no neighbour. HF_ENDPOINT names another hub. Events (`protocol.ModelEvent`) on stdout. Exit: 0
+is not gated, and to no neighbour. HF_ENDPOINT names another hub. Events (`ModelEvent`) on stdout. Exit: 0
 every file is there; 1 not; 2 the request is wrong.
 
 All state is on disk and made to be interrupted: killed at any moment, planned and run again, it goes on. The bytes of a
@@ -32,7 +32,7 @@ from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial, kept_bytes, left_bytes
 from hostside.models.store import CHUNK_BYTES, Digest, Stat, Store, blob_name, digest, stat
-from hostside.protocol import (
+from hostside.protocol.models import (
     DownloadPlan,
     ManifestEntry,
     ModelEvent,

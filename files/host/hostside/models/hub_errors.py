@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import urllib3
 from huggingface_hub import constants
 
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 from hostside.wire import printable
 
 if TYPE_CHECKING:

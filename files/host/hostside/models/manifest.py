@@ -1,11 +1,11 @@
-"""The manifest on disk: what was fetched and verified, so that the control side asks nobody (`protocol.Manifest`)."""
+"""The manifest on disk: what was fetched and verified, so that the control side asks nobody (`Manifest`)."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from hostside.protocol import Manifest
+from hostside.protocol.models import Manifest
 from hostside.regular import UnusableFile, read_regular
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 

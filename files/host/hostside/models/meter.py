@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from hostside.protocol import ModelFile, Progress
+from hostside.protocol.models import ModelFile, Progress
 
 EVERY_S = 5.0
 RECENT = 6  # tellings over which the speed is an average

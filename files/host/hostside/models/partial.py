@@ -23,7 +23,7 @@ from pathlib import Path
 
 from hostside.models.hub_errors import FetchError
 from hostside.models.store import FILE_MODE, Digest, Hasher, with_folder
-from hostside.protocol import ModelFile
+from hostside.protocol.models import ModelFile
 
 PIECE_BYTES = 2 * 2**20
 SYNC_BYTES = 16 * 2**20

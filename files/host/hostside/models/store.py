@@ -22,7 +22,7 @@ from typing import TypeVar
 from hostside import hub_cache
 from hostside.models.hub_errors import FetchError
 from hostside.models.manifest import write_atomically
-from hostside.protocol import ModelFile, ModelRef
+from hostside.protocol.models import ModelFile, ModelRef
 from hostside.regular import UnusableFile, open_regular
 
 CHUNK_BYTES = 2**20

@@ -4,7 +4,7 @@
 
 The control side sends this text along with its question: what looks must not depend on the programs of a host, which
 may themselves be missing or changed. So it imports nothing of the package; what it prints, one line of JSON, is a
-`protocol.TreeSeen`.
+`TreeSeen`.
 
 The manifest is one JSON file in a folder of root: {"version", "folder", "state", "entries": path -> Entry}. A file
 whose stat is the recorded one is not read. One whose stat differs is read only when its size is the recorded one, so
@@ -142,7 +142,7 @@ def load(manifest: str, folder: str) -> tuple[str, dict[str, Entry]]:
 
 
 def look(folder: str, manifest: str) -> dict[str, Any]:
-    """What is there, as a `protocol.TreeSeen`."""
+    """What is there, as a `TreeSeen`."""
     state, entries = load(manifest, folder)
     top = os.open(folder, OPEN | os.O_DIRECTORY)
     try:

@@ -2,7 +2,7 @@
 
     python -m hostside.trees begin|record|set-aside < request
 
-The request is a `protocol.TreeRequest`. `begin`: from now on the folder is being made; a run that finds this knows that
+The request is a `TreeRequest`. `begin`: from now on the folder is being made; a run that finds this knows that
 an earlier one was killed. `record`: reads all of the folder and writes down what it holds; with a manifest, it may hold
 nothing else than that says, and only what was touched is read again. `set-aside`: the folder gets another name beside
 it, and an empty one takes its place; nothing is deleted.
@@ -22,7 +22,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from hostside.protocol import TreeRequest
+from hostside.protocol.trees import TreeRequest
 from hostside.trees import look
 from hostside.trees.look import Entry, Found
 from hostside.wire import MAX_BYTES, WireError, from_json, printable

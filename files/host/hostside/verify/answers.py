@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import httpx
 
-from hostside.protocol import Expectation, Probe, ProbeAnswer
+from hostside.protocol.verify import Expectation, Probe, ProbeAnswer
 
 CONNECT_TIMEOUT_S = 5.0
 BODY_BYTES_MAX = 64 * 2**20  # a generated image comes as base64 inside JSON

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import docker.errors  # type: ignore[import-untyped]
 
 from hostside.docker_engine import FAILURES, DockerUnavailable, connect
-from hostside.protocol import Held
+from hostside.protocol.verify import Held
 from hostside.timestamps import unix_ns
 
 LOG_LINES = 20

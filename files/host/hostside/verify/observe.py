@@ -2,7 +2,7 @@
 
     python -m hostside.verify [--wait-only] < request
 
-The request is a `protocol.VerifyRequest`; the answer, for `gpuhost.verify.verdict` to judge, one `ServiceSeen` a
+The request is a `VerifyRequest`; the answer, for `gpuhost.verify.verdict` to judge, one `ServiceSeen` a
 service on stdout, progress on stderr. Exit: 0 everything was observed, whatever was seen; 2 the request is wrong;
 3 Docker does not answer. `--wait-only` (ordered start) only waits, and exits 0 when all are healthy, else 1.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TextIO
 
 from hostside.docker_engine import DockerUnavailable
-from hostside.protocol import ContainerSeen, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
+from hostside.protocol.verify import ContainerSeen, ProbeAnswer, ServiceSeen, ServiceToVerify, VerifyRequest
 from hostside.redaction import Redactor, header_secrets
 from hostside.verify.answers import ask
 from hostside.verify.containers import Containers, Observation, Outcome, end_of_waiting, holds
