@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import os
 import random
-import shutil
 import signal
 import stat
 import subprocess
@@ -259,14 +258,13 @@ def test_a_disk_that_is_too_small_stops_before_the_first_byte(
     hub: LocalHub, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.store.add(REPO, dict(CONTENT), gated=False, commit=None)
-    usage = shutil.disk_usage(host.root.parent)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(NEEDED * 1.049)))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=int(NEEDED * 1.049), f_frsize=1))
     found = host.run()
     assert errors_of(found) == [
         ("disk", f"0.01 GB and 5 % on top are to be downloaded, but `{host.cache}` has only 0.01 GB free"),
     ]
     assert hub.requests == [] and host.visible() == []
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=int(NEEDED * 1.051)))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=int(NEEDED * 1.051), f_frsize=1))
     assert host.run()[-1] == 0
 
 

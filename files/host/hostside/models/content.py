@@ -15,7 +15,9 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from huggingface_hub import constants
 
-CONNECTIONS = 16  # kept open to one host
+from hostside.models.hub_errors import NothingCame
+
+CONNECTIONS = 16  # kept open to one host: no more files are downloaded at once
 REDIRECTS_MAX = 10
 REDIRECTS = (301, 302, 303, 307, 308)
 REFUSAL_BYTES = 65536  # read of what comes with a refusal or a redirect
@@ -29,9 +31,12 @@ class Content:
     said: list[Mapping[str, str]]
 
     def pieces(self, size: int) -> Iterator[bytes]:
-        """Its bytes as they come, none of more than `size`."""
-        while piece := self.response.read1(size, decode_content=False):
-            yield piece
+        """Its bytes as they come, none of more than `size`. Raises `NothingCame`, and urllib3's errors."""
+        try:
+            while piece := self.response.read1(size, decode_content=False):
+                yield piece
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise NothingCame from error
 
 
 @contextmanager

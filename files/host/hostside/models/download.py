@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import urllib3
 from huggingface_hub import constants
 
-from hostside.models import content
-from hostside.models.content import Content
-from hostside.models.hub_errors import FetchError, answer, explain, retry_after_s
+from hostside.models.hub_errors import FetchError, NothingCame, answer, explain, retry_after_s
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial
 from hostside.models.store import CHUNK_BYTES, Digest
 from hostside.protocol.models import ModelFile, Retrying, Stalled
+
+if TYPE_CHECKING:
+    from hostside.models.content import Content
 
 CONNECT_S = 20.0
 WINDOW_BYTES = 8 * 2**30  # asked for at once: the hub refuses more than 50 GB over plain HTTP
@@ -98,6 +99,8 @@ class Downloads:
 
     def receive(self, file: ModelFile, partial: Partial, source: str) -> None:
         """One request: the next bytes of a file, as far as they come."""
+        from hostside.models import content  # not needed where libcurl brings all
+
         first = partial.size
         last = min(file.size, first + WINDOW_BYTES) - 1
         is_peer = source in file.peers
@@ -109,7 +112,10 @@ class Downloads:
         with content.get(url, headers, CONNECT_S, self.stall_s, direct=is_peer) as got:
             if got.response.status == 416:
                 raise _another_size(file, got.response.headers.get("Content-Range", ""))
-            _check(file, got, url)
+            check(file, got.said, url)
+            total = got.response.headers.get("Content-Range", "").rpartition("/")[2]
+            if got.response.status == 206 and total != str(file.size):
+                raise _another_size(file, total)
             if got.response.status == 200 and first:  # it knows no ranges
                 partial.start_over()
             self._pour(file, got, partial, is_peer)
@@ -126,6 +132,12 @@ class Downloads:
             )
         return self._token
 
+    def received(self, count: int, is_peer: bool = False) -> None:
+        """So many bytes more came over the network."""
+        with self._lock:
+            self.downloaded_bytes += count
+            self.peer_bytes += count * is_peer
+
     def pause(self, seconds: float) -> None:
         """Raises `Stopped` when the others have been stopped meanwhile."""
         if self.stop.wait(seconds):
@@ -141,16 +153,14 @@ class Downloads:
             for chunk in got.pieces(CHUNK_BYTES):
                 partial.write(chunk)
                 so_far += len(chunk)
-                with self._lock:
-                    self.downloaded_bytes += len(chunk)
-                    self.peer_bytes += len(chunk) * is_peer
+                self.received(len(chunk), is_peer)
                 if self.stop.is_set():
                     raise Stopped
                 if so_far >= SLOW_BYTES:
                     since_s, so_far = time.monotonic(), 0
                 elif time.monotonic() - since_s > self.stall_s:
                     raise Standstill(file, self.stall_s)
-        except urllib3.exceptions.ReadTimeoutError as error:
+        except NothingCame as error:
             raise Standstill(file, self.stall_s) from error
 
 
@@ -224,6 +234,8 @@ def _not_given(error: Exception) -> FetchError:
         return NotGiven(f"it answers {refusal.status_code}")
     if isinstance(error, OSError):
         raise error
+    import urllib3
+
     return NotGiven("it stood still" if isinstance(error, urllib3.exceptions.TimeoutError) else "the connection broke")
 
 
@@ -239,23 +251,23 @@ def _wrong_bytes(file: ModelFile) -> WrongBytes:
     )
 
 
-def _check(file: ModelFile, got: Content, url: str) -> None:
-    """Raises `FetchError` when what answers is no hub, or speaks of another file, before a byte of it is taken."""
-    said = next((each for each in got.said if "X-Repo-Commit" in each), None)
+def check(file: ModelFile, answers: Sequence[Mapping[str, str]], url: str) -> None:
+    """Raises `FetchError` when what answers is no hub, or speaks of another file, before a byte of it is taken.
+
+    `answers`: the headers of each on the way and of the last, by names in small letters.
+    """
+    said = next((each for each in answers if "x-repo-commit" in each), None)
     if said is None:
         raise FetchError("network", f"what answers at {url} is not a hub", "check HF_ENDPOINT and the proxy")
-    etag = said.get("X-Linked-ETag", said.get("ETag", "")).removeprefix("W/").strip('"')
+    etag = said.get("x-linked-etag", said.get("etag", "")).removeprefix("W/").strip('"')
     known = file.sha256 if len(etag) == 64 else file.git_sha1 if not file.sha256 and len(etag) == 40 else None
-    if said["X-Repo-Commit"] != file.commit or (known and known != etag):
+    if said["x-repo-commit"] != file.commit or (known and known != etag):
         raise FetchError(
             "bytes",
             f"the hub has `{file.repo}:{file.file}` at {file.commit[:12]} with other bytes"
             f" ({etag[:12]}..., not {(known or '')[:12]}...)",
             "compare with the publisher's own checksum, then correct `sha256` or `revision`, or run `gpuhost lock`",
         )
-    total = got.response.headers.get("Content-Range", "").rpartition("/")[2]
-    if got.response.status == 206 and total != str(file.size):
-        raise _another_size(file, total)
 
 
 def _another_size(file: ModelFile, said: str) -> FetchError:

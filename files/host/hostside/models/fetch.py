@@ -13,20 +13,20 @@ file are gathered under a name that no service looks for, and get their own once
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 from hostside.cache_lock import alone
 from hostside.models import manifest
-from hostside.models.content import CONNECTIONS
+from hostside.models.batch import Batch
 from hostside.models.download import Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
@@ -48,8 +48,9 @@ from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 AT_ONCE = 8  # downloads
-SMALL_AT_ONCE = CONNECTIONS  # those of files up to `SMALL_BYTES`: what they take is the way to the hub and back
+SMALL_AT_ONCE = 16  # those of files up to `SMALL_BYTES`: what they take is the way to the hub and back
 SMALL_BYTES = 2**20
+MANY = 32  # small files, which are worth a client of their own
 HASHED_AT_ONCE = min(4, os.cpu_count() or 1)
 LARGE_BYTES = 64 * 2**20  # worth a manifest of its own
 SAVE_EVERY_S = 2.0  # the manifest, while small files come
@@ -111,8 +112,8 @@ def _check_form(field: str, value: str) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or not parts.name:
+    steps = path.split("/")
+    if not steps[0] or ".." in steps or not set(steps) - {"", "."}:
         raise RequestError(f"`{field}` names no path below its folder: `{path}`")
 
 
@@ -121,11 +122,12 @@ def _check_path(field: str, path: str) -> None:
 _speaking = threading.Lock()
 
 
-def report(event: ModelEvent) -> None:
-    """One line of output, from any thread."""
+def report(event: ModelEvent, at_once: bool = True) -> None:
+    """One line of output, from any thread; with the next one, when it is not to be `at_once`."""
     with _speaking:
         sys.stdout.write(to_json(event) + "\n")
-        sys.stdout.flush()
+        if at_once:
+            sys.stdout.flush()
 
 
 class Run:
@@ -162,15 +164,16 @@ class Run:
         missing = _by_blob(each for each in self._of("fetch") if not self._ready.has(each))
         needed = sum(files[0].size for files in missing)
         partials = {self._store.partial(files[0]): files[0].size for files in missing}
-        self._store.remove_partials(but=partials)
+        begun = self._store.remove_partials(but=partials)
         if missing:
-            free_bytes = self._store.check_free(needed - sum(map(left_bytes, partials)))
-            rest = needed - sum(kept_bytes(path, size) for path, size in partials.items())
+            free_bytes = self._store.check_free(needed - sum(map(left_bytes, begun)))
+            rest = needed - sum(kept_bytes(path, partials[path]) for path in begun)
             report(DownloadPlan(sum(map(len, missing)), rest, free_bytes))
         self._meter.expect(needed)
         small = [files for files in missing if files[0].size <= SMALL_BYTES]
         large = [files for files in missing if files[0].size > SMALL_BYTES]
         large.sort(key=lambda files: -files[0].size)
+        small = self._many(small)
         fetched = [self._all(small, self._fetch, SMALL_AT_ONCE), self._all(large, self._fetch, AT_ONCE)]
         return needed if all(fetched) else None
 
@@ -181,10 +184,17 @@ class Run:
         files = self._of(action)
         if action == "verify":
             self._meter.expect(sum(file.size for file in files))
+        if action == "fetch":  # most are not there: that is seen without a thread
+            begun = {each for each in {(file.repo, file.commit) for file in files} if self._store.has_begun(*each)}
+            files = [file for file in files if (file.repo, file.commit) in begun and self._is_there(file)]
         return self._all([[file] for file in files], lambda group: act(group[0]), at_once)
 
     def _all(self, groups: list[list[ModelFile]], act: Callable[[list[ModelFile]], None], at_once: int) -> bool:
         """`act` on each, some at once; False when one failed. All failures are told at once, not one a run."""
+        if not groups:
+            return True
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(at_once) as pool:
             return all(list(pool.map(lambda group: self._tried(group, act), groups)))
 
@@ -208,6 +218,13 @@ class Run:
                 complain(error, file)
             return False
         return True
+
+    def _is_there(self, file: ModelFile) -> bool:
+        """Has the cache something under a name of the file?"""
+        try:
+            return any(map(stat, self._store.names(file)))
+        except OSError:
+            return True  # what it is will be told
 
     def _link(self, file: ModelFile) -> None:
         """The cached file is as the manifest says, and was when it was hashed: only its links are missing."""
@@ -263,12 +280,40 @@ class Run:
 
     def _fetch(self, files: list[ModelFile]) -> None:
         """Files with the same bytes: downloaded once, shown under each name."""
-        partial, blob = self._store.partial(files[0]), self._store.blob(files[0])
+        partial = self._store.partial(files[0])
         read = self._downloads.download(files[0], partial)
-        partial.replace(blob)
+        partial.replace(self._store.blob(files[0]))
+        self._landed(files, read)
+
+    def _landed(self, files: Sequence[ModelFile], read: Digest) -> None:
+        """Their blob is there, and right."""
         for file in files:
             self._store.show(file)
             self._ready.keep(file, read, "downloaded")
+
+    def _many(self, groups: list[list[ModelFile]]) -> list[list[ModelFile]]:
+        """Fetches many files together, as far as all goes well; returns those that are left."""
+        asked = [files for files in groups if files[0].size and not files[0].peers]
+        if len(asked) < MANY:
+            return groups
+        from hostside.models import many
+
+        if not many.is_possible():
+            return groups
+        known = {(files[0].repo, blob_name(files[0])): files for files in asked}
+        landed: set[tuple[str, str]] = set()
+
+        def land(files: Sequence[ModelFile], read: Digest) -> None:
+            self._landed(files, read)
+            landed.add((files[0].repo, blob_name(files[0])))
+
+        # What the disk says is told of the file itself, which is tried again.
+        with contextlib.suppress(OSError), Batch(self._store, land) as batch:
+            coming = many.contents([files[0] for files in asked], self._downloads, self._meter, batch.work)
+            with contextlib.closing(coming):
+                for file, content, read in coming:
+                    batch.add(known[file.repo, blob_name(file)], content, read)
+        return [files for files in groups if (files[0].repo, blob_name(files[0])) not in landed]
 
     def _copy(self, path: Path, file: ModelFile) -> Digest:
         """Reads another account's file, which it could change at any time, into one of our own in its place."""
@@ -330,21 +375,20 @@ class _Ready:
     def as_recorded(self, file: ModelFile) -> ManifestEntry | None:
         """The file's entry, while the cache shows the file as it was when it was hashed."""
         entry = self._manifest.files.get(_key(file))
-        pointer = self._store.pointer(file)
-        if entry is None or entry.path != str(pointer):
+        if entry is None or entry.path != (pointer := self._store.names(file)[1]):
             return None
         return entry if stat(pointer) == Stat(entry.size, entry.mtime_ns, entry.inode) else None
 
     def keep(self, file: ModelFile, read: Digest, state: State) -> None:
         """Links a file whose bytes were read, and writes it down: a kill later costs no second hash."""
-        pointer = self._store.pointer(file)
+        _, pointer = self._store.names(file)
         there = self._store.make_readable(pointer)
         entry = ManifestEntry(
             model=file.model,
             repo=file.repo,
             commit=file.commit,
             file=file.file,
-            path=str(pointer),
+            path=pointer,
             size=there.st_size,
             mtime_ns=there.st_mtime_ns,
             inode=there.st_ino,
@@ -358,7 +402,7 @@ class _Ready:
 
     def link(self, file: ModelFile, entry: ManifestEntry) -> None:
         """Links a file that is as it was when it was hashed."""
-        self._store.make_readable(self._store.pointer(file))
+        self._store.make_readable(entry.path)
         self._record(file, replace(entry, links=file.links), "linked")
 
     def _record(self, file: ModelFile, entry: ManifestEntry, state: State) -> None:
@@ -372,7 +416,8 @@ class _Ready:
             self._unsaved = self._unsaved or entry != before
             if entry.size >= LARGE_BYTES or time.monotonic() - self._saved_s > SAVE_EVERY_S:
                 self._save()
-        report(ModelReady(file.model, file.file, state, file.commit, entry.sha256, entry.size, entry.checked_against))
+        ready = ModelReady(file.model, file.file, state, file.commit, entry.sha256, entry.size, entry.checked_against)
+        report(ready, at_once=entry.size > SMALL_BYTES)  # of small ones many come; at the latest `Meter` speaks
 
     def _linked(self, file: ModelFile, entry: ManifestEntry, link: str) -> ManifestEntry:
         pointer = self._store.pointer(file)

@@ -1,17 +1,15 @@
 """Every way in which a fetch fails, each as one sentence and one thing to do.
 
-huggingface_hub and its client are imported at the first failure: they take longer than a thousand small files' hashes.
+huggingface_hub and the clients are imported at the first failure: they take longer than a thousand small files' hashes.
 """
 
 from __future__ import annotations
 
 import errno
 import re
-import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import urllib3
 from huggingface_hub import constants
 
 from hostside.protocol.models import ModelFile
@@ -39,8 +37,15 @@ class FetchError(Exception):
         self.transient = transient
 
 
+class NothingCame(Exception):
+    """Who was asked sent nothing for as long as one waits."""
+
+
 def explain(error: Exception, file: ModelFile, has_token: bool) -> FetchError:
     """What huggingface_hub, its HTTP client or the disk raised, in our words."""
+    import ssl
+
+    import urllib3
     from huggingface_hub import errors
 
     if isinstance(error, FetchError):

@@ -55,6 +55,11 @@ class Meter:
         with self._lock:
             self._all.total += total
 
+    def count(self, number: int) -> None:
+        """So many bytes of a file that is not open came."""
+        with self._lock:
+            self._all.bytes += number
+
     def open(self, file: ModelFile) -> Callable[[int], None]:
         """A file begins; what is returned counts its bytes."""
         count = _Count(file.size)

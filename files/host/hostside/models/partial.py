@@ -14,23 +14,33 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import stat
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hostside.models.hub_errors import FetchError
 from hostside.models.store import FILE_MODE, Digest, Hasher, with_folder
 from hostside.protocol.models import ModelFile
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 PIECE_BYTES = 2 * 2**20
 SYNC_BYTES = 16 * 2**20
 BEING_WRITTEN, CLOSED = 0o600, FILE_MODE  # the modes
 LOST_BYTES_MAX = 2 * SYNC_BYTES + PIECE_BYTES  # written, but perhaps not on disk
 
-_beside = ThreadPoolExecutor(max_workers=32, thread_name_prefix="beside")  # hashes, writes, syncs
+
+@functools.cache
+def _beside() -> ThreadPoolExecutor:
+    """Hashes, writes, syncs."""
+    from concurrent.futures import ThreadPoolExecutor  # with all of logging: not for small files
+
+    return ThreadPoolExecutor(max_workers=32, thread_name_prefix="beside")
 
 
 def left_bytes(path: Path) -> int:
@@ -152,11 +162,11 @@ class Partial:
         self._arrived()
         if self._begins - self._asked >= SYNC_BYTES:
             self._synced()
-            self._syncing = _beside.submit(os.fdatasync, self._descriptor)
+            self._syncing = _beside().submit(os.fdatasync, self._descriptor)
             self._asked = self._begins
-        self._handed = [_beside.submit(self._hasher.update, self._piece)]
+        self._handed = [_beside().submit(self._hasher.update, self._piece)]
         if not is_written:
-            self._handed.append(_beside.submit(_write, self._descriptor, self._piece, self._begins))
+            self._handed.append(_beside().submit(_write, self._descriptor, self._piece, self._begins))
         self._piece, self._other = self._other, self._piece
         self._begins += PIECE_BYTES
         self._filled = 0

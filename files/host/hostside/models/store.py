@@ -9,9 +9,9 @@ different places. The price: cache and models must share a filesystem, which is 
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -93,10 +93,10 @@ def digest(path: Path, file: ModelFile, read: Callable[[int], None] = lambda cou
     return hasher.digest()
 
 
-def stat(path: Path) -> Stat | None:
+def stat(path: Path | str) -> Stat | None:
     """Of the file that is there, or that a link leads to; None when there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return None
     return Stat(found.st_size, found.st_mtime_ns, found.st_ino)
@@ -107,11 +107,21 @@ class Store:
 
     def __init__(self, cache_dir: Path, models_dir: Path) -> None:
         self.cache_dir = cache_dir
+        self._cache_dir = str(cache_dir)
         self.models_dir = models_dir
+
+    def names(self, file: ModelFile) -> tuple[str, str]:
+        """Its blob's and its pointer's path: of many files, for whom a Path each takes as long as the file system."""
+        return self._blob(file), self._pointer(file)
+
+    def has_begun(self, repo: str, commit: str) -> bool:
+        """May the cache have a file of this commit?"""
+        snapshots = hub_cache.snapshots(self._cache_dir, repo)
+        return any(map(os.path.lexists, (f"{os.path.dirname(snapshots)}/blobs", f"{snapshots}/{commit}")))
 
     def pointer(self, file: ModelFile) -> Path:
         """Where the hub cache shows a file of a commit."""
-        return Path(hub_cache.snapshot(str(self.cache_dir), file.repo, file.commit, file.file))
+        return Path(self._pointer(file))
 
     def blob(self, file: ModelFile) -> Path:
         """Where its bytes lie; others may have put a link there, into another folder of the cache."""
@@ -123,27 +133,22 @@ class Store:
 
     def show(self, file: ModelFile) -> None:
         """Lets the snapshot of the commit show the cached bytes, by the relative link that huggingface_hub makes."""
-        pointer, blob = self.pointer(file), self.blob(file)
-        target = os.path.relpath(blob, pointer.parent)
+        blob, pointer = self.names(file)
+        target = f"{_way(os.path.dirname(blob), os.path.dirname(pointer))}/{blob_name(file)}"
         try:
-            with_folder(pointer, lambda: pointer.symlink_to(target))
+            with_folder(pointer, lambda: os.symlink(target, pointer))
         except FileExistsError:
-            if pointer.is_symlink() and str(pointer.readlink()) == target:
-                return
-            temporary = pointer.with_name(f".{pointer.name}.gpuhost-link")
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(target)
-            temporary.replace(pointer)
+            _point(Path(pointer), target)
 
     def is_own(self, pointer: Path) -> bool:
         """Is this file the account's that runs this? Another one could change it at any time."""
         return pointer.stat().st_uid == os.geteuid()
 
-    def make_readable(self, pointer: Path) -> os.stat_result:
+    def make_readable(self, pointer: Path | str) -> os.stat_result:
         """For every container, whatever its uid; writable for nobody else."""
-        found = pointer.stat()
+        found = os.stat(pointer)
         if S_IMODE(found.st_mode) != FILE_MODE:
-            pointer.chmod(FILE_MODE)
+            os.chmod(pointer, FILE_MODE)
         return found
 
     def write_ref(self, ref: ModelRef) -> None:
@@ -216,7 +221,8 @@ class Store:
 
     def check_free(self, need_bytes: int) -> int:
         """Free bytes. Raises `FetchError` when `need_bytes` and the margin on top are more than that."""
-        free_bytes = shutil.disk_usage(self.cache_dir).free
+        found = os.statvfs(self.cache_dir)
+        free_bytes = found.f_bavail * found.f_frsize
         if need_bytes and need_bytes * MARGIN > free_bytes:
             raise FetchError(
                 "disk",
@@ -226,26 +232,45 @@ class Store:
             )
         return free_bytes
 
-    def remove_partials(self, but: Collection[Path]) -> None:
-        """Removes what killed runs left of files that nobody wants any more; only one fetch works in a cache."""
-        for left in self.cache_dir.glob(f"models--*/blobs/*{PARTIAL}"):
+    def remove_partials(self, but: Collection[Path]) -> list[Path]:
+        """Removes what killed runs left of files that nobody wants any more; only one fetch works in a cache. Returns
+        what is left of those `but` it."""
+        found = list(self.cache_dir.glob(f"models--*/blobs/*{PARTIAL}"))
+        for left in found:
             if left not in but and (left.is_symlink() or not left.is_dir()):
                 left.unlink()
+        return [left for left in found if left in but]
 
     def _blob(self, file: ModelFile) -> str:
-        return f"{self.cache_dir}/{hub_cache.folder_name(file.repo)}/blobs/{blob_name(file)}"
+        return f"{self._cache_dir}/{hub_cache.folder_name(file.repo)}/blobs/{blob_name(file)}"
+
+    def _pointer(self, file: ModelFile) -> str:
+        return hub_cache.snapshot(self._cache_dir, file.repo, file.commit, file.file)
 
     def _repo(self, repo: str) -> Path:
         return self.cache_dir / hub_cache.folder_name(repo)
 
 
-def with_folder(path: Path, make: Callable[[], T]) -> T:
+_way = functools.lru_cache(maxsize=1024)(os.path.relpath)
+
+
+def with_folder(path: Path | str, make: Callable[[], T]) -> T:
     """Makes what is to lie at `path`; where its folder is missing, that first."""
     try:
         return make()
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         return make()
+
+
+def _point(pointer: Path, target: str) -> None:
+    """A link of that name may be there, and lead elsewhere."""
+    if pointer.is_symlink() and str(pointer.readlink()) == target:
+        return
+    temporary = pointer.with_name(f".{pointer.name}.gpuhost-link")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    temporary.replace(pointer)
 
 
 def _beside(path: Path) -> Path:
