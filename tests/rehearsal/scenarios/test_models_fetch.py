@@ -21,6 +21,7 @@ from ..world.world import World
 pytestmark = pytest.mark.rehearsal
 REPO, FILE = "acme/large", "weights/größe one.safetensors"
 WEIGHTS = os.urandom(1 << 20) * 60
+SMALL = {f"tokenizer {number % 5}/größe {number}.json": os.urandom(2000 + number) for number in range(40)}
 TOKEN = "hf_rehearsal0large"  # noqa: S105  (the stand-in's)
 LARGE = {"repo": REPO, "gated": True, "links": {FILE: "vae/large one.safetensors"}}
 LINK = "/srv/genai/models/vae/large one.safetensors"
@@ -31,7 +32,7 @@ HALF = "cat /srv/genai/cache/huggingface/hub/models--acme--large/blobs/*.incompl
 @pytest.fixture
 def host(furnished: World) -> Iterator[FreshHost]:
     """A copy of a host that went the whole path, which a large gated model is added to."""
-    furnished.hub_add(REPO, {FILE: WEIGHTS, "config.json": b"{}"}, gated=True)
+    furnished.hub_add(REPO, {FILE: WEIGHTS, "config.json": b"{}", **SMALL}, gated=True)
     furnished.hub_grant(TOKEN, [REPO])
     made = converged_host(furnished, "fetching")
     with (made.run_dir / "secrets" / f"{made.name}.env").open("a") as secrets:
@@ -107,6 +108,15 @@ def test_the_fetch_outlives_the_connection_and_the_next_run_attaches(host: Fresh
     assert host.root(f"sha256sum '{LINK}' | cut -c-64").stdout.strip() == hashlib.sha256(WEIGHTS).hexdigest()
     asked = [each for each in furnished.requests("hub") if "/resolve/" in each and "safetensors" in each]
     assert len(asked) == 1, asked  # no byte twice
+    # The small ones came together, none in ranges or twice, and are what the hub has.
+    small = [each for each in furnished.requests("hub") if "/resolve/" in each and "tokenizer" in each]
+    assert len(small) == len(set(small)) == len(SMALL) and all(" 200 " in each for each in small), small
+    hashed = host.root(
+        "find /srv/genai/cache/huggingface/hub/models--acme--large/snapshots -name 'gr*' | xargs -d '\\n' sha256sum"
+    )
+    assert {line[:64] for line in hashed.stdout.splitlines()} == {
+        hashlib.sha256(each).hexdigest() for each in SMALL.values()
+    }
     assert state(host) == "inactive" and host.root("ls /run/gpuhost/jobs").stdout == ""
     told = Control(host).plan()
     assert (told.code, told.changes) == (0, []), told

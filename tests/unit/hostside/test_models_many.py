@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from hostside import models
 from hostside.models import batch, fetch, many
 from hostside.models.batch import Batch
 from hostside.models.store import Digest, Store
-from hostside.protocol.models import ModelFile, ModelRef
+from hostside.protocol.models import ModelFile, ModelRef, ModelsRequest
+from hostside.wire import to_json
 from tests.rehearsal.standins.local import LocalHub
 from tests.rehearsal.standins.misbehaviour import Order
 
@@ -45,12 +47,22 @@ def some(hub: LocalHub) -> None:
 
 
 @pytest.fixture
-def by_itself(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that are downloaded each by itself."""
-    found: list[str] = []
-    real = fetch.Run._fetch
-    monkeypatch.setattr(fetch.Run, "_fetch", lambda run, files: (found.append(files[0].file), real(run, files)))
+def by_itself(monkeypatch: pytest.MonkeyPatch) -> ByItself:
+    """The files that are downloaded each by itself; `when_first`: called before the first."""
+    found, real = ByItself(), fetch.Run._fetch
+
+    def fetch_it(run: fetch.Run, files: list[ModelFile]) -> None:
+        found.when_first()
+        found.append(files[0].file)
+        real(run, files)
+
+    monkeypatch.setattr(fetch.Run, "_fetch", fetch_it)
     return found
+
+
+class ByItself(list[str]):
+    def when_first(self) -> None:
+        pass
 
 
 def right(host: Host, content: dict[str, bytes], files: list[ModelFile] | None = None) -> None:
@@ -72,7 +84,7 @@ def right(host: Host, content: dict[str, bytes], files: list[ModelFile] | None =
 
 
 def test_many_come_together_and_are_what_the_hubs_client_reads(
-    hub: LocalHub, host: Host, some: None, by_itself: list[str]
+    hub: LocalHub, host: Host, some: None, by_itself: ByItself
 ) -> None:
     files = host.files(links={"the largest.bin": ["vae/x.bin"], "a/b/c/config.json": ["vae/c.json", "d.json"]})
     found = host.run(files, refs=[ModelRef(REPO, "main", files[0].commit)])
@@ -102,7 +114,7 @@ def test_as_a_program_it_says_a_line_for_each(hub: LocalHub, host: Host, some: N
     right(host, SOME)
 
 
-def test_what_is_there_is_not_asked_for_again(hub: LocalHub, host: Host, some: None, by_itself: list[str]) -> None:
+def test_what_is_there_is_not_asked_for_again(hub: LocalHub, host: Host, some: None, by_itself: ByItself) -> None:
     files = host.files()
     there = [file for file in files if file.size][:20]
     assert host.run(there)[-1] == 0
@@ -114,7 +126,7 @@ def test_what_is_there_is_not_asked_for_again(hub: LocalHub, host: Host, some: N
 
 
 def test_few_files_and_those_of_neighbours_come_by_themselves(
-    hub: LocalHub, host: Host, some: None, by_itself: list[str]
+    hub: LocalHub, host: Host, some: None, by_itself: ByItself
 ) -> None:
     files = [file for file in host.files() if file.size]
     few, rest = files[: fetch.MANY - 1], files[fetch.MANY - 1 :]
@@ -183,12 +195,14 @@ TROUBLES = {
 
 @pytest.mark.parametrize("name", TROUBLES)
 def test_at_the_first_trouble_the_rest_come_by_themselves(
-    hub: LocalHub, host: Host, some: None, by_itself: list[str], name: str
+    hub: LocalHub, host: Host, some: None, by_itself: ByItself, name: str
 ) -> None:
     """Some have come by then. A trouble that passes is told to nobody; the others are, by who meets them next."""
     order, _ = TROUBLES[name]
-    times = 12 if order.mode == "down" else 1  # libcurl asks once more where a kept connection is gone
-    hub.misbehave_first([*[None] * 20, *[order] * times])
+    hub.misbehave_first([*[None] * 20, order])
+    if order.mode == "down":  # libcurl asks once more where a kept connection is gone
+        hub.order = order
+        by_itself.when_first = lambda: setattr(hub, "order", None)  # type: ignore[method-assign]
     found = host.run(stall_s=0.3)
     assert found[-1] == 0 and errors_of(found) == []
     stands_still = order.mode in ("stalled", "slow")  # the others come meanwhile
@@ -232,11 +246,84 @@ def test_what_answers_in_the_place_of_the_hub_is_believed_nothing(
     assert kind == "network" and "is not a hub" in message and host.visible() == []
 
 
-def test_no_more_is_taken_than_a_file_has(hub: LocalHub, host: Host, some: None, by_itself: list[str]) -> None:
+def test_no_more_is_taken_than_a_file_has(hub: LocalHub, host: Host, some: None, by_itself: ByItself) -> None:
     files = [replace(file, size=file.size - 1) if file.file == "the largest.bin" else file for file in host.files()]
     found = host.run(files)
     assert [kind for kind, _ in errors_of(found)] == ["bytes"] and "the largest.bin" in by_itself
     assert SOME["the largest.bin"] not in {path.read_bytes() for path in host.visible()}
+
+
+def test_a_body_without_an_end_is_not_gathered(
+    hub: LocalHub, host: Host, some: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = hub._hub.serve
+
+    def endless(request: Any) -> Any:
+        response = serve(request)
+        response.body, response.length = (bytes(2**20) for _ in range(200)), 200 * 2**20
+        return response
+
+    monkeypatch.setattr(hub._hub, "serve", endless)
+    files = [file for file in host.files() if file.size]
+    assert list(many.contents(files, fetch.Run(host.request(files))._downloads, lambda: False)) == []
+    assert hub.sent_bytes < 20 * 2**20
+
+
+def test_what_ends_the_others_ends_this(hub: LocalHub, host: Host, some: None) -> None:
+    files = [file for file in host.files() if file.size]
+    downloads = fetch.Run(host.request(files))._downloads
+    came = []
+    for each in many.contents(files, downloads, lambda: False):
+        came.append(each)
+        downloads.stop.set()
+    assert 1 <= len(came) <= 2 * many.AT_ONCE < len(files)
+
+
+@pytest.mark.parametrize("trouble", ["libcurl fails", "no libcurl", "a name that is no ASCII"])
+def test_without_libcurl_each_comes_by_itself(
+    hub: LocalHub, host: Host, some: None, by_itself: ByItself, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    if trouble == "libcurl fails":
+
+        def fail(*_: Any) -> Any:
+            raise many.pycurl.error(1, "no")
+
+        monkeypatch.setattr(many, "_wait", fail)
+    elif trouble == "no libcurl":
+        monkeypatch.delattr(models, "many")
+        monkeypatch.setitem(sys.modules, "hostside.models.many", None)
+    else:
+        monkeypatch.setattr(many, "url_of", lambda file, source: "http://hüb")
+    assert host.run()[-1] == 0 and len(by_itself) > many.AT_ONCE
+    right(host, SOME)
+
+
+def test_what_an_earlier_run_left_of_a_file_is_gone(hub: LocalHub, host: Host, some: None, by_itself: ByItself) -> None:
+    file = next(file for file in host.files() if file.size > 1000)
+    left = host.cache / "models--owner--model/blobs" / f"{file.sha256}.gpuhost.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(SOME[file.file][:500])
+    left.chmod(0o644)  # all of it is there for certain
+    found = host.run()
+    assert found[-1] == 0 and sorted(by_itself) == sorted([file.file, "nothing.txt"])
+    needed = sum(map(len, set(SOME.values()))) - 500
+    assert only(found, "plan")["download_bytes"] == only(found, "done")["downloaded_bytes"] == needed
+    right(host, SOME)
+
+
+def test_connections_are_kept_where_the_hub_sends_one_on(
+    hub: LocalHub, tmp_path: Path, host: Host, some: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalHub(tmp_path / "hub-data")
+    opened: list[Any] = []
+    for server in (hub._server, store._server):
+        real = server.process_request
+        monkeypatch.setattr(server, "process_request", lambda *given, real=real: (opened.append(given), real(*given)))
+    hub.elsewhere, hub.away_s = store.url, 0.01
+    assert host.run()[-1] == 0 and len(store.requests) == len(set(SOME.values())) - 1
+    store.close()
+    assert len(opened) <= 2 * many.AT_ONCE
+    right(host, SOME)
 
 
 def test_redirects_without_an_end_are_told(hub: LocalHub, host: Host, some: None) -> None:
@@ -301,7 +388,7 @@ def test_whom_the_environment_trusts_is_trusted(
     host = Host(tmp_path / "host", tls)
     files = [file for file in host.files("owner/open") if file.size]
     run = fetch.Run(host.request(files))
-    came = list(many.contents(files, run._downloads, run._meter, lambda: False))
+    came = list(many.contents(files, run._downloads, lambda: False))
     assert {(file.file, content) for file, content, _ in came} == {(file.file, SOME[file.file]) for file in files}
 
 
@@ -329,6 +416,16 @@ def test_a_proxy_is_asked_for_all(tls: LocalHub, tmp_path: Path) -> None:  # noq
     right(host, SOME, host.files("owner/open"))
 
 
+@pytest.mark.parametrize("token", ["hf_good\r", "hf_good\r\nX-Other: 1", "hf_gööd", ""])
+def test_a_token_that_no_header_carries_is_refused_and_not_told(token: str) -> None:
+    request = ModelsRequest([], [], "/c", "/m", "/f", 1)
+    assert fetch.parse(to_json(replace(request, token="hf_good", peer_secret="of-the-run")))
+    for wrong in (replace(request, token=token), replace(request, peer_secret=token)):
+        with pytest.raises(fetch.RequestError) as caught:
+            fetch.parse(to_json(wrong))
+        assert "hf_" not in str(caught.value)
+
+
 # -- the disk ----------------------------------------------------------------------------------------------------------
 
 
@@ -347,7 +444,9 @@ def descriptors() -> int:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Store:
-    return Store(tmp_path / "hub", tmp_path / "models")
+    found = Store(tmp_path / "hub", tmp_path / "models")
+    found.prepare()
+    return found
 
 
 def test_nothing_has_a_name_before_the_disk_has_it(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +455,7 @@ def test_nothing_has_a_name_before_the_disk_has_it(disk: Store, monkeypatch: pyt
     written: list[ModelFile] = []
     sure: set[str] = set()
 
-    def run(asking: batch._Syncing) -> None:
+    def sync(folder: int) -> None:
         assert not list(disk.cache_dir.glob("models--*/blobs/*")) or sure
         sure.update(file.file for file in written)
 
@@ -365,7 +464,7 @@ def test_nothing_has_a_name_before_the_disk_has_it(disk: Store, monkeypatch: pyt
         said.append(files[0].file)
 
     contents = {}
-    monkeypatch.setattr(batch._Syncing, "run", run)
+    monkeypatch.setattr(batch, "_sync", sync)
     monkeypatch.setattr(batch, "TOGETHER", 10)
     before = descriptors()
     with Batch(disk, land) as together:
@@ -386,7 +485,7 @@ def test_nothing_has_a_name_before_the_disk_has_it(disk: Store, monkeypatch: pyt
 def test_no_more_wait_than_may_be_open(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the disk is."""
     waiting = threading.Event()
-    monkeypatch.setattr(batch._Syncing, "run", lambda asking: waiting.wait(0.05))
+    monkeypatch.setattr(batch, "_sync", lambda folder: waiting.wait(0.05))
     monkeypatch.setattr(batch, "TOGETHER", 5)
     monkeypatch.setattr(batch, "WAITING_FILES", 20)
     before, most = descriptors(), 0
@@ -416,20 +515,78 @@ def test_what_the_disk_refuses_is_not_shown(disk: Store, monkeypatch: pytest.Mon
             if number == 20:
                 monkeypatch.setattr(*broken[where], refuse)
             together.add([file], b"%d" % number, digest_of(file))
-    assert len(said) == {"sync": 0, "write": 20, "link": 0}[where]
+    assert len(said) == {"sync": 0, "write": 20, "link": 0}[where]  # what was written before is shown
     assert len(list(disk.cache_dir.glob("models--*/blobs/*"))) == len(said) and descriptors() == before
 
 
-def test_the_disk_is_really_asked(disk: Store, tmp_path: Path) -> None:
-    disk.cache_dir.mkdir()
-    batch._sync(disk.cache_dir)
-    with pytest.raises(FileNotFoundError):
-        batch._sync(tmp_path / "gone")
+def test_after_the_disk_said_no_it_is_not_asked_again(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written meanwhile may be what it meant."""
+    asked: list[int] = []
+
+    def refuse(folder: int) -> None:
+        asked.append(folder)
+        raise MemoryError  # whatever it is
+
+    monkeypatch.setattr(batch, "_sync", refuse)
+    monkeypatch.setattr(batch, "TOGETHER", 10)
+    before, said = descriptors(), list[str]()
+    with pytest.raises(OSError), Batch(disk, lambda each, _: said.append(each[0].file)) as together:
+        for number in range(15):
+            together.add([a_file(b"%d" % number)], b"%d" % number, digest_of(a_file(b"%d" % number)))
+    assert len(asked) == 1 and said == [] and descriptors() == before
+
+
+def test_where_one_cannot_be_shown_the_others_are(disk: Store) -> None:
+    files = [a_file(b"%d" % number) for number in range(30)]
+    disk.blob(files[7]).parent.mkdir(parents=True)
+    disk.blob(files[7]).symlink_to("nowhere")
+    said: list[str] = []
+    with pytest.raises(FileExistsError), Batch(disk, lambda each, _: said.append(each[0].file)) as together:
+        for number, file in enumerate(files):
+            together.add([file], b"%d" % number, digest_of(file))
+    assert said == [file.file for file in files if file != files[7]]
+
+
+@pytest.mark.parametrize("what", ["bytes", "seconds"])
+def test_the_disk_is_asked_for_much_or_after_a_while(disk: Store, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """However few files they are: what is not asked for is lost in a kill."""
+    name = {"bytes": "WAITING_BYTES", "seconds": "TOGETHER_S"}[what]
+    monkeypatch.setattr(batch, name, 0)
+    said: list[str] = []
+    with Batch(disk, lambda each, _: said.append(each[0].file)) as together:
+        together.add([a_file(b"1")], b"1", digest_of(a_file(b"1")))
+        while not said:  # by the test's time limit
+            together.work()
+
+
+def test_a_write_that_takes_a_part_goes_on(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, content = os.write, os.urandom(100)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+    with Batch(disk, lambda each, _: None) as together:
+        together.add([a_file(content)], content, digest_of(a_file(content)))
+    assert disk.blob(a_file(content)).read_bytes() == content
+
+
+def test_the_file_system_of_the_folder_is_what_is_asked_for(disk: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By syncfs(2), whose error is the batch's."""
+    asked: list[Path] = []
+
+    class Libc:
+        def syncfs(self, descriptor: int) -> int:
+            asked.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+            return -1
+
+    batch._sync(os.open(disk.cache_dir, os.O_RDONLY))
+    monkeypatch.setattr(batch.ctypes, "CDLL", lambda name, use_errno: Libc())
+    monkeypatch.setattr(batch.ctypes, "get_errno", lambda: errno.EIO)
+    with pytest.raises(OSError, match="Input/output"), Batch(disk, lambda each, _: None) as together:
+        together.add([a_file(b"1")], b"1", digest_of(a_file(b"1")))
+    assert asked == [disk.cache_dir]
 
 
 @pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EISDIR, errno.ENOSPC])
 def test_a_file_system_that_cannot_do_it_gets_each_by_itself(
-    hub: LocalHub, host: Host, some: None, by_itself: list[str], monkeypatch: pytest.MonkeyPatch, number: int
+    hub: LocalHub, host: Host, some: None, by_itself: ByItself, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """One that knows no file without a name; one that is full for a moment."""
     real = os.open

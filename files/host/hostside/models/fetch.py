@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -81,6 +81,9 @@ def parse(text: str | bytes) -> ModelsRequest:
         request = from_json(ModelsRequest, text)
     except WireError as error:
         raise RequestError(f"the request cannot be read: {error}") from error
+    for secret in (request.token, request.peer_secret):
+        if secret is not None and not re.fullmatch(r"[!-~]+", secret):
+            raise RequestError("a token has characters that no HTTP header carries")
     for file in request.files:
         _check(file)
     for ref in request.refs:
@@ -112,8 +115,7 @@ def _check_form(field: str, value: str) -> None:
 
 
 def _check_path(field: str, path: str) -> None:
-    steps = path.split("/")
-    if not steps[0] or ".." in steps or not set(steps) - {"", "."}:
+    if {"", ".", ".."} & set(path.split("/")):
         raise RequestError(f"`{field}` names no path below its folder: `{path}`")
 
 
@@ -173,7 +175,7 @@ class Run:
         small = [files for files in missing if files[0].size <= SMALL_BYTES]
         large = [files for files in missing if files[0].size > SMALL_BYTES]
         large.sort(key=lambda files: -files[0].size)
-        small = self._many(small)
+        small = self._many(small, begun)
         fetched = [self._all(small, self._fetch, SMALL_AT_ONCE), self._all(large, self._fetch, AT_ONCE)]
         return needed if all(fetched) else None
 
@@ -291,13 +293,17 @@ class Run:
             self._store.show(file)
             self._ready.keep(file, read, "downloaded")
 
-    def _many(self, groups: list[list[ModelFile]]) -> list[list[ModelFile]]:
+    def _many(self, groups: list[list[ModelFile]], begun: Collection[Path]) -> list[list[ModelFile]]:
         """Fetches many files together, as far as all goes well; returns those that are left."""
         asked = [files for files in groups if files[0].size and not files[0].peers]
+        if begun:
+            asked = [files for files in asked if self._store.partial(files[0]) not in begun]
         if len(asked) < MANY:
             return groups
-        from hostside.models import many
-
+        try:
+            from hostside.models import many
+        except ImportError:  # libcurl is a help, no need
+            return groups
         if not many.is_possible():
             return groups
         known = {(files[0].repo, blob_name(files[0])): files for files in asked}
@@ -305,11 +311,12 @@ class Run:
 
         def land(files: Sequence[ModelFile], read: Digest) -> None:
             self._landed(files, read)
+            self._meter.count(files[0].size)
             landed.add((files[0].repo, blob_name(files[0])))
 
         # What the disk says is told of the file itself, which is tried again.
         with contextlib.suppress(OSError), Batch(self._store, land) as batch:
-            coming = many.contents([files[0] for files in asked], self._downloads, self._meter, batch.work)
+            coming = many.contents([files[0] for files in asked], self._downloads, batch.work)
             with contextlib.closing(coming):
                 for file, content, read in coming:
                     batch.add(known[file.repo, blob_name(file)], content, read)

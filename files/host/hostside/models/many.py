@@ -8,7 +8,6 @@ known, told and tried again.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import time
@@ -20,12 +19,12 @@ from huggingface_hub import constants
 
 from hostside.models.download import CONNECT_S, SLOW_BYTES, Downloads, check, url_of
 from hostside.models.hub_errors import FetchError
-from hostside.models.meter import Meter
 from hostside.models.store import Digest, Hasher
 from hostside.protocol.models import ModelFile
 
 AT_ONCE = 16  # connections to the hub
 AT_ONCE_NEAR = 2
+KEPT = 4 * AT_ONCE  # connections: those to where the hub sends one are among them
 OWN_S = 0.0005  # what this side has to do for a file, about
 REDIRECTS_MAX = 10
 WAIT_S = 1.0
@@ -39,24 +38,22 @@ def is_possible() -> bool:
     return not constants.is_offline_mode() and proxies <= {"no_proxy"}
 
 
-def contents(
-    files: Sequence[ModelFile], downloads: Downloads, meter: Meter, work: Callable[[], bool]
-) -> Generator[Came, None, None]:
+def contents(files: Sequence[ModelFile], downloads: Downloads, work: Callable[[], bool]) -> Generator[Came, None, None]:
     """The right bytes of each file, as they come; not those of all where something is out of the ordinary. `work` is
     called while none comes, until it says that there is none."""
-    waiting, pace = deque(files), _Pace()
+    waiting, pace, is_well = deque(files), _Pace(), True
     idle: list[_Transfer] = []
     busy: dict[pycurl.Curl, _Transfer] = {}
     came: list[Came] = []
     multi = pycurl.CurlMulti()
-    multi.setopt(pycurl.M_MAXCONNECTS, AT_ONCE)
+    multi.setopt(pycurl.M_MAXCONNECTS, KEPT)
     try:
-        while waiting or busy or came:
-            while waiting and len(busy) < pace.at_once:
-                transfer = idle.pop() if idle else _Transfer(downloads, meter)
-                transfer.begin(waiting.popleft())
-                busy[transfer.curl] = transfer
-                multi.add_handle(transfer.curl)
+        while is_well and (waiting or busy):
+            while is_well and waiting and len(busy) < pace.at_once:
+                transfer = idle.pop() if idle else _Transfer(downloads)
+                if is_well := transfer.begin(waiting.popleft()):
+                    busy[transfer.curl] = transfer
+                    multi.add_handle(transfer.curl)
             multi.perform()
             yield from came  # the next ones are on their way meanwhile
             _, ended, failed = multi.info_read()
@@ -64,16 +61,15 @@ def contents(
             for curl in ended:
                 multi.remove_handle(curl)
                 transfer = busy.pop(curl)
-                with contextlib.suppress(FetchError):
-                    came.append(transfer.end())
+                if found := transfer.end():
+                    came.append(found)
                 pace.answered(transfer.wait_s)
                 idle.append(transfer)
-            if failed or len(came) < len(ended) or downloads.stop.is_set():
-                yield from came
-                return
-            if busy and not came and not work() and multi.select(WAIT_S) < 0:
-                time.sleep(0.01)  # there is no connection yet: it looks the name up
-    except (FetchError, pycurl.error):
+            is_well = is_well and not failed and len(came) == len(ended) and not downloads.stop.is_set()
+            if is_well and busy and not came and not work():
+                _wait(multi)
+        yield from came
+    except pycurl.error:
         return
     finally:
         for curl in busy:
@@ -81,12 +77,19 @@ def contents(
         multi.close()
 
 
+def _wait(multi: pycurl.CurlMulti) -> None:
+    """Until something comes, or libcurl has something to do."""
+    asked_ms = multi.timeout()
+    wait_s = WAIT_S if asked_ms < 0 else min(WAIT_S, asked_ms / 1000)
+    if multi.select(wait_s) < 0:
+        time.sleep(0.01)  # there is no connection yet: it looks the name up
+
+
 class _Transfer:
     """One file after the other, over a connection that is kept."""
 
-    def __init__(self, downloads: Downloads, meter: Meter) -> None:
+    def __init__(self, downloads: Downloads) -> None:
         self._downloads = downloads
-        self._meter = meter
         self.curl = curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, True)
         curl.setopt(pycurl.PROXY, "")
@@ -98,41 +101,44 @@ class _Transfer:
         curl.setopt(pycurl.CONNECTTIMEOUT, math.ceil(CONNECT_S))
         curl.setopt(pycurl.LOW_SPEED_LIMIT, max(1, int(SLOW_BYTES / downloads.stall_s)))
         curl.setopt(pycurl.LOW_SPEED_TIME, math.ceil(downloads.stall_s))
-        if constants.ENDPOINT.startswith("https://"):
+        if constants.ENDPOINT.lower().startswith("https://"):
             _trust(curl)
         self._headers: list[bytes] = []
         self._pieces: list[bytes] = []
         curl.setopt(pycurl.HEADERFUNCTION, self._headers.append)
         curl.setopt(pycurl.WRITEFUNCTION, self._pieces.append)
 
-    def begin(self, file: ModelFile) -> None:
-        """Raises `FetchError` where the token would be read by others."""
+    def begin(self, file: ModelFile) -> bool:
+        """False where it cannot be asked for as it is done here."""
         self.file = file
         self._headers.clear()
         self._pieces.clear()
         headers = ["User-Agent: gpuhost", "Accept:"]
-        if token := self._downloads.token(file, constants.ENDPOINT):
-            headers.append(f"Authorization: Bearer {token}")
         self._url = url_of(file, constants.ENDPOINT)
-        self.curl.setopt(pycurl.URL, self._url)
-        self.curl.setopt(pycurl.MAXFILESIZE_LARGE, self.file.size)  # more ends it
-        self.curl.setopt(pycurl.HTTPHEADER, headers)
+        try:
+            if token := self._downloads.token(file, constants.ENDPOINT):
+                headers.append(f"Authorization: Bearer {token}")
+            self.curl.setopt(pycurl.URL, self._url)
+            self.curl.setopt(pycurl.MAXFILESIZE_LARGE, self.file.size)  # more ends it
+            self.curl.setopt(pycurl.HTTPHEADER, headers)
+        except (FetchError, UnicodeError):
+            return False
+        return True
 
-    def end(self) -> Came:
-        """Raises `FetchError` when it is not what was asked for."""
+    def end(self) -> Came | None:
+        """None when it is not what was asked for."""
         self.wait_s = self.curl.getinfo(pycurl.TOTAL_TIME) - self.curl.getinfo(pycurl.PRETRANSFER_TIME)
-        status = self.curl.getinfo(pycurl.RESPONSE_CODE)
-        if status != 200:
-            raise FetchError("network", f"the hub answered {status}", "")
-        check(self.file, _answers(self._headers), self._url)
         content, hasher = b"".join(self._pieces), Hasher(self.file)
+        self._downloads.received(len(content))
         hasher.update(content)
         read = hasher.digest()
-        if len(content) != self.file.size or not read.agrees(self.file):
-            raise FetchError("bytes", "other bytes", "")
-        self._meter.count(len(content))
-        self._downloads.received(len(content))
-        return self.file, content, read
+        if self.curl.getinfo(pycurl.RESPONSE_CODE) != 200 or len(content) != self.file.size:
+            return None
+        try:
+            check(self.file, _answers(self._headers), self._url)
+        except FetchError:
+            return None
+        return (self.file, content, read) if read.agrees(self.file) else None
 
 
 class _Pace:
@@ -159,7 +165,7 @@ def _answers(lines: Sequence[bytes]) -> list[dict[str, str]]:
 
 
 def _trust(curl: pycurl.Curl) -> None:
-    """Whom `download` trusts: SSL_CERT_FILE, or SSL_CERT_DIR, or the system's."""
+    """Whom `download` trusts: SSL_CERT_FILE, or SSL_CERT_DIR, or the system's. Where those lie elsewhere, nobody."""
     import ssl
 
     file = os.environ.get("SSL_CERT_FILE")
