@@ -5,8 +5,11 @@ and three hosts ask the hub for, when they give models to each other.
 
 Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Both: all of them in one go. Far: the small ones,
 from a hub whose answers take `--away` ms, as a real one's do. Each round runs fetch and curl, in turn, into a new
-folder, over as many connections; the best of each counts. The fetch hashes, syncs to the disk, links and writes a
-manifest meanwhile; curl only writes.
+folder, over as many connections at most; the best of each counts. The fetch hashes, syncs to the disk, links and
+writes a manifest meanwhile; curl only writes.
+
+Files that were removed lately make ext4 look for room for new ones many times as long, for minutes, and small files are
+those that feel it: a folder of a disk where nothing was removed in the last five minutes, or `--folder /dev/shm`.
 
 The hub is the rehearsals' own, in a process of its own, on the same cores: where they are few and busy, the processor's
 seconds tell more than the ratio, and where those of the hub are near the time that passed, it is the hub that is timed.
