@@ -2,11 +2,12 @@
 and three hosts ask the hub for, when they give models to each other.
 
     python -m bench.models [--rounds 3] [--folder /dev/shm] [--large 4096] [--small 1000] [--away 50] [--shared 1024]
+                           [--connections 16]
 
 Large: files of 1 GiB, `--large` MiB in all. Small: files of 4 KiB. Both: all of them in one go. Far: the small ones,
 from a hub whose answers take `--away` ms, as a real one's do. Each round runs fetch and curl, in turn, into a new
-folder, over as many connections at most; the best of each counts. The fetch hashes, syncs to the disk, links and
-writes a manifest meanwhile; curl only writes.
+folder, over as many connections at most (`--connections` gives curl others; 50 are its default); the best of each
+counts. The fetch hashes, syncs to the disk, links and writes a manifest meanwhile; curl only writes.
 
 Files that were removed lately make ext4 look for room for new ones many times as long, for minutes, and small files are
 those that feel it: a folder of a disk where nothing was removed in the last five minutes, or `--folder /dev/shm`.
@@ -67,13 +68,14 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=1000, metavar="FILES")
     parser.add_argument("--away", type=int, default=50, metavar="MS")
     parser.add_argument("--shared", type=int, default=1024, metavar="MIB")
+    parser.add_argument("--connections", type=int, default=SMALL_AT_ONCE, metavar="N")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpuhost-bench-", dir=asked.folder) as folder:
         large, small = _large(Path(folder), asked.large), _small(asked.small)
         compare("large", Path(folder), large, AT_ONCE, asked.rounds)
-        compare("both", Path(folder), {**large, **small}, SMALL_AT_ONCE, asked.rounds)
-        compare("small", Path(folder), small, SMALL_AT_ONCE, asked.rounds)
-        compare("far", Path(folder), small, SMALL_AT_ONCE, asked.rounds, asked.away / 1000)
+        compare("both", Path(folder), {**large, **small}, asked.connections, asked.rounds)
+        compare("small", Path(folder), small, asked.connections, asked.rounds)
+        compare("far", Path(folder), small, asked.connections, asked.rounds, asked.away / 1000)
         for hosts in (1, 3):
             share(Path(folder) / f"shared-{hosts}", hosts, asked.shared)
 
