@@ -82,7 +82,7 @@ def parse(text: str | bytes) -> ModelsRequest:
     except WireError as error:
         raise RequestError(f"the request cannot be read: {error}") from error
     for secret in (request.token, request.peer_secret):
-        if secret is not None and not re.fullmatch(r"[!-~]+", secret):
+        if secret and not re.fullmatch(r"[!-~]+", secret):
             raise RequestError("a token has characters that no HTTP header carries")
     for file in request.files:
         _check(file)
