@@ -114,9 +114,8 @@ def test_the_fetch_outlives_the_connection_and_the_next_run_attaches(host: Fresh
     # The small ones came together, none in ranges or twice, and are what the hub has.
     small = [each for each in furnished.requests("hub") if "/resolve/" in each and "tokenizer" in each]
     assert len(small) == len(set(small)) == len(SMALL) and all(" 200 " in each for each in small), small
-    hashed = host.root(
-        "find /srv/genai/cache/huggingface/hub/models--acme--large/snapshots -name 'gr*' | xargs -d '\\n' sha256sum"
-    )
+    snapshots = "/srv/genai/cache/huggingface/hub/models--acme--large/snapshots"
+    hashed = host.root(f"find {snapshots} -path '*/tokenizer *' -type l | xargs -d '\\n' sha256sum")
     assert {line[:64] for line in hashed.stdout.splitlines()} == {
         hashlib.sha256(each).hexdigest() for each in SMALL.values()
     }
