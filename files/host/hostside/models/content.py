@@ -15,10 +15,9 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from huggingface_hub import constants
 
+from hostside.models.download import CONNECTIONS, REDIRECTS_MAX
 from hostside.models.hub_errors import NothingCame
 
-CONNECTIONS = 16  # kept open to one host: no more files are downloaded at once
-REDIRECTS_MAX = 10
 REDIRECTS = (301, 302, 303, 307, 308)
 REFUSAL_BYTES = 65536  # read of what comes with a refusal or a redirect
 

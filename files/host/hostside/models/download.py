@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hostside.models.content import Content
 
 CONNECT_S = 20.0
+CONNECTIONS = 16  # kept open to one host: no more files are downloaded at once
+REDIRECTS_MAX = 10
 WINDOW_BYTES = 8 * 2**30  # asked for at once: the hub refuses more than 50 GB over plain HTTP
 SLOW_BYTES = 65536  # less than this in `stall_s` is a download that stands still
 PAUSES_S = (1.0, 4.0, 15.0, 30.0)  # after failures in a row that gave no byte

@@ -27,7 +27,7 @@ from typing import Literal
 from hostside.cache_lock import alone
 from hostside.models import manifest
 from hostside.models.batch import Batch
-from hostside.models.download import Downloads, Stopped
+from hostside.models.download import CONNECTIONS, Downloads, Stopped
 from hostside.models.hub_errors import FetchError, explain_disk
 from hostside.models.meter import Meter
 from hostside.models.partial import Partial, kept_bytes, left_bytes
@@ -48,7 +48,7 @@ from hostside.regular import UnusableFile, open_regular
 from hostside.wire import MAX_BYTES, WireError, from_json, to_json
 
 AT_ONCE = 8  # downloads
-SMALL_AT_ONCE = 16  # those of files up to `SMALL_BYTES`: what they take is the way to the hub and back
+SMALL_AT_ONCE = CONNECTIONS  # those of files up to `SMALL_BYTES`: what they take is the way to the hub and back
 SMALL_BYTES = 2**20
 MANY = 32  # small files, which are worth a client of their own
 HASHED_AT_ONCE = min(4, os.cpu_count() or 1)
@@ -306,21 +306,21 @@ class Run:
             return groups
         if not many.is_possible():
             return groups
-        known = {(files[0].repo, blob_name(files[0])): files for files in asked}
+        known = {_bytes_of(files[0]): files for files in asked}
         landed: set[tuple[str, str]] = set()
 
         def land(files: Sequence[ModelFile], read: Digest) -> None:
             self._landed(files, read)
             self._meter.count(files[0].size)
-            landed.add((files[0].repo, blob_name(files[0])))
+            landed.add(_bytes_of(files[0]))
 
         # What the disk says is told of the file itself, which is tried again.
         with contextlib.suppress(OSError), Batch(self._store, land) as batch:
             coming = many.contents([files[0] for files in asked], self._downloads, batch.work)
             with contextlib.closing(coming):
                 for file, content, read in coming:
-                    batch.add(known[file.repo, blob_name(file)], content, read)
-        return [files for files in groups if (files[0].repo, blob_name(files[0])) not in landed]
+                    batch.add(known[_bytes_of(file)], content, read)
+        return [files for files in groups if _bytes_of(files[0]) not in landed]
 
     def _copy(self, path: Path, file: ModelFile) -> Digest:
         """Reads another account's file, which it could change at any time, into one of our own in its place."""
@@ -450,11 +450,16 @@ def _key(file: ModelFile) -> str:
     return manifest_key(file.repo, file.commit, file.file)
 
 
+def _bytes_of(file: ModelFile) -> tuple[str, str]:
+    """What files with the same bytes have in common: a cache keeps them once for each repository."""
+    return file.repo, blob_name(file)
+
+
 def _by_blob(files: Iterable[ModelFile]) -> list[list[ModelFile]]:
     """Files that share their bytes, together."""
     groups: dict[tuple[str, str], list[ModelFile]] = {}
     for file in files:
-        groups.setdefault((file.repo, blob_name(file)), []).append(file)
+        groups.setdefault(_bytes_of(file), []).append(file)
     return list(groups.values())
 
 

@@ -17,16 +17,15 @@ from collections.abc import Callable, Generator, Sequence
 import pycurl
 from huggingface_hub import constants
 
-from hostside.models.download import CONNECT_S, SLOW_BYTES, Downloads, check, url_of
+from hostside.models.download import CONNECT_S, CONNECTIONS, REDIRECTS_MAX, SLOW_BYTES, Downloads, check, url_of
 from hostside.models.hub_errors import FetchError
 from hostside.models.store import Digest, Hasher
 from hostside.protocol.models import ModelFile
 
-AT_ONCE = 16  # connections to the hub
+AT_ONCE = CONNECTIONS
 AT_ONCE_NEAR = 2
 KEPT = 4 * AT_ONCE  # connections: those to where the hub sends one are among them
 OWN_S = 0.0005  # what this side has to do for a file, about
-REDIRECTS_MAX = 10
 WAIT_S = 1.0
 
 Came = tuple[ModelFile, bytes, Digest]
